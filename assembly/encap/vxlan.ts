@@ -1,0 +1,38 @@
+/**
+ * VXLAN header, 8 bytes (RFC 7348 section 5):
+ *
+ *   0               8              24              56
+ *   | flags, I = 08 | reserved     | VNI           | reserved |
+ *
+ * Sent with every reserved bit zero, received with every reserved bit ignored. Mirror of `src/encap/vxlan.ts`.
+ */
+import { DROP_RX_BAD_HEADER, DROP_RX_SHORT_DATAGRAM } from '../layout';
+import { refuse } from './refusal';
+
+const FLAGS: usize = 0;
+const I_FLAG: u8 = 0x08;
+const VNI: usize = 4;
+export const VXLAN_BYTES: u32 = 8;
+
+/** Vnetid of the datagram that `decapVxlan` accepted last. */
+export let vxlanVnetid: u64 = 0;
+
+/** Writes the header in front of a frame; returns its length. */
+// @ts-ignore: decorator
+@inline
+export function encapVxlan(frame: usize, template: usize, vnetid: u64): u32 {
+  const header = frame - VXLAN_BYTES;
+  store<u32>(header, load<u32>(template), FLAGS);
+  store<u32>(header, bswap(u32(vnetid) << 8), VNI);
+  return VXLAN_BYTES;
+}
+
+/** Length of the header, or a refusal. */
+// @ts-ignore: decorator
+@inline
+export function decapVxlan(datagram: usize, length: u32): i32 {
+  if (length < VXLAN_BYTES) return refuse(DROP_RX_SHORT_DATAGRAM);
+  if ((load<u8>(datagram, FLAGS) & I_FLAG) == 0) return refuse(DROP_RX_BAD_HEADER);
+  vxlanVnetid = bswap(load<u32>(datagram, VNI)) >> 8;
+  return VXLAN_BYTES;
+}

@@ -1,0 +1,238 @@
+/**
+ * The contract between the WebAssembly core, the workers and the main thread: every offset, size, state,
+ * verdict and drop-reason number, written once in the subset that both asc and tsc compile. Numbers only.
+ * Start-up compares each constant with the global of the same name that the module exports.
+ *
+ * See the theory in `src/overlay.ts`. The shared memory, from low to high (every region line-aligned):
+ *
+ *   0        static data of the module (asc --memoryBase), read-only after instantiation
+ *   64 KiB   HEADER            main writes before the workers start
+ *            DEVICES           one row a device; main writes, workers read
+ *            MUXES             one row an underlay address; main writes, workers read
+ *            VNETS             hash (mux, vnetid) -> device; main writes, workers read
+ *            DESTINATIONS      one row a VTEP: sockaddr, control message, encap header template
+ *            ARENA 0..n        one a worker: control block, descriptors, counters, ring, batches, frames
+ *
+ * Each word has one writer. "main" and "worker" in the tables below say who.
+ */
+
+// ─── General ────────────────────────────────────────────────────────────────────────────────────────────
+export const LAYOUT_MAGIC: u32 = 0x64796c6f; // "olyd", little endian
+export const LAYOUT_VERSION: u32 = 1;
+export const LINE_BYTES: u32 = 64;
+/** An index that names nothing. */
+export const NONE: u32 = 0xffffffff;
+
+export const DEVICES_MAX: u32 = 1024;
+export const MUXES_MAX: u32 = 64;
+export const DESTINATIONS_MAX: u32 = 4096;
+/** Send sockets a mux has for each worker, at most (`--bank`). */
+export const BANK_MAX: u32 = 64;
+/** Frames or datagrams that one batch holds. */
+export const BATCH_MAX: u32 = 64;
+
+// ─── Header (main writes, before any worker starts) ─────────────────────────────────────────────────────
+export const HEADER_OFFSET: u32 = 65536;
+export const HEADER_BYTES: u32 = 4096;
+export const HEADER_MAGIC: u32 = 0; // u32
+export const HEADER_LAYOUT_VERSION: u32 = 4; // u32
+/** Absolute address of byte 0 of the memory, for pointers that the kernel reads. */
+export const HEADER_BASE: u32 = 8; // u64
+/** Seed of the vnet hash and of the flow hash, random per start so that strangers cannot aim at a bucket. */
+export const HEADER_SEED: u32 = 16; // u64
+export const HEADER_ARENAS: u32 = 24; // u32, how many arenas lie behind ARENAS_OFFSET
+/** Bumped and notified by a worker that has put something on its event ring. */
+export const HEADER_BELL: u32 = 64; // i32, any worker adds, main waits
+
+// ─── Device row (main writes; a row is immutable while ACTIVE but for STATE and MTU) ────────────────────
+export const DEVICES_OFFSET: u32 = HEADER_OFFSET + HEADER_BYTES;
+export const DEVICE_BYTES: u32 = 128;
+export const DEVICE_STATE: u32 = 0; // u32 atomic
+export const DEVICE_MUX: u32 = 4; // u32
+export const DEVICE_VNETID: u32 = 8; // u64
+export const DEVICE_ENCAP: u32 = 16; // u32, an ENCAP_ number
+export const DEVICE_FLAGS: u32 = 20; // u32, DEVICE_FLAG_ bits
+export const DEVICE_MTU: u32 = 24; // u32 atomic, payload bytes of the largest frame
+export const DEVICE_MODE: u32 = 28; // u32, a TARGET_MODE_ number
+export const DEVICE_DESTINATION: u32 = 32; // u32, row of DESTINATIONS (POINT)
+
+/** No such device. */
+export const DEVICE_STATE_FREE: u32 = 0;
+/** The device exists, its frames are dropped: stopped, or something is being changed or retired. */
+export const DEVICE_STATE_DROP: u32 = 1;
+export const DEVICE_STATE_ACTIVE: u32 = 2;
+/** The encap carries VLAN tags, so frames may be four bytes longer. */
+export const DEVICE_FLAG_VLAN: u32 = 1;
+export const TARGET_MODE_NONE: u32 = 0;
+export const TARGET_MODE_POINT: u32 = 1;
+
+// ─── Mux row (main writes) ──────────────────────────────────────────────────────────────────────────────
+export const MUXES_OFFSET: u32 = DEVICES_OFFSET + DEVICES_MAX * DEVICE_BYTES;
+export const MUX_BYTES: u32 = 64;
+export const MUX_ENCAP: u32 = 0; // u32
+/** Send sockets of each worker, 1 to BANK_MAX. */
+export const MUX_BANK: u32 = 4; // u32
+
+// ─── Vnet slots: open addressing, linear probing (main writes, DEVICE last) ─────────────────────────────
+export const VNETS_OFFSET: u32 = MUXES_OFFSET + MUXES_MAX * MUX_BYTES;
+/** A power of two, at least four times DEVICES_MAX, so that probes stay short. */
+export const VNETS_MAX: u32 = 4096;
+export const VNET_BYTES: u32 = 16;
+export const VNET_VNETID: u32 = 0; // u64
+export const VNET_MUX: u32 = 8; // u32
+export const VNET_DEVICE: u32 = 12; // u32 atomic: 0 never used, NONE removed, else row + 1
+
+// ─── Destination row (main writes before publishing its index) ──────────────────────────────────────────
+export const DESTINATIONS_OFFSET: u32 = VNETS_OFFSET + VNETS_MAX * VNET_BYTES;
+export const DESTINATION_BYTES: u32 = 512;
+export const DESTINATION_NAME_BYTES: u32 = 0; // u32, sockaddr length
+export const DESTINATION_CONTROL_BYTES: u32 = 4; // u32, control message length
+export const DESTINATION_HEADER_BYTES: u32 = 8; // u32, encap header length
+export const DESTINATION_NAME: u32 = 16; // sockaddr_in or sockaddr_in6
+export const DESTINATION_NAME_BYTES_MAX: u32 = 28;
+export const DESTINATION_CONTROL: u32 = 64;
+export const DESTINATION_CONTROL_BYTES_MAX: u32 = 128;
+export const DESTINATION_HEADER: u32 = 192; // template; the core patches the vnetid into it
+export const DESTINATION_HEADER_BYTES_MAX: u32 = 264;
+
+// ─── Arena: one a worker ────────────────────────────────────────────────────────────────────────────────
+export const ARENAS_OFFSET: u32 = DESTINATIONS_OFFSET + DESTINATIONS_MAX * DESTINATION_BYTES;
+
+// Control block: main's line, then the worker's.
+export const ARENA_STOP: u32 = 0; // i32 atomic, main: 1 asks the worker to leave
+/** Even: parked in a wait, reads no table. Odd: running. Moves at every park and unpark. */
+export const ARENA_EPOCH: u32 = 64; // i32 atomic, worker
+/** Node's thread id of the worker, for main to know which thread to end. */
+export const ARENA_THREAD: u32 = 80; // u32, worker
+export const ARENA_FRAME: u32 = 68; // u32, worker: index in the batch of the frame being decided
+export const ARENA_WRITES: u32 = 72; // u32, worker: TAP writes that the receive batch has produced
+export const ARENA_GROUPS: u32 = 76; // u32, worker: send groups that the transmit batch has produced
+
+// Descriptors of the queue (main writes; -1 is none).
+export const ARENA_TAP_FDS: u32 = 4096; // i32[DEVICES_MAX]
+export const ARENA_RECEIVE_FDS: u32 = ARENA_TAP_FDS + DEVICES_MAX * 4; // i32[MUXES_MAX]
+export const ARENA_SEND_FDS: u32 = ARENA_RECEIVE_FDS + MUXES_MAX * 4; // i32[MUXES_MAX][BANK_MAX]
+
+// Counters (worker writes): a row for each device, then for each mux, then one for the worker itself.
+export const COUNTERS_MAX: u32 = 64;
+export const COUNTER_ROW_BYTES: u32 = COUNTERS_MAX * 8;
+export const COUNTER_ROWS: u32 = DEVICES_MAX + MUXES_MAX + 1;
+export const ARENA_COUNTERS: u32 = ARENA_SEND_FDS + MUXES_MAX * BANK_MAX * 4;
+
+// Event ring, worker -> main.
+export const RING_HEAD: u32 = 0; // u32 atomic, consumer's cursor in bytes, free running
+export const RING_TAIL: u32 = 64; // u32 atomic, producer's cursor in bytes, free running
+export const RING_CAPACITY: u32 = 128; // u32, a power of two
+export const RING_DATA: u32 = 192;
+/** Every record starts with its payload length and is padded to this. */
+export const RING_ALIGN_BYTES: u32 = 8;
+export const EVENT_RING_BYTES: u32 = 16384;
+export const ARENA_EVENTS: u32 = ARENA_COUNTERS + COUNTER_ROWS * COUNTER_ROW_BYTES;
+export const ARENA_SCRATCH: u32 = ARENA_EVENTS + RING_DATA + EVENT_RING_BYTES;
+export const SCRATCH_BYTES: u32 = 64;
+
+// What epoll_wait fills in.
+export const ARENA_READY: u32 = ARENA_SCRATCH + SCRATCH_BYTES;
+export const READY_MAX: u32 = 64;
+export const READY_BYTES: u32 = 16; // room for the padded form of struct epoll_event too
+
+// Transmit batch, TAP -> underlay.
+export const ARENA_TX_FRAMES: u32 = ARENA_READY + READY_MAX * READY_BYTES; // {u32 offset of vnet_hdr, u32 length with it}
+export const TX_FRAME_BYTES: u32 = 8;
+/** Send socket of each frame, or TX_SOCKET_DROPPED. */
+export const ARENA_TX_SOCKETS: u32 = ARENA_TX_FRAMES + BATCH_MAX * TX_FRAME_BYTES; // u8[BATCH_MAX]
+export const TX_SOCKET_DROPPED: u32 = 0xff;
+export const ARENA_TX_STARTS: u32 = ARENA_TX_SOCKETS + BATCH_MAX; // u32[BANK_MAX], messages before each socket
+export const ARENA_TX_GROUPS: u32 = ARENA_TX_STARTS + BANK_MAX * 4; // {i32 fd, u32 first, u32 count, u32 0}
+export const TX_GROUP_BYTES: u32 = 16;
+export const ARENA_TX_MESSAGES: u32 = ARENA_TX_GROUPS + BANK_MAX * TX_GROUP_BYTES; // struct mmsghdr
+export const ARENA_TX_IOVECS: u32 = ARENA_TX_MESSAGES + BATCH_MAX * 64; // struct iovec
+
+// Receive batch, underlay -> TAP.
+export const ARENA_RX_MESSAGES: u32 = ARENA_TX_IOVECS + BATCH_MAX * 16; // struct mmsghdr
+export const ARENA_RX_IOVECS: u32 = ARENA_RX_MESSAGES + BATCH_MAX * 64;
+export const ARENA_RX_WRITES: u32 = ARENA_RX_IOVECS + BATCH_MAX * 16; // {i32 fd, u32 offset, u32 length, u32 device}
+export const RX_WRITE_BYTES: u32 = 16;
+
+// Frame buffers.
+export const VNET_HDR_BYTES: u32 = 10; // struct virtio_net_hdr without num_buffers
+/** Room before every frame read from a TAP: vnet_hdr or the largest encap header, and the frame stays aligned. */
+export const TX_HEADROOM_BYTES: u32 = 320;
+/** The largest frame a TAP or a datagram can hand over. */
+export const FRAME_BYTES_MAX: u32 = 65550;
+export const ARENA_TX_BUFFER: u32 = ARENA_RX_WRITES + BATCH_MAX * RX_WRITE_BYTES;
+/** Frames are packed one after the other; a batch ends when less than one largest frame fits. */
+export const TX_BUFFER_BYTES: u32 = 1048576;
+/** An odd number of lines, so that the slots do not all fall on one cache set. */
+export const RX_SLOT_BYTES: u32 = 66112;
+export const RX_HEADROOM_BYTES: u32 = 64;
+export const RX_DATAGRAM_BYTES_MAX: u32 = 65535;
+export const ARENA_RX_BUFFER: u32 = ARENA_TX_BUFFER + TX_BUFFER_BYTES;
+export const ARENA_BYTES: u32 = ARENA_RX_BUFFER + BATCH_MAX * RX_SLOT_BYTES;
+
+// ─── What epoll reports: kind << 16 | row ───────────────────────────────────────────────────────────────
+export const SOURCE_WAKE: u32 = 0;
+export const SOURCE_TAP: u32 = 1;
+export const SOURCE_UNDERLAY: u32 = 2;
+
+// ─── Encapsulations ─────────────────────────────────────────────────────────────────────────────────────
+export const ENCAP_VXLAN: u32 = 1;
+
+// ─── Verdicts: exactly one a frame ──────────────────────────────────────────────────────────────────────
+// A value below DROP_REASONS is a drop of that name; the others pass.
+export const VERDICT_PASS: u32 = 0x100;
+
+// ─── Drop reasons, the closed list. `src/datapath/drop.ts` has a sentence for each. ─────────────────────
+// Out: from the TAP to the underlay.
+export const DROP_TX_SHORT_FRAME: u32 = 0;
+export const DROP_TX_TOO_BIG: u32 = 1;
+export const DROP_TX_VLAN_NOT_CARRIED: u32 = 2;
+export const DROP_TX_BAD_VNET_HDR: u32 = 3;
+export const DROP_TX_DEVICE_STOPPED: u32 = 4;
+export const DROP_TX_NO_TARGET: u32 = 5;
+export const DROP_TX_CORE_TRAP: u32 = 6;
+export const DROP_TX_UNDERLAY_FULL: u32 = 7;
+export const DROP_TX_UNDERLAY_MTU: u32 = 8;
+export const DROP_TX_UNREACHABLE: u32 = 9;
+export const DROP_TX_NOT_PERMITTED: u32 = 10;
+export const DROP_TX_UNDERLAY_ERROR: u32 = 11;
+// In: from the underlay to the TAP.
+export const DROP_RX_SHORT_DATAGRAM: u32 = 12;
+export const DROP_RX_TRUNCATED: u32 = 13;
+export const DROP_RX_BAD_HEADER: u32 = 14;
+export const DROP_RX_UNKNOWN_VNETID: u32 = 15;
+export const DROP_RX_DEVICE_STOPPED: u32 = 16;
+export const DROP_RX_SHORT_FRAME: u32 = 17;
+export const DROP_RX_TOO_BIG: u32 = 18;
+export const DROP_RX_VLAN_NOT_CARRIED: u32 = 19;
+export const DROP_RX_CORE_TRAP: u32 = 20;
+export const DROP_RX_LINK_DOWN: u32 = 21;
+export const DROP_RX_LINK_FULL: u32 = 22;
+export const DROP_RX_LINK_ERROR: u32 = 23;
+export const DROP_REASONS: u32 = 24;
+
+// ─── Counters of a row: the drops by reason, then these ─────────────────────────────────────────────────
+/** Frames read from the TAP, whatever became of them. */
+export const COUNTER_TX_READ: u32 = 32;
+export const COUNTER_TX_FRAMES: u32 = 33;
+/** Bytes of the inner frames, without any outer header; likewise RX_BYTES. */
+export const COUNTER_TX_BYTES: u32 = 34;
+/** Datagrams read from the underlay (mux row), whatever became of them. */
+export const COUNTER_RX_READ: u32 = 35;
+export const COUNTER_RX_FRAMES: u32 = 36;
+export const COUNTER_RX_BYTES: u32 = 37;
+/** Super-frames of a kernel on the same host, handed to the TAP as GSO frames; part of RX_FRAMES. */
+export const COUNTER_RX_SUPER_FRAMES: u32 = 38;
+/** Sends tried again because an error of an earlier datagram was in the way (ECONNREFUSED and its like). */
+export const COUNTER_TX_RETRIES: u32 = 39;
+// Worker row only.
+export const COUNTER_WAKEUPS: u32 = 40;
+export const COUNTER_TX_BATCHES: u32 = 41;
+export const COUNTER_RX_BATCHES: u32 = 42;
+export const COUNTER_SEND_CALLS: u32 = 43;
+export const COUNTER_EVENTS_LOST: u32 = 44;
+
+// ─── Events, worker -> main: {u32 kind, u32 row, u32 a, u32 b} ──────────────────────────────────────────
+export const EVENT_BYTES: u32 = 16;
+export const EVENT_TX_TRAP: u32 = 1; // row: device, a: bytes of the frame
+export const EVENT_RX_TRAP: u32 = 2; // row: mux, a: bytes of the datagram

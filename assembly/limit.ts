@@ -1,0 +1,18 @@
+/** Length rules of inner frames, the same both ways: design section 5. */
+import { DEVICE_FLAG_VLAN, DEVICE_FLAGS, DEVICE_MTU } from './layout';
+import { ETHERNET_BYTES, isTagged, VLAN_TAG_BYTES } from './wire';
+
+/** Bytes of the longest frame the device passes: MTU + 14, and 4 more when the encap carries VLAN tags. */
+// @ts-ignore: decorator
+@inline
+export function frameBytesMax(device: usize): u32 {
+  const vlan = load<u32>(device, DEVICE_FLAGS) & DEVICE_FLAG_VLAN ? VLAN_TAG_BYTES : 0;
+  return atomic.load<u32>(device, DEVICE_MTU) + ETHERNET_BYTES + vlan;
+}
+
+/** True when a frame over the limit is over it only by a VLAN tag that the encap does not carry. */
+// @ts-ignore: decorator
+@inline
+export function isTagAboveLimit(frame: usize, length: u32, max: u32): bool {
+  return length <= max + VLAN_TAG_BYTES && isTagged(frame);
+}

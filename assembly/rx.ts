@@ -1,0 +1,172 @@
+/**
+ * In: a batch of datagrams from one underlay address becomes writes to TAP queues. The TAP's header is written in
+ * place over the outer one; no payload byte moves. Mirror of `tx.ts`.
+ *
+ *   worker: recvmmsg()                  -> rxDecide  each datagram's verdict; a list of {fd, offset, length, device}
+ *   worker: write() each                -> rxFailed for those that fail, then rxDelivered
+ */
+import { check } from './check';
+import { add, deviceCounters, dropDevice, dropMux, muxCounters } from './counter';
+import { decapDatagram, vnetid } from './encap/registry';
+import { refusalReason } from './encap/refusal';
+import {
+  ARENA_BYTES,
+  ARENA_FRAME,
+  ARENA_RX_BUFFER,
+  ARENA_RX_IOVECS,
+  ARENA_RX_MESSAGES,
+  ARENA_RX_WRITES,
+  ARENA_TAP_FDS,
+  ARENA_WRITES,
+  BATCH_MAX,
+  COUNTER_RX_BYTES,
+  COUNTER_RX_FRAMES,
+  COUNTER_RX_READ,
+  COUNTER_RX_SUPER_FRAMES,
+  DEVICE_MTU,
+  DEVICE_STATE,
+  DEVICE_STATE_ACTIVE,
+  DEVICES_MAX,
+  DROP_RX_CORE_TRAP,
+  DROP_RX_DEVICE_STOPPED,
+  DROP_RX_SHORT_FRAME,
+  DROP_RX_TOO_BIG,
+  DROP_RX_TRUNCATED,
+  DROP_RX_UNKNOWN_VNETID,
+  DROP_RX_VLAN_NOT_CARRIED,
+  MUX_ENCAP,
+  NONE,
+  RX_DATAGRAM_BYTES_MAX,
+  RX_HEADROOM_BYTES,
+  RX_SLOT_BYTES,
+  RX_WRITE_BYTES,
+  VERDICT_PASS,
+  VNET_HDR_BYTES,
+} from './layout';
+import { frameBytesMax, isTagAboveLimit } from './limit';
+import {
+  IOVEC_BYTES,
+  iovecOffset,
+  MESSAGE_BYTES,
+  MESSAGE_FLAGS,
+  MESSAGE_LENGTH,
+  storeIovec,
+  storeMessage,
+} from './message';
+import { deviceRow, findDevice, muxRow } from './table';
+import { writePlain, writeSuper } from './vnet-hdr';
+import { ETHERNET_BYTES } from './wire';
+
+const MSG_TRUNC: u32 = 0x20;
+
+/** Device of the datagram that `rxDatagram` looked at last, or NONE: who a drop is counted for. */
+let rxDevice: u32 = NONE;
+
+/** Lays out the messages and iovecs that recvmmsg fills, once for each arena. */
+export function rxPrepare(arena: usize): void {
+  for (let i: u32 = 0; i < BATCH_MAX; i++) {
+    const iovec = arena + ARENA_RX_IOVECS + i * IOVEC_BYTES;
+    const slot = arena + ARENA_RX_BUFFER + i * RX_SLOT_BYTES;
+    storeIovec(iovec, slot + RX_HEADROOM_BYTES, RX_DATAGRAM_BYTES_MAX);
+    storeMessage(arena + ARENA_RX_MESSAGES + i * MESSAGE_BYTES, 0, 0, iovec, 0, 0);
+  }
+}
+
+/** Decides datagrams `first` to `count - 1`. Call with `first` 0 to begin, higher after a trap. Returns the writes. */
+export function rxDecide(arena: usize, mux: u32, first: u32, count: u32): u32 {
+  check(count <= BATCH_MAX);
+  if (first == 0) {
+    store<u32>(arena, 0, ARENA_WRITES);
+    add(muxCounters(arena, mux), COUNTER_RX_READ, count);
+  }
+  for (let i = first; i < count; i++) {
+    store<u32>(arena, i, ARENA_FRAME);
+    const verdict = rxDatagram(arena, mux, i);
+    if (verdict == VERDICT_PASS) continue;
+    if (rxDevice == NONE) dropMux(arena, mux, verdict, 1);
+    else dropDevice(arena, rxDevice, verdict, 1);
+  }
+  return load<u32>(arena, ARENA_WRITES);
+}
+
+/** After a trap: drops the datagram that was being decided and returns the index to go on with. */
+export function rxTrapped(arena: usize, mux: u32): u32 {
+  dropMux(arena, mux, DROP_RX_CORE_TRAP, 1);
+  return load<u32>(arena, ARENA_FRAME) + 1;
+}
+
+/** Verdict on one datagram; when it passes, its write is appended. Sets `rxDevice`. */
+export function rxDatagram(arena: usize, mux: u32, i: u32): u32 {
+  rxDevice = NONE;
+  const message = arena + ARENA_RX_MESSAGES + i * MESSAGE_BYTES;
+  if (load<u32>(message, MESSAGE_FLAGS) & MSG_TRUNC) return DROP_RX_TRUNCATED;
+  const datagram = iovecOffset(arena + ARENA_RX_IOVECS + i * IOVEC_BYTES);
+  const bytes = load<u32>(message, MESSAGE_LENGTH);
+  check(datagram >= arena + RX_HEADROOM_BYTES && datagram + bytes <= arena + ARENA_BYTES);
+  const header = decapDatagram(load<u32>(muxRow(mux), MUX_ENCAP), datagram, bytes);
+  if (header < 0) return refusalReason(header);
+  const device = findDevice(mux, vnetid);
+  if (device == NONE) return DROP_RX_UNKNOWN_VNETID;
+  const row = deviceRow(device);
+  rxDevice = device;
+  if (atomic.load<u32>(row, DEVICE_STATE) != DEVICE_STATE_ACTIVE) return DROP_RX_DEVICE_STOPPED;
+  const frame = datagram + header;
+  const length = bytes - header;
+  if (length < ETHERNET_BYTES) return DROP_RX_SHORT_FRAME;
+  const max = frameBytesMax(row);
+  if (length <= max) {
+    writePlain(frame, length);
+  } else {
+    if (isTagAboveLimit(frame, length, max)) return DROP_RX_VLAN_NOT_CARRIED;
+    if (!writeSuper(frame, length, atomic.load<u32>(row, DEVICE_MTU))) return DROP_RX_TOO_BIG;
+    add(deviceCounters(arena, device), COUNTER_RX_SUPER_FRAMES, 1);
+  }
+  append(arena, device, frame - VNET_HDR_BYTES, length + VNET_HDR_BYTES);
+  return VERDICT_PASS;
+}
+
+function append(arena: usize, device: u32, offset: usize, length: u32): void {
+  const writes = load<u32>(arena, ARENA_WRITES);
+  check(writes < BATCH_MAX);
+  const entry = arena + ARENA_RX_WRITES + writes * RX_WRITE_BYTES;
+  store<i32>(entry, load<i32>(arena + device * 4, ARENA_TAP_FDS));
+  store<u32>(entry, u32(offset), 4);
+  store<u32>(entry, length, 8);
+  store<u32>(entry, device, 12);
+  store<u32>(arena, writes + 1, ARENA_WRITES);
+}
+
+/** Counts a write that failed; `rxDelivered` then passes over it. */
+export function rxFailed(arena: usize, index: u32, reason: u32): void {
+  check(index < load<u32>(arena, ARENA_WRITES));
+  const entry = arena + ARENA_RX_WRITES + index * RX_WRITE_BYTES;
+  store<u32>(entry, 0, 8);
+  dropDevice(arena, load<u32>(entry, 12), reason, 1);
+}
+
+/** Counts the writes of the batch that did not fail. */
+export function rxDelivered(arena: usize): void {
+  const writes = load<u32>(arena, ARENA_WRITES);
+  check(writes <= BATCH_MAX);
+  let i: u32 = 0;
+  while (i < writes) {
+    // One addition for each run of frames to one device.
+    const device = load<u32>(arena + ARENA_RX_WRITES + i * RX_WRITE_BYTES, 12);
+    let frames: u64 = 0;
+    let bytes: u64 = 0;
+    do {
+      const entry = arena + ARENA_RX_WRITES + i * RX_WRITE_BYTES;
+      if (load<u32>(entry, 12) != device) break;
+      const length = load<u32>(entry, 8);
+      if (length != 0) {
+        frames++;
+        bytes += length - VNET_HDR_BYTES;
+      }
+      i++;
+    } while (i < writes);
+    check(device < DEVICES_MAX);
+    const counters = deviceCounters(arena, device);
+    add(counters, COUNTER_RX_FRAMES, frames);
+    add(counters, COUNTER_RX_BYTES, bytes);
+  }
+}

@@ -1,0 +1,108 @@
+/**
+ * Inner headers: where layer 3 and layer 4 of an Ethernet frame begin. Bounds are checked against the
+ * frame's length before every read, so nothing outside `[frame, frame + length)` is ever touched.
+ *
+ * Formats: Ethernet and 802.1Q/802.1ad tags (IEEE 802.3, 802.1Q), IPv4 (RFC 791), IPv6 and its extension
+ * headers (RFC 8200), AH (RFC 4302).
+ */
+
+export const ETHERNET_BYTES: u32 = 14;
+export const VLAN_TAG_BYTES: u32 = 4;
+export const IPV4_BYTES: u32 = 20;
+export const IPV6_BYTES: u32 = 40;
+export const TCP_BYTES: u32 = 20;
+export const UDP_BYTES: u32 = 8;
+
+// EtherTypes as a little-endian load sees them.
+const ETHERTYPE_IPV4: u16 = 0x0008;
+const ETHERTYPE_IPV6: u16 = 0xdd86;
+const ETHERTYPE_VLAN: u16 = 0x0081;
+const ETHERTYPE_SERVICE_VLAN: u16 = 0xa888;
+const ETHERTYPE_OFFSET: u32 = 12;
+const VLAN_TAGS_MAX: u32 = 2;
+
+const HOP_BY_HOP: u32 = 0;
+export const TCP: u32 = 6;
+export const UDP: u32 = 17;
+const ROUTING: u32 = 43;
+const FRAGMENT: u32 = 44;
+const AUTHENTICATION: u32 = 51;
+const DESTINATION_OPTIONS: u32 = 60;
+/** Extension headers that are walked before giving up on finding layer 4. */
+const EXTENSIONS_MAX: u32 = 6;
+
+/** Offset of the IP header from the frame's start; valid when `family` is not 0. */
+export let l3: u32 = 0;
+/** Offset of the transport header, or 0 when there is none to be seen (a fragment, cut off, unknown). */
+export let l4: u32 = 0;
+/** IP protocol of the transport header; valid when `l4` is not 0. */
+export let protocol: u32 = 0;
+/** Bytes of transport header and payload by the IP header; valid when `l4` is not 0. */
+export let l4Bytes: u32 = 0;
+/** 4, 6, or 0 for anything else. */
+export let family: u32 = 0;
+
+// @ts-ignore: decorator
+@inline
+export function isTagged(frame: usize): bool {
+  const type = load<u16>(frame, ETHERTYPE_OFFSET);
+  return type == ETHERTYPE_VLAN || type == ETHERTYPE_SERVICE_VLAN;
+}
+
+/** Finds the headers of a frame of at least ETHERNET_BYTES; sets the globals above. */
+export function parse(frame: usize, length: u32): void {
+  let at = ETHERNET_BYTES;
+  let type = load<u16>(frame, ETHERTYPE_OFFSET);
+  for (let tags: u32 = 0; tags < VLAN_TAGS_MAX; tags++) {
+    if (type != ETHERTYPE_VLAN && type != ETHERTYPE_SERVICE_VLAN) break;
+    if (at + VLAN_TAG_BYTES > length) break;
+    type = load<u16>(frame + at, 2);
+    at += VLAN_TAG_BYTES;
+  }
+  l3 = at;
+  l4 = 0;
+  family = 0;
+  if (type == ETHERTYPE_IPV4) parseIpv4(frame, at, length);
+  else if (type == ETHERTYPE_IPV6) parseIpv6(frame, at, length);
+}
+
+function parseIpv4(frame: usize, at: u32, length: u32): void {
+  if (at + IPV4_BYTES > length) return;
+  const ip = frame + at;
+  const first = load<u8>(ip);
+  if (first >> 4 != 4) return;
+  const header = u32(first & 15) << 2;
+  const total = u32(bswap(load<u16>(ip, 2)));
+  if (header < IPV4_BYTES || total < header || at + total > length) return;
+  family = 4;
+  // More-fragments flag or an offset: the ports are not in every fragment, so in none.
+  if (bswap(load<u16>(ip, 6)) & 0x3fff) return;
+  protocol = load<u8>(ip, 9);
+  l4 = at + header;
+  l4Bytes = total - header;
+}
+
+function parseIpv6(frame: usize, at: u32, length: u32): void {
+  if (at + IPV6_BYTES > length) return;
+  const ip = frame + at;
+  if (load<u8>(ip) >> 4 != 6) return;
+  const end = at + IPV6_BYTES + u32(bswap(load<u16>(ip, 4)));
+  if (end > length) return;
+  family = 6;
+  let next = u32(load<u8>(ip, 6));
+  let cursor = at + IPV6_BYTES;
+  for (let i: u32 = 0; i < EXTENSIONS_MAX; i++) {
+    if (next == TCP || next == UDP) break;
+    if (next == FRAGMENT) return;
+    const isOptions = next == HOP_BY_HOP || next == ROUTING || next == DESTINATION_OPTIONS;
+    if (!isOptions && next != AUTHENTICATION) break;
+    if (cursor + 8 > end) return;
+    const units = u32(load<u8>(frame + cursor, 1));
+    next = load<u8>(frame + cursor);
+    cursor += isOptions ? (units + 1) << 3 : (units + 2) << 2;
+    if (cursor > end) return;
+  }
+  protocol = next;
+  l4 = cursor;
+  l4Bytes = end - cursor;
+}

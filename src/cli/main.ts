@@ -1,0 +1,123 @@
+#!/usr/bin/env node
+/** `overlayadm`: the administrator's command, with dladm's verbs. It only calls the control API. */
+import { Command, InvalidArgumentError } from 'commander';
+import { ControlClient, DEFAULT_SOCKET } from '../control/client.js';
+import type { OverlayView, StatsView } from '../control/view.js';
+import { OverlayError } from '../errors.js';
+import { exitCodeOf, USAGE } from './exit-code.js';
+import { showOverlays, showStats, type ShowOptions } from './show.js';
+
+type Properties = Readonly<Record<string, string>>;
+type Json = { json?: boolean };
+
+/** `prop=value[,prop=value...]`, may be given several times. */
+function addProperties(text: string, before: Properties = {}): Properties {
+  const properties: Record<string, string> = { ...before };
+  for (const part of text.split(',')) {
+    const at = part.indexOf('=');
+    if (at < 1 || at === part.length - 1) throw new InvalidArgumentError(`'${part}' is not prop=value.`);
+    const name = part.slice(0, at);
+    if (name in properties) throw new InvalidArgumentError(`'${name}' is given twice.`);
+    properties[name] = part.slice(at + 1);
+  }
+  return properties;
+}
+
+const program = new Command('overlayadm')
+  .description('administers overlay devices')
+  .option('-S, --socket <path>', 'control socket of the daemon', process.env.OVERLAYD_SOCKET ?? DEFAULT_SOCKET)
+  .configureHelp({ showGlobalOptions: true })
+  .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : USAGE));
+
+function client(): ControlClient {
+  return new ControlClient(program.opts<{ socket: string }>().socket);
+}
+
+function print(lines: readonly string[]): void {
+  if (lines.length > 0) console.log(lines.join('\n'));
+}
+
+program
+  .command('create-overlay')
+  .description('create an overlay device, set its properties and activate it')
+  .requiredOption('-e, --encap <plugin>', 'encap plugin: vxlan')
+  .requiredOption('-s, --search <plugin>', 'lookup plugin: direct')
+  .requiredOption('-v, --vnetid <id>', 'virtual network id')
+  .option('-p, --prop <prop=value,...>', 'properties, such as vxlan/listen_ip=192.0.2.1', addProperties)
+  .option('--json', 'print a JSON document')
+  .argument('<name>', 'name of the device and its link')
+  .action(
+    async (name: string, flags: Json & { encap: string; search: string; vnetid: string; prop?: Properties }) => {
+      const { encap, search, vnetid, prop = {} } = flags;
+      const answer = await client().post('/v1/overlays', { name, encap, search, vnetid, properties: prop });
+      if (flags.json) print([JSON.stringify(answer)]);
+    },
+  );
+
+program
+  .command('delete-overlay')
+  .description('delete an overlay device and its link')
+  .option('-f, --force', 'even while the link is up or carries other links')
+  .option('--json', 'print a JSON document')
+  .argument('<name>', 'name of the device')
+  .action(async (name: string, flags: Json & { force?: boolean }) => {
+    const force = flags.force ? '?force=true' : '';
+    const answer = await client().delete(`/v1/overlays/${encodeURIComponent(name)}${force}`);
+    if (flags.json) print([JSON.stringify(answer)]);
+  });
+
+program
+  .command('show-overlay')
+  .description('show properties (default), fault state or targets of overlay devices')
+  .option('-f, --fma', 'fault state')
+  .option('-t, --target', 'where frames are sent')
+  .option('-p, --parsable', "fields divided by ':', without a header; needs -o")
+  .option('-o, --output <columns>', 'columns, divided by commas, or all')
+  .option('--json', 'print a JSON document')
+  .argument('[names...]', 'devices; all when none is named')
+  .action(async (names: string[], flags: Json & ShowOptions) => {
+    checkShow(flags);
+    const overlays: Record<string, OverlayView> = {};
+    const failures: OverlayError[] = [];
+    const paths = names.length > 0 ? names.map((name) => `/v1/overlays/${encodeURIComponent(name)}`) : ['/v1/overlays'];
+    for (const path of paths) {
+      try {
+        Object.assign(overlays, (await client().get<{ overlays: Record<string, OverlayView> }>(path)).overlays);
+      } catch (error) {
+        if (!(error instanceof OverlayError) || error.errno !== 'ENOENT') throw error;
+        failures.push(error);
+      }
+    }
+    // As dladm: those that are there are shown, those that are not are named.
+    print(flags.json ? [JSON.stringify({ version: 1, overlays }, null, 2)] : showOverlays(overlays, flags));
+    for (const { message } of failures) console.error(`overlayadm: ${message}`);
+    if (failures[0]) process.exitCode = exitCodeOf(failures[0]);
+  });
+
+program
+  .command('show-stats')
+  .description('show the counters and drops of devices, underlay addresses and workers')
+  .option('-p, --parsable', "fields divided by ':', without a header; needs -o")
+  .option('-o, --output <columns>', 'columns, divided by commas, or all')
+  .option('--json', 'print a JSON document')
+  .action(async (flags: Json & ShowOptions) => {
+    checkShow(flags);
+    const stats = await client().get<StatsView>('/v1/stats');
+    print(flags.json ? [JSON.stringify(stats, null, 2)] : showStats(stats, flags));
+  });
+
+function checkShow(flags: ShowOptions): void {
+  if (flags.fma && flags.target) throw new OverlayError('EINVAL', 'usage', '-f and -t exclude each other');
+  if (flags.parsable && flags.output === undefined) {
+    throw new OverlayError('EINVAL', 'usage', '-p needs -o with the columns to print');
+  }
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (!(error instanceof OverlayError)) throw error;
+  console.error(`overlayadm: ${error.message}`);
+  for (const detail of error.details) console.error(`  ${detail}`);
+  process.exitCode = error.code === 'usage' ? USAGE : exitCodeOf(error);
+}

@@ -1,0 +1,84 @@
+/** `show-overlay` and `show-stats`: what is printed, from what the API answers. */
+import type { OverlayView, PropertyView, StatsView } from '../control/view.js';
+import { type Column, chooseColumns, formatParsable, formatTable } from './table.js';
+
+export interface ShowOptions {
+  readonly fma?: boolean;
+  readonly target?: boolean;
+  readonly parsable?: boolean;
+  readonly output?: string;
+}
+
+const unset = '--';
+
+type PropertyRow = PropertyView & { link: string };
+const propertyColumns: Column<PropertyRow>[] = [
+  { name: 'LINK', width: 19, value: ({ link }) => link },
+  { name: 'PROPERTY', width: 19, value: ({ name }) => name },
+  { name: 'PERM', width: 5, value: ({ permission }) => permission },
+  { name: 'REQ', width: 4, value: ({ required }) => (required ? 'y' : '-') },
+  { name: 'VALUE', width: 11, value: ({ value }) => String(value ?? unset) },
+  { name: 'DEFAULT', width: 10, value: (row) => String(row.default ?? unset) },
+  { name: 'POSSIBLE', width: 10, value: ({ possible }) => possible ?? unset },
+];
+
+type FaultRow = { link: string } & Pick<OverlayView, 'status' | 'message'>;
+const faultColumns: Column<FaultRow>[] = [
+  { name: 'LINK', width: 20, value: ({ link }) => link },
+  { name: 'STATUS', width: 8, value: ({ status }) => status },
+  { name: 'DETAILS', width: 52, value: ({ message }) => message || '-' },
+];
+
+type TargetRow = { link: string; target: string; destination: string };
+const targetColumns: Column<TargetRow>[] = [
+  { name: 'LINK', width: 20, value: ({ link }) => link },
+  { name: 'TARGET', width: 18, value: ({ target }) => target },
+  { name: 'DESTINATION', width: 42, value: ({ destination }) => destination },
+];
+
+type StatRow = { scope: string; name: string; value: string };
+const statColumns: Column<StatRow>[] = [
+  { name: 'SCOPE', width: 19, value: ({ scope }) => scope },
+  { name: 'COUNTER', width: 26, value: ({ name }) => name },
+  { name: 'VALUE', width: 16, value: ({ value }) => value },
+];
+
+/** Lines of `show-overlay`. */
+export function showOverlays(overlays: Readonly<Record<string, OverlayView>>, options: ShowOptions): string[] {
+  const entries = Object.entries(overlays);
+  if (options.fma) {
+    const rows = entries.map(([link, { status, message }]) => ({ link, status, message }));
+    return format(faultColumns, rows, options);
+  }
+  if (options.target) {
+    const rows = entries.flatMap(([link, { targets }]) => targets.map((target) => ({ link, ...target })));
+    return format(targetColumns, rows, options);
+  }
+  const rows = entries.flatMap(([link, { properties }]) => properties.map((property) => ({ link, ...property })));
+  return format(propertyColumns, rows, options);
+}
+
+/** Lines of `show-stats`: counters, then every drop that happened. */
+export function showStats(stats: StatsView, options: ShowOptions): string[] {
+  const rows: StatRow[] = [];
+  const add = (scope: string, counts: Readonly<Record<string, unknown>>, prefix = '') => {
+    for (const [name, value] of Object.entries(counts)) rows.push({ scope, name: prefix + name, value: `${value}` });
+  };
+  for (const [link, { counters, drops, link_overflow }] of Object.entries(stats.overlays)) {
+    add(link, counters);
+    add(link, { link_overflow, ...drops }, 'drop:');
+  }
+  for (const [address, { counters, drops, socket_overflow }] of Object.entries(stats.muxes)) {
+    add(address, counters);
+    add(address, { socket_overflow, ...drops }, 'drop:');
+  }
+  for (const { worker, state, restarts, counters } of stats.workers) {
+    add(`worker ${worker}`, { state, restarts, ...counters });
+  }
+  return format(statColumns, rows, options);
+}
+
+function format<Row>(columns: readonly Column<Row>[], rows: readonly Row[], options: ShowOptions): string[] {
+  const chosen = chooseColumns(columns, options.output);
+  return options.parsable ? formatParsable(chosen, rows) : formatTable(chosen, rows);
+}

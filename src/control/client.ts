@@ -1,0 +1,75 @@
+/** Calls the control API. All that the CLI imports of the daemon's code. */
+import { request } from 'node:http';
+import { OverlayError } from '../errors.js';
+import { CONTROL_REQUEST_MS_MAX } from '../limits.js';
+
+export const DEFAULT_SOCKET = '/run/overlayd/overlayd.sock';
+
+export class ControlClient {
+  constructor(readonly socket: string) {}
+
+  get<T>(path: string): Promise<T> {
+    return this.#call('GET', path);
+  }
+
+  post<T>(path: string, body: object = {}): Promise<T> {
+    return this.#call('POST', path, body);
+  }
+
+  put<T>(path: string, body: object): Promise<T> {
+    return this.#call('PUT', path, body);
+  }
+
+  delete<T>(path: string): Promise<T> {
+    return this.#call('DELETE', path);
+  }
+
+  /** Throws the daemon's OverlayError as it was, ECONNREFUSED when there is no daemon, ETIME when it is silent. */
+  #call<T>(method: string, path: string, body?: object): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const payload = body === undefined ? undefined : JSON.stringify(body);
+      const headers = payload === undefined ? {} : { 'content-type': 'application/json' };
+      const call = request({ socketPath: this.socket, method, path, headers, agent: false }, (response) => {
+        const parts: Buffer[] = [];
+        response.on('data', (part: Buffer) => parts.push(part));
+        response.on('end', () => {
+          try {
+            resolve(readAnswer<T>(response.statusCode ?? 0, Buffer.concat(parts).toString()));
+          } catch (error) {
+            reject(error);
+          }
+        });
+        response.on('error', (error) => reject(unreachable(this.socket, error)));
+      });
+      call.setTimeout(CONTROL_REQUEST_MS_MAX, () => {
+        reject(new OverlayError('ETIME', 'daemon_silent', `the daemon on ${this.socket} did not answer in time`));
+        call.destroy();
+      });
+      call.on('error', (error) => reject(unreachable(this.socket, error)));
+      call.end(payload);
+    });
+  }
+}
+
+function readAnswer<T>(status: number, text: string): T {
+  let answer: { error?: { errno: string; code: string; message: string; details?: string[] } };
+  try {
+    answer = JSON.parse(text);
+  } catch {
+    throw new OverlayError('EIO', 'bad_answer', `what answers on the socket is not overlayd (HTTP ${status})`);
+  }
+  const { error } = answer;
+  if (error) throw new OverlayError(error.errno, error.code, error.message, error.details ?? []);
+  return answer as T;
+}
+
+function unreachable(socket: string, error: NodeJS.ErrnoException): OverlayError {
+  if (error.code === 'EACCES') {
+    return new OverlayError('EACCES', 'socket_not_permitted', `${socket} may not be opened by this user`);
+  }
+  return new OverlayError(
+    'ECONNREFUSED',
+    'daemon_unreachable',
+    `no daemon answers on ${socket}: start overlayd, or name its socket with -S or OVERLAYD_SOCKET`,
+  );
+}

@@ -1,0 +1,120 @@
+/** The daemon's settings: flags over the YAML file over the defaults. */
+import { readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { LineCounter, parseDocument, type Document } from 'yaml';
+import { z } from 'zod';
+import { BANK_MAX } from '../../assembly/layout.js';
+import { DEFAULT_SOCKET } from '../control/client.js';
+import { OverlayError } from '../errors.js';
+import { BANK_DEFAULT, MEMORY_DEFAULT_BYTES, WORKERS_MAX } from '../limits.js';
+import { allowedCpus } from '../sys/affinity.js';
+
+export interface Config {
+  readonly workers: number;
+  readonly memoryBytes: number;
+  /** Empty for any. */
+  readonly pin: readonly number[];
+  readonly bank: number;
+  readonly socket: string;
+  readonly stateDir: string;
+  readonly logLevel: string;
+}
+
+const logLevels = ['debug', 'info', 'warn', 'error'] as const;
+
+/** One schema for file and flags: both hold text or numbers. */
+const schema = z.strictObject({
+  workers: z.coerce.number().int().min(1).max(WORKERS_MAX).default(Math.min(availableParallelism(), WORKERS_MAX)),
+  memory: z
+    .union([z.string(), z.number()])
+    .transform((text, context) => sizeBytes(String(text)) ?? refuse(context, 'a size such as 256M or 1G'))
+    .default(MEMORY_DEFAULT_BYTES),
+  pin: z
+    .union([z.string(), z.number()])
+    .transform((text, context) => cpuList(String(text)) ?? refuse(context, 'a list of CPUs such as 0,2-3'))
+    .default([]),
+  bank: z.coerce.number().int().min(1).max(BANK_MAX).default(BANK_DEFAULT),
+  socket: z.string().min(1).max(107).default(DEFAULT_SOCKET), // sun_path, man 7 unix
+  stateDir: z.string().min(1).default('/var/lib/overlayd'),
+  logLevel: z.enum(logLevels).default('info'),
+});
+
+export type Flags = Readonly<Partial<Record<keyof z.input<typeof schema>, string>>>;
+
+/** Throws EINVAL naming the flag, or the file with line and column. */
+export function readConfig(flags: Flags, file: string | undefined): Config {
+  const fromFile = file === undefined ? {} : readFile(file);
+  const parsed = schema.safeParse({ ...fromFile, ...flags });
+  if (!parsed.success) {
+    const { path, message } = parsed.error.issues[0]!;
+    const key = String(path[0] ?? '');
+    const flag = key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+    throw new OverlayError('EINVAL', 'bad_config', `--${flag}: ${message}`);
+  }
+  const { memory, ...rest } = parsed.data;
+  const config = { ...rest, memoryBytes: memory };
+  const missing = config.pin.filter((cpu) => !allowedCpus().includes(cpu));
+  if (missing.length > 0) {
+    throw new OverlayError('EINVAL', 'no_such_cpu', `--pin: this process has no CPU ${missing.join(', ')}`);
+  }
+  return config;
+}
+
+function readFile(file: string): object {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    const { code = 'EIO', message } = error as NodeJS.ErrnoException;
+    throw new OverlayError(code, 'config_unreadable', `the configuration cannot be read: ${message}`);
+  }
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines });
+  const [syntax] = document.errors;
+  if (syntax) throw atPlace(file, lines, syntax.pos[0], syntax.message.split('\n')[0]!);
+  const values: unknown = document.toJS() ?? {};
+  const parsed = schema.safeParse(values);
+  if (parsed.success) return values as object;
+  const issue = parsed.error.issues[0]!;
+  const unknownKey = issue.code === 'unrecognized_keys' ? issue.keys[0] : undefined;
+  const path = unknownKey === undefined ? issue.path.map(String) : [...issue.path.map(String), unknownKey];
+  throw atPlace(file, lines, offsetOf(document, path), `${path.join('.') || 'file'}: ${issue.message}`);
+}
+
+function offsetOf(document: Document.Parsed, path: readonly string[]): number {
+  const node = document.getIn(path, true) as { range?: [number, number, number] } | undefined;
+  return node?.range?.[0] ?? 0;
+}
+
+function atPlace(file: string, lines: LineCounter, offset: number, what: string): OverlayError {
+  const { line, col } = lines.linePos(offset);
+  return new OverlayError('EINVAL', 'bad_config', `${file}:${line}:${col}: ${what}`);
+}
+
+function refuse(context: z.RefinementCtx, expected: string): never {
+  context.addIssue({ code: 'custom', message: `it is ${expected}` });
+  return z.NEVER;
+}
+
+const units: Readonly<Record<string, number>> = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 };
+
+/** `256M` and the like, powers of 1024. */
+function sizeBytes(text: string): number | undefined {
+  const match = /^(\d{1,15})\s*([KMG]?)(?:i?B)?$/i.exec(text);
+  if (!match) return undefined;
+  return Number(match[1]) * units[match[2]!.toUpperCase()]!;
+}
+
+/** `0,2-3`. */
+function cpuList(text: string): number[] | undefined {
+  const cpus: number[] = [];
+  for (const part of text.split(',')) {
+    const match = /^(\d{1,4})(?:-(\d{1,4}))?$/.exec(part.trim());
+    if (!match) return undefined;
+    const first = Number(match[1]);
+    const last = Number(match[2] ?? match[1]);
+    if (last < first) return undefined;
+    for (let cpu = first; cpu <= last; cpu++) cpus.push(cpu);
+  }
+  return cpus;
+}

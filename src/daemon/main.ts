@@ -1,0 +1,74 @@
+#!/usr/bin/env node
+/** `overlayd`: the daemon. Runs in the foreground, in the network namespace it is started in; logs to stderr. */
+import { Command } from 'commander';
+import { pino } from 'pino';
+import { ControlServer } from '../control/server.js';
+import { memoryBytesNeeded } from '../datapath/memory.js';
+import { OverlayError } from '../errors.js';
+import { ARENAS_SPARE, DRAIN_MS_MAX } from '../limits.js';
+import { Overlay } from '../overlay.js';
+import { TapSource } from '../overlay/ports.js';
+import { lockDirectory } from '../sys/lock.js';
+import { after } from '../sys/clock.js';
+import { type Flags, readConfig } from './config.js';
+
+const program = new Command('overlayd')
+  .description('userland overlay networks: runs overlay devices and serves overlayadm')
+  .option('--workers <n>', 'data-plane threads (default: one a CPU)')
+  .option('--memory <size>', 'memory reserved for tables and buffers (default: 256M)')
+  .option('--pin <cpus>', 'CPUs to bind the workers to, such as 0,2-3 (default: any)')
+  .option('--bank <n>', 'send sockets of each worker on each underlay address (default: 16)')
+  .option('--socket <path>', 'control socket (default: /run/overlayd/overlayd.sock)')
+  .option('--state-dir <dir>', 'directory this daemon locks as its own (default: /var/lib/overlayd)')
+  .option('--log-level <level>', 'debug, info, warn or error (default: info)')
+  .option('--config <file>', 'YAML file with the same settings; flags win')
+  .allowExcessArguments(false)
+  .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
+
+try {
+  const { config: file, ...flags } = program.parse().opts<Flags & { config?: string }>();
+  await serve(flags, file);
+} catch (error) {
+  if (!(error instanceof OverlayError)) throw error;
+  console.error(`overlayd: ${error.message}`);
+  process.exit(error.code === 'bad_config' || error.code === 'config_unreadable' ? 8 : 1);
+}
+
+async function serve(flags: Flags, file: string | undefined): Promise<void> {
+  const config = readConfig(flags, file);
+  const log = pino({ name: 'overlayd', level: config.logLevel }, pino.destination({ fd: 2, sync: true }));
+  const unlock = lockDirectory(config.stateDir);
+  const overlay = await Overlay.start({
+    workers: config.workers,
+    memoryBytes: config.memoryBytes,
+    cpus: config.pin,
+    bank: config.bank,
+    ports: new TapSource(),
+    log,
+  });
+  let server: ControlServer;
+  try {
+    server = await ControlServer.start(overlay, config.socket, log);
+  } catch (error) {
+    await overlay.close();
+    throw error;
+  }
+  const { workers, memoryBytes, socket } = config;
+  const memoryInUse = memoryBytesNeeded(workers + ARENAS_SPARE);
+  log.info({ workers, memoryBytes, memoryInUse, socket, pid: process.pid }, 'ready');
+
+  let isStopping = false;
+  const stop = async (signal: string) => {
+    if (isStopping) return;
+    isStopping = true;
+    log.info({ signal }, 'stopping');
+    after(DRAIN_MS_MAX, () => process.exit(1));
+    await server.close();
+    await overlay.close();
+    unlock();
+    log.info({}, 'stopped');
+    process.exit(0);
+  };
+  process.on('SIGTERM', stop);
+  process.on('SIGINT', stop);
+}

@@ -1,0 +1,60 @@
+/**
+ * Names and sentences of the drops and counters that `assembly/layout.ts` lists. The names are made from the
+ * list, so CLI, API, events and documents cannot differ from it; the compiler insists on a sentence for each.
+ */
+import * as layout from '../../assembly/layout.js';
+
+type DropKey = Extract<keyof typeof layout, `DROP_TX_${string}` | `DROP_RX_${string}`>;
+/** For example `tx_short_frame`. */
+export type DropName = DropKey extends `DROP_${infer Name}` ? Lowercase<Name> : never;
+
+export const dropSentences: Readonly<Record<DropName, string>> = {
+  tx_short_frame: 'a frame shorter than an Ethernet header came from the link',
+  tx_too_big: 'a frame longer than MTU + 14 (+ 4 where VLAN tags are carried) came from the link',
+  tx_vlan_not_carried: 'a tagged frame above MTU + 14, and the encapsulation does not carry VLAN tags',
+  tx_bad_vnet_hdr: 'the link asked for an offload that was not offered',
+  tx_device_stopped: 'the device was stopped, or something about it was being changed',
+  tx_no_target: 'nothing says where the frame should go',
+  tx_core_trap: 'the core trapped on the frame: a defect, please report it',
+  tx_underlay_full: 'the send socket was full',
+  tx_underlay_mtu: 'the datagram was longer than the path allows: lower the MTU of the device',
+  tx_unreachable: 'no route to the destination, or the underlay link is down',
+  tx_not_permitted: 'the system refused to send (a firewall rule)',
+  tx_underlay_error: 'the system refused to send for another reason',
+  rx_short_datagram: 'a datagram too short for the outer header',
+  rx_truncated: 'a datagram longer than the receive buffer',
+  rx_bad_header: 'the outer header was not valid (VXLAN: the I flag was not set)',
+  rx_unknown_vnetid: 'no started device has this vnetid on this underlay address',
+  rx_device_stopped: 'the device was stopped, or something about it was being changed',
+  rx_short_frame: 'an inner frame shorter than an Ethernet header',
+  rx_too_big: 'an inner frame longer than MTU + 14 (+ 4 where VLAN tags are carried)',
+  rx_vlan_not_carried: 'a tagged inner frame above MTU + 14, and the encapsulation does not carry VLAN tags',
+  rx_core_trap: 'the core trapped on the datagram: a defect, please report it',
+  rx_link_down: 'the link of the device was down',
+  rx_link_full: 'the link took no more frames',
+  rx_link_error: 'the link refused the frame',
+};
+
+const names = new Map<number, DropName>();
+for (const [key, value] of Object.entries(layout)) {
+  if (/^DROP_[TR]X_/.test(key)) names.set(value, key.slice('DROP_'.length).toLowerCase() as DropName);
+}
+
+/** Names by reason number, in the order of the list. */
+export const dropNames: readonly DropName[] = Array.from(
+  { length: layout.DROP_REASONS },
+  (_, reason) => names.get(reason)!,
+);
+
+type CounterKey = Extract<keyof typeof layout, `COUNTER_${string}`>;
+/** For example `tx_frames`. */
+export type CounterName = Lowercase<
+  Exclude<CounterKey, 'COUNTER_ROWS' | 'COUNTER_ROW_BYTES'> extends `COUNTER_${infer Name}` ? Name : never
+>;
+
+/** Number of each counter in its row. */
+export const counterNumbers = Object.fromEntries(
+  Object.entries(layout)
+    .filter(([key]) => key.startsWith('COUNTER_') && key !== 'COUNTER_ROWS' && key !== 'COUNTER_ROW_BYTES')
+    .map(([key, value]) => [key.slice('COUNTER_'.length).toLowerCase(), value]),
+) as Readonly<Record<CounterName, number>>;

@@ -1,0 +1,93 @@
+/** The data path as the layers above use it: memory, core, tables, workers, counters, events. */
+import * as layout from '../../assembly/layout.js';
+import { ARENAS_SPARE } from '../limits.js';
+import { random64 } from '../sys/random.js';
+import { compileCore, instantiateCore } from './core.js';
+import { Counters } from './counters.js';
+import { Events, type TrapEvent } from './events.js';
+import { createMemory, type MemoryViews } from './memory.js';
+import { Tables } from './tables.js';
+import { type WorkerEvent, Workers } from './workers.js';
+
+export interface EngineOptions {
+  /** Data-plane threads, 1 to WORKERS_MAX. */
+  readonly workers: number;
+  /** Bytes to reserve for tables and arenas. */
+  readonly memoryBytes: number;
+  /** CPUs to pin workers to; empty for any. */
+  readonly cpus: readonly number[];
+  readonly onWorker: (event: WorkerEvent) => void;
+  readonly onTrap: (event: TrapEvent) => void;
+  /** Another loop module, for tests that make it fail. */
+  readonly entry?: URL;
+}
+
+const loopEntry = new URL('../../workers/loop.js', import.meta.url);
+
+export class Engine {
+  readonly views: MemoryViews;
+  readonly tables: Tables;
+  readonly workers: Workers;
+  readonly counters: Counters;
+  readonly #events: Events;
+
+  private constructor(readonly options: EngineOptions) {
+    this.views = createMemory(options.memoryBytes, options.workers + ARENAS_SPARE, random64());
+    const module = compileCore();
+    const core = instantiateCore(module, this.views.memory);
+    this.tables = new Tables(this.views, core);
+    this.workers = new Workers(this.views, core, module, {
+      count: options.workers,
+      cpus: options.cpus,
+      entry: options.entry ?? loopEntry,
+      onEvent: options.onWorker,
+    });
+    this.counters = new Counters(this.views, this.workers.arenas);
+    for (const arena of this.workers.arenas) {
+      core.ringCreate(arena + layout.ARENA_EVENTS, layout.EVENT_RING_BYTES);
+    }
+    this.#events = new Events(this.views, core, this.workers, options.onTrap);
+  }
+
+  /** Throws ENOMEM when the memory is too small, EAGAIN when a worker does not start. */
+  static async start(options: EngineOptions): Promise<Engine> {
+    const engine = new Engine(options);
+    try {
+      await engine.workers.start();
+    } catch (error) {
+      await engine.close();
+      throw error;
+    }
+    return engine;
+  }
+
+  /** Gives each worker its queue of a port. Frames come at once; the device row decides what becomes of them. */
+  attachPort(device: number, fds: readonly number[]): void {
+    for (const { queue } of this.workers.list) queue.addTap(device, fds[queue.index]!);
+  }
+
+  /** The reverse of `attachPort`; quiesce before closing the descriptors. */
+  detachPort(device: number): void {
+    for (const { queue } of this.workers.list) queue.removeTap(device);
+  }
+
+  /** Gives each worker its receive socket and its bank of send sockets. */
+  attachMux(mux: number, receive: readonly number[], send: readonly (readonly number[])[]): void {
+    for (const { queue } of this.workers.list) queue.addMux(mux, receive[queue.index]!, send[queue.index]!);
+  }
+
+  /** The reverse of `attachMux`; quiesce before closing the descriptors. */
+  detachMux(mux: number): void {
+    for (const { queue } of this.workers.list) queue.removeMux(mux);
+  }
+
+  quiesce(): Promise<void> {
+    return this.workers.quiesce();
+  }
+
+  async close(): Promise<void> {
+    await this.workers.close();
+    this.#events.drain();
+    this.#events.close();
+  }
+}

@@ -1,0 +1,57 @@
+/** Main's end of the workers' event rings. */
+import * as layout from '../../assembly/layout.js';
+import type { Core } from './core.js';
+import type { MemoryViews } from './memory.js';
+import type { Workers } from './workers.js';
+
+/** A core trap, with the row it happened on and the bytes of the frame or datagram. */
+export interface TrapEvent {
+  readonly kind: 'tx_trap' | 'rx_trap';
+  readonly row: number;
+  readonly bytes: number;
+}
+
+const EVENTS_PER_DRAIN_MAX = 4096;
+
+export class Events {
+  #isClosed = false;
+  /** Where main copies records to: the scratch line of an arena would be the worker's. */
+  readonly #into = layout.HEADER_OFFSET + 128;
+
+  constructor(
+    readonly views: MemoryViews,
+    readonly core: Core,
+    readonly workers: Workers,
+    readonly onTrap: (event: TrapEvent) => void,
+  ) {
+    this.#listen();
+  }
+
+  /** Takes what is on the rings; bounded, since workers may go on filling them. */
+  drain(): void {
+    // All arenas: what a replaced worker reported last is on the ring it had.
+    for (const arena of this.workers.arenas) {
+      for (let taken = 0; taken < EVENTS_PER_DRAIN_MAX; taken++) {
+        const length = this.core.ringPop(arena + layout.ARENA_EVENTS, this.#into, layout.EVENT_BYTES);
+        if (length < 0) break;
+        const at = this.#into / 4;
+        const kind = this.views.u32[at] === layout.EVENT_TX_TRAP ? 'tx_trap' : 'rx_trap';
+        this.onTrap({ kind, row: this.views.u32[at + 1]!, bytes: this.views.u32[at + 2]! });
+      }
+    }
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    Atomics.notify(this.views.i32, this.workers.bell);
+  }
+
+  #listen(): void {
+    if (this.#isClosed) return;
+    const { bell } = this.workers;
+    const seen = Atomics.load(this.views.i32, bell);
+    this.drain();
+    const wait = Atomics.waitAsync(this.views.i32, bell, seen);
+    Promise.resolve(wait.value).then(() => this.#listen());
+  }
+}

@@ -1,0 +1,63 @@
+/** The one shared memory: header, tables and an arena for each worker. The map is in `assembly/layout.ts`. */
+import * as layout from '../../assembly/layout.js';
+import { OverlayError } from '../errors.js';
+import { MEMORY_MAX_BYTES } from '../limits.js';
+import { addressOf } from '../sys/libc.js';
+
+const PAGE_BYTES = 65536;
+
+/** Typed views over a shared WebAssembly.Memory that never grows; workers make their own over the same bytes. */
+export class MemoryViews {
+  readonly u8: Uint8Array;
+  readonly i32: Int32Array;
+  readonly u32: Uint32Array;
+  readonly u64: BigUint64Array;
+  /** Absolute address of byte 0, the same in every thread. */
+  readonly base: number;
+
+  constructor(readonly memory: WebAssembly.Memory) {
+    this.u8 = new Uint8Array(memory.buffer);
+    this.i32 = new Int32Array(memory.buffer);
+    this.u32 = new Uint32Array(memory.buffer);
+    this.u64 = new BigUint64Array(memory.buffer);
+    this.base = addressOf(this.u8);
+  }
+}
+
+/** Bytes that `arenas` arenas and the tables need. */
+export function memoryBytesNeeded(arenas: number): number {
+  const bytes = layout.ARENAS_OFFSET + arenas * layout.ARENA_BYTES;
+  return Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
+}
+
+/** Offset of an arena. */
+export function arenaOffset(arena: number): number {
+  return layout.ARENAS_OFFSET + arena * layout.ARENA_BYTES;
+}
+
+/**
+ * Reserves `bytes` (rounded up to pages of 64 KiB; the system commits them as they are touched) and writes the
+ * header. Throws ENOMEM naming what is needed when they do not hold the tables and `arenas` arenas.
+ */
+export function createMemory(bytes: number, arenas: number, seed: bigint): MemoryViews {
+  const needed = memoryBytesNeeded(arenas);
+  const MiB = 1024 * 1024;
+  if (bytes < needed || bytes > MEMORY_MAX_BYTES) {
+    throw new OverlayError(
+      bytes < needed ? 'ENOMEM' : 'EINVAL',
+      'memory_size',
+      `memory of ${Math.floor(bytes / MiB)} MiB is not usable: ${arenas} worker arenas and the tables need ` +
+        `${Math.ceil(needed / MiB)} MiB, and the most is ${Math.floor(MEMORY_MAX_BYTES / MiB)} MiB; ` +
+        'change --memory or --workers',
+    );
+  }
+  const pages = Math.ceil(bytes / PAGE_BYTES);
+  const views = new MemoryViews(new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }));
+  const header = layout.HEADER_OFFSET;
+  views.u32[(header + layout.HEADER_MAGIC) / 4] = layout.LAYOUT_MAGIC;
+  views.u32[(header + layout.HEADER_LAYOUT_VERSION) / 4] = layout.LAYOUT_VERSION;
+  views.u64[(header + layout.HEADER_BASE) / 8] = BigInt(views.base);
+  views.u64[(header + layout.HEADER_SEED) / 8] = seed;
+  views.u32[(header + layout.HEADER_ARENAS) / 4] = arenas;
+  return views;
+}

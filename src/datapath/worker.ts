@@ -1,0 +1,123 @@
+/**
+ * One worker's life, as main sees it. The states:
+ *
+ * | from     | to       | why                                                                          |
+ * |----------|----------|------------------------------------------------------------------------------|
+ * | stopped  | running  | main hands the pool the task                                                 |
+ * | running  | dead     | the task ended without being asked: a throw, process.exit, a broken thread   |
+ * | running  | stuck    | its epoch has not moved for WORKER_STUCK_MS                                  |
+ * | stuck    | dead     | it left when asked, or its thread was ended; its arena is given up           |
+ * | dead     | running  | replaced, with the same descriptors; after a pause when it dies again and again |
+ * | running  | stopped  | main asked it to leave                                                       |
+ *
+ * PROHIBITED: reusing the arena of a thread that may still be alive; waiting for a worker without a bound.
+ */
+import { Piscina } from 'piscina';
+import * as layout from '../../assembly/layout.js';
+import type { WorkerTask } from '../../workers/context.js';
+import { ringEventfd } from '../sys/fd.js';
+import { monotonicMs } from '../sys/clock.js';
+import type { Core } from './core.js';
+import type { MemoryViews } from './memory.js';
+import type { Queue } from './queue.js';
+
+export type WorkerState = 'stopped' | 'running' | 'stuck' | 'dead';
+
+export class Worker {
+  state: WorkerState = 'stopped';
+  restarts = 0;
+  /** Monotonic times of deaths within the window that the supervisor looks at. */
+  deaths: number[] = [];
+  /** Why it died last, for people. */
+  lastDeath = '';
+  #epoch = 0;
+  #movedAtMs = 0;
+  #abort = new AbortController();
+  #ended: Promise<void> = Promise.resolve();
+
+  constructor(
+    readonly queue: Queue,
+    readonly pool: Piscina,
+    readonly module: WebAssembly.Module,
+    readonly core: Core,
+    readonly views: MemoryViews,
+    readonly cpu: number,
+  ) {}
+
+  /** Prepares the arena and hands the task to the pool. `onDeath` is called when it ends without being asked. */
+  start(onDeath: (error: Error) => void): void {
+    const { arena } = this.queue;
+    Atomics.store(this.views.i32, (arena + layout.ARENA_STOP) / 4, 0);
+    // Odd, that is running, until its first wait.
+    Atomics.store(this.views.i32, (arena + layout.ARENA_EPOCH) / 4, 1);
+    this.core.rxPrepare(arena);
+    this.state = 'running';
+    this.#epoch = 1;
+    this.#movedAtMs = monotonicMs();
+    this.#abort = new AbortController();
+    const { epoll, wake } = this.queue;
+    const { memory } = this.views;
+    const task: WorkerTask = { memory, module: this.module, arena, epoll, wake, cpu: this.cpu };
+    const { signal } = this.#abort;
+    this.#ended = this.pool.run(task, { signal }).then(
+      () => this.#end(arena, onDeath, new Error('the loop ended without being asked')),
+      (error: Error) => this.#end(arena, onDeath, error),
+    );
+  }
+
+  #end(arena: number, onDeath: (error: Error) => void, error: Error): void {
+    const wasAsked = this.state === 'stopped';
+    // Even: whoever waits for this worker to move on need not.
+    Atomics.or(this.views.i32, (arena + layout.ARENA_EPOCH) / 4, 1);
+    Atomics.add(this.views.i32, (arena + layout.ARENA_EPOCH) / 4, 1);
+    if (wasAsked) return;
+    this.state = 'dead';
+    this.lastDeath = error.message;
+    onDeath(error);
+  }
+
+  get epoch(): number {
+    return Atomics.load(this.views.i32, (this.queue.arena + layout.ARENA_EPOCH) / 4);
+  }
+
+  /** Milliseconds since the epoch moved; call it regularly, since that is when it looks. */
+  idleMs(now: number): number {
+    const { epoch } = this;
+    if (epoch !== this.#epoch) {
+      this.#epoch = epoch;
+      this.#movedAtMs = now;
+    }
+    return now - this.#movedAtMs;
+  }
+
+  /** Counts idleness from now on: the whole process stood still, so the worker is not to blame. */
+  forgiveIdle(now: number): void {
+    this.#epoch = this.epoch;
+    this.#movedAtMs = now;
+  }
+
+  /** True once the loop has run for the first time. */
+  get hasBegun(): boolean {
+    return this.state === 'running' && this.epoch > 1;
+  }
+
+  /** Raises the stop flag and wakes the worker. */
+  askToLeave(): void {
+    Atomics.store(this.views.i32, (this.queue.arena + layout.ARENA_STOP) / 4, 1);
+    ringEventfd(this.queue.wake);
+  }
+
+  /** Ends the thread, which works for one that spins but not for one blocked in a system call. */
+  endThread(): void {
+    this.#abort.abort();
+  }
+
+  /** Asks the worker to leave; resolves when it has. */
+  async stop(): Promise<void> {
+    if (this.state === 'dead') this.state = 'stopped';
+    if (this.state === 'stopped') return;
+    this.state = 'stopped';
+    this.askToLeave();
+    await this.#ended;
+  }
+}

@@ -1,0 +1,208 @@
+/**
+ * The crew: starts the workers, watches them, replaces the dead, and quiesces. See `worker.ts` for the states.
+ *
+ * A worker blocked in a system call cannot be ended from outside, so workers leave by flag and eventfd; ending
+ * the thread is for one that spins and ignores both, after which its arena is kept aside for good.
+ */
+import { Piscina } from 'piscina';
+import * as layout from '../../assembly/layout.js';
+import { OverlayError } from '../errors.js';
+import {
+  ARENAS_SPARE,
+  QUIESCE_MS_MAX,
+  SUPERVISE_MS,
+  WORKER_BACKOFF_MS_MAX,
+  WORKER_DEATHS_MAX,
+  WORKER_DEATHS_WINDOW_MS,
+  WORKER_LEAVE_MS,
+  WORKER_START_MS_MAX,
+  WORKER_STUCK_MS,
+} from '../limits.js';
+import { after, every, monotonicMs, nextTurn, sleep } from '../sys/clock.js';
+import type { Core } from './core.js';
+import { arenaOffset, type MemoryViews } from './memory.js';
+import { Queue } from './queue.js';
+import { Worker } from './worker.js';
+
+/** What the crew tells the layers above. */
+export type WorkerEvent =
+  | { kind: 'died'; worker: number; reason: string; again: boolean }
+  | { kind: 'stuck'; worker: number; reason: string }
+  | { kind: 'replaced'; worker: number; restarts: number }
+  | { kind: 'lost'; worker: number; reason: string };
+
+export interface WorkersOptions {
+  readonly count: number;
+  /** CPUs to pin to, worker i to the i-th (round again); empty for any. */
+  readonly cpus: readonly number[];
+  /** Module whose default export is the loop. */
+  readonly entry: URL;
+  readonly onEvent: (event: WorkerEvent) => void;
+}
+
+export class Workers {
+  readonly list: readonly Worker[];
+  /** Every arena there is; those not in use hold counts too. */
+  readonly arenas: readonly number[];
+  readonly #pool: Piscina;
+  readonly #spares: number[];
+  /** Arenas of threads that were told to end and may still be alive. */
+  readonly #zombies = new Set<number>();
+  #supervisedAtMs = monotonicMs();
+  #stopSupervising = () => {};
+  #isClosing = false;
+
+  constructor(
+    readonly views: MemoryViews,
+    readonly core: Core,
+    module: WebAssembly.Module,
+    readonly options: WorkersOptions,
+  ) {
+    const { count, cpus, entry } = options;
+    this.#pool = new Piscina({
+      filename: entry.href,
+      minThreads: count,
+      maxThreads: count,
+      concurrentTasksPerWorker: 1,
+      idleTimeout: Number.POSITIVE_INFINITY,
+      atomics: 'disabled',
+      // Descriptors are main's; a worker's end must not close one.
+      trackUnmanagedFds: false,
+    });
+    this.#pool.on('error', () => {}); // the task's own rejection says it better
+    this.list = Array.from({ length: count }, (_, index) => {
+      const queue = new Queue(index, views, arenaOffset(index));
+      const cpu = cpus.length > 0 ? cpus[index % cpus.length]! : -1;
+      return new Worker(queue, this.#pool, module, core, views, cpu);
+    });
+    this.arenas = Array.from({ length: count + ARENAS_SPARE }, (_, arena) => arenaOffset(arena));
+    this.#spares = this.arenas.slice(count);
+  }
+
+  /** Starts every worker; resolves when each has begun its loop. */
+  async start(): Promise<void> {
+    for (const worker of this.list) this.#startWorker(worker);
+    const deadline = monotonicMs() + WORKER_START_MS_MAX;
+    while (this.list.some((worker) => !worker.hasBegun)) {
+      const failed = this.list.find((worker) => worker.restarts > 0 || worker.state === 'dead');
+      if (failed || monotonicMs() > deadline) {
+        throw new OverlayError(
+          'EAGAIN',
+          'worker_start_failed',
+          `worker ${failed?.queue.index ?? ''} did not start: ${failed?.lastDeath ?? 'it took too long'}`,
+        );
+      }
+      await sleep(1);
+    }
+    this.#stopSupervising = every(SUPERVISE_MS, () => this.#supervise());
+  }
+
+  /** Asks every worker to leave and closes what they were waiting on. */
+  async close(): Promise<void> {
+    this.#isClosing = true;
+    this.#stopSupervising();
+    const bounded = Promise.race([Promise.all(this.list.map((worker) => worker.stop())), sleep(WORKER_STUCK_MS)]);
+    await bounded;
+    await Promise.race([this.#pool.close({ force: true }), sleep(WORKER_STUCK_MS)]);
+    for (const { queue } of this.list) queue.close();
+  }
+
+  /**
+   * Resolves when every worker has moved on from what it may have been reading: what was withdrawn before may
+   * then be freed. Rejects with EBUSY when one does not move within QUIESCE_MS_MAX: nothing may be freed then.
+   */
+  async quiesce(): Promise<void> {
+    for (const arena of this.#zombies) {
+      const epoch = Atomics.load(this.views.i32, (arena + layout.ARENA_EPOCH) / 4);
+      if (epoch % 2 !== 0) throw stuckError('a worker that was replaced');
+    }
+    const waits = this.list.map((worker) => ({ worker, epoch: worker.epoch, queueArena: worker.queue.arena }));
+    const deadline = monotonicMs() + QUIESCE_MS_MAX;
+    for (const { worker, epoch, queueArena } of waits) {
+      // Even is parked, and a stopped or dead worker's epoch is made even. A replaced worker has another arena.
+      while (epoch % 2 !== 0 && worker.epoch === epoch && worker.queue.arena === queueArena) {
+        if (monotonicMs() > deadline) throw stuckError(`worker ${worker.queue.index}`);
+        await nextTurn();
+      }
+    }
+  }
+
+  #startWorker(worker: Worker): void {
+    worker.start((error) => this.#onDeath(worker, error));
+  }
+
+  #onDeath(worker: Worker, error: Error): void {
+    if (this.#isClosing) return;
+    const now = monotonicMs();
+    worker.deaths = [...worker.deaths.filter((at) => now - at < WORKER_DEATHS_WINDOW_MS), now];
+    const again = worker.deaths.length >= WORKER_DEATHS_MAX;
+    this.options.onEvent({ kind: 'died', worker: worker.queue.index, reason: error.message, again });
+    // The first successors come at once; one that dies again and again is given time.
+    const extra = worker.deaths.length - WORKER_DEATHS_MAX;
+    const pauseMs = again ? Math.min(500 * 2 ** extra, WORKER_BACKOFF_MS_MAX) : 0;
+    after(pauseMs, () => this.#replace(worker));
+  }
+
+  #replace(worker: Worker): void {
+    if (this.#isClosing || worker.state !== 'dead') return;
+    worker.restarts++;
+    this.#startWorker(worker);
+    const { restarts } = worker;
+    const watchBeginning = () => {
+      if (this.#isClosing || worker.restarts !== restarts || worker.state !== 'running') return;
+      if (worker.hasBegun) this.options.onEvent({ kind: 'replaced', worker: worker.queue.index, restarts });
+      else after(5, watchBeginning);
+    };
+    watchBeginning();
+  }
+
+  #supervise(): void {
+    const now = monotonicMs();
+    const paused = now - this.#supervisedAtMs > 3 * SUPERVISE_MS;
+    this.#supervisedAtMs = now;
+    // The whole process stood still, or main was busy: look at the workers afresh, blame nobody.
+    if (paused) for (const worker of this.list) worker.forgiveIdle(now);
+    for (const worker of this.list) {
+      if (worker.state === 'running' && worker.idleMs(now) > WORKER_STUCK_MS) this.#unstick(worker);
+    }
+  }
+
+  #unstick(worker: Worker): void {
+    const { index, arena } = worker.queue;
+    worker.state = 'stuck';
+    const reason = `it has not moved for ${WORKER_STUCK_MS} ms`;
+    this.options.onEvent({ kind: 'stuck', worker: index, reason });
+    worker.askToLeave();
+    after(WORKER_LEAVE_MS, () => {
+      if (this.#isClosing || worker.state !== 'stuck') return;
+      const spare = this.#spares.pop();
+      if (spare === undefined) {
+        // Without an arena it cannot be replaced, and the old one may still be written to.
+        this.options.onEvent({ kind: 'lost', worker: index, reason: 'no spare arena is left; restart the daemon' });
+        return;
+      }
+      this.#zombies.add(arena);
+      const threadId = Atomics.load(this.views.u32, (arena + layout.ARENA_THREAD) / 4);
+      const thread = this.#pool.threads.find((candidate) => candidate.threadId === threadId);
+      thread?.once('exit', () => {
+        this.#zombies.delete(arena);
+        this.#spares.push(arena);
+      });
+      worker.queue.moveTo(spare);
+      worker.endThread();
+    });
+  }
+
+  /** Index of the bell that workers ring when they have put an event on their ring. */
+  get bell(): number {
+    return (layout.HEADER_OFFSET + layout.HEADER_BELL) / 4;
+  }
+}
+
+function stuckError(who: string): OverlayError {
+  return new OverlayError(
+    'EBUSY',
+    'worker_stuck',
+    `${who} does not respond; what it may still be reading is kept`,
+  );
+}

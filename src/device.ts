@@ -1,0 +1,68 @@
+/**
+ * One overlay device: what it is and how far it has come. The life cycle, with who brings it about:
+ *
+ * | from      | to        | by                                                             |
+ * |-----------|-----------|----------------------------------------------------------------|
+ * | (none)    | created   | create: the link appears, without carrier                      |
+ * | created   | activated | activate: carrier on; starts at once when the link is up       |
+ * | activated | started   | the link comes up: joins the mux                               |
+ * | started   | activated | the link goes down: leaves the mux; what was learned stays     |
+ * | any       | (none)    | delete                                                         |
+ *
+ * PROHIBITED: started without activated; back from activated to created; settings changed by SETPROP once
+ * activated (ENOTSUP).
+ */
+import type { EncapPlugin } from './encap/plugin.js';
+import { OverlayError } from './errors.js';
+import { DEVICE_NAME_BYTES_MAX } from './limits.js';
+import type { Mux } from './mux.js';
+import type { PropertyStore } from './property.js';
+import type { Port } from './sys/port.js';
+
+/** What a started device holds of the data path; given back at stop. */
+export interface Attachment {
+  readonly mux: Mux;
+  /** sockaddr and header template: the key of its destination row. */
+  readonly destinationName: Uint8Array;
+  readonly destinationHeader: Uint8Array;
+}
+
+export class Device {
+  isActivated = false;
+  attachment: Attachment | undefined;
+  /** The link is administratively up. */
+  isUp = false;
+  /** The link was deleted by someone else. */
+  isLinkGone = false;
+  /** Cancels the retry of a start that failed. */
+  cancelRetry: (() => void) | undefined;
+  retries = 0;
+
+  constructor(
+    readonly name: string,
+    readonly encap: EncapPlugin,
+    readonly properties: PropertyStore,
+    /** Row in the device table. */
+    readonly row: number,
+    readonly port: Port,
+    public vnetid: bigint,
+    public mtu: number,
+  ) {}
+
+  get isStarted(): boolean {
+    return this.attachment !== undefined;
+  }
+}
+
+const nameRule = /^[A-Za-z][A-Za-z0-9_.-]*$/;
+
+/** Throws EINVAL stating the rule for device names. */
+export function checkDeviceName(name: string): void {
+  if (nameRule.test(name) && Buffer.byteLength(name) <= DEVICE_NAME_BYTES_MAX) return;
+  throw new OverlayError(
+    'EINVAL',
+    'bad_device_name',
+    `'${name.slice(0, 64)}' cannot be a device's name: 1 to ${DEVICE_NAME_BYTES_MAX} characters, a letter first, ` +
+      "then letters, digits, '_', '.' or '-'",
+  );
+}

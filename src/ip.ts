@@ -1,0 +1,55 @@
+/** IP addresses as text in one canonical form, so that equal addresses are equal strings. */
+import ipaddr from 'ipaddr.js';
+import { OverlayError } from './errors.js';
+
+export type Family = 4 | 6;
+
+/**
+ * Canonical text of an IPv4 or IPv6 address; IPv4-mapped IPv6 becomes IPv4. Throws EINVAL for anything else
+ * (a host name, a prefix, a zone, the short and octal IPv4 forms of inet_aton).
+ */
+export function parseIp(text: string): string {
+  if (ipaddr.IPv4.isValidFourPartDecimal(text)) return ipaddr.IPv4.parse(text).toString();
+  if (text.includes(':') && !text.includes('%') && ipaddr.IPv6.isValid(text)) {
+    const address = ipaddr.IPv6.parse(text);
+    return address.isIPv4MappedAddress() ? address.toIPv4Address().toString() : address.toRFC5952String();
+  }
+  throw new OverlayError('EINVAL', 'bad_address', `'${text}' is not an IPv4 or IPv6 address`);
+}
+
+/** Family of a canonical address. */
+export function familyOf(ip: string): Family {
+  return ip.includes(':') ? 6 : 4;
+}
+
+/** 16 bytes, IPv4 as IPv4-mapped (RFC 4291 section 2.5.5.2): the form of illumos' targets. */
+export function ipBytes(ip: string): Uint8Array {
+  const address = ipaddr.parse(ip);
+  const v6 = address.kind() === 'ipv4' ? (address as ipaddr.IPv4).toIPv4MappedAddress() : address;
+  return Uint8Array.from(v6.toByteArray());
+}
+
+/** 4 bytes of an IPv4 address or 16 of an IPv6 one. */
+export function ipNativeBytes(ip: string): Uint8Array {
+  return Uint8Array.from(ipaddr.parse(ip).toByteArray());
+}
+
+/** Why an address cannot be that of a tunnel endpoint of ours or of a peer, or undefined when it can. */
+export function endpointFault(ip: string, allowMulticast: boolean): string | undefined {
+  const bytes = ipBytes(ip);
+  if (familyOf(ip) === 4) {
+    const isMulticast = bytes[12]! >= 224 && bytes[12]! <= 239;
+    return isMulticast && !allowMulticast ? 'it is a multicast address' : undefined;
+  }
+  if (bytes[0] === 0xff && !allowMulticast) return 'it is a multicast address';
+  if (bytes[0] === 0x20 && bytes[1] === 0x02) return 'it is a 6to4 address (2002::/16)';
+  const isCompatible = bytes.subarray(0, 12).every((byte) => byte === 0);
+  const tail = new DataView(bytes.buffer).getUint32(12);
+  if (isCompatible && tail > 1) return 'it is an IPv4-compatible address (::/96)';
+  return undefined;
+}
+
+/** An address and port as people write them, IPv6 in brackets. */
+export function formatEndpoint(ip: string, port: number): string {
+  return familyOf(ip) === 6 ? `[${ip}]:${port}` : `${ip}:${port}`;
+}

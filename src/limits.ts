@@ -1,0 +1,59 @@
+/** Every limit of the control plane, in one place; those of the data plane are in `assembly/layout.ts`. */
+
+export const MTU_MIN_BYTES = 576;
+/** illumos' ceiling: 9000 less a flat reserve for the outer headers. */
+export const MTU_MAX_BYTES = 8900;
+/** Until the sum of the underlay's MTU and the overhead is known. */
+export const MTU_DEFAULT_BYTES = 1400;
+
+/** IFNAMSIZ less the NUL (man 7 netdevice). */
+export const DEVICE_NAME_BYTES_MAX = 15;
+export const PLUGIN_NAME_BYTES_MAX = 31;
+export const PROPERTY_NAME_BYTES_MAX = 63;
+export const PROPERTY_VALUE_BYTES_MAX = 256;
+export const VNETID_BYTES_MAX = 8;
+
+/** RFC 7348 section 5: outer source ports come from the dynamic range. */
+export const SOURCE_PORT_MIN = 49152;
+export const SOURCE_PORT_MAX = 65535;
+export const BANK_DEFAULT = 16;
+/** Tries to find a free source port for one send socket. */
+export const SOURCE_PORT_TRIES_MAX = 64;
+export const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
+
+export const MEMORY_DEFAULT_BYTES = 256 * 1024 * 1024;
+/** 4 GiB is what 32-bit WebAssembly can address; a page less so that the end is a valid offset. */
+export const MEMORY_MAX_BYTES = 4 * 1024 * 1024 * 1024 - 65536;
+export const WORKERS_MAX = 64;
+/** Arenas beyond one a worker, for replacing a worker whose thread may still be alive. */
+export const ARENAS_SPARE = 2;
+
+/** The longest a worker waits for frames before it looks round (and shows that it is alive). */
+export const WORKER_WAIT_MS = 500;
+/** A worker that has not moved for this long is stuck. */
+export const WORKER_STUCK_MS = 1000;
+/** What a stuck worker gets to leave by itself before its thread is ended. */
+export const WORKER_LEAVE_MS = 200;
+export const WORKER_START_MS_MAX = 5000;
+/** Deaths within WORKER_DEATHS_WINDOW_MS after which restarts are put off and devices degraded. */
+export const WORKER_DEATHS_MAX = 5;
+export const WORKER_DEATHS_WINDOW_MS = 10_000;
+export const WORKER_BACKOFF_MS_MAX = 8000;
+export const CORE_TRAPS_MAX = 5;
+export const CORE_TRAPS_WINDOW_MS = 10_000;
+export const QUIESCE_MS_MAX = 1000;
+export const SUPERVISE_MS = 100;
+
+/** How often link and address events are read. */
+export const NETLINK_POLL_MS = 50;
+/** A start that failed is tried again after this, doubling up to the second. */
+export const START_RETRY_MS = 500;
+export const START_RETRY_MS_MAX = 8000;
+
+export const FAULT_TEXT_BYTES_MAX = 255;
+
+export const CONTROL_BODY_BYTES_MAX = 64 * 1024;
+export const CONTROL_CONNECTIONS_MAX = 64;
+export const CONTROL_REQUEST_MS_MAX = 30_000;
+/** What a planned stop may take before the process leaves anyway. */
+export const DRAIN_MS_MAX = 2000;

@@ -1,0 +1,92 @@
+/**
+ * A mux is one underlay address shared by devices; it tells their datagrams apart by vnetid. Opened by the first
+ * device that starts on it, closed with the last. Key: address and port; another encap on the same is EEXIST.
+ */
+import type { EncapPlugin } from './encap/plugin.js';
+import type { Engine } from './datapath/engine.js';
+import { assert, OverlayError } from './errors.js';
+import { formatEndpoint } from './ip.js';
+import { closeUnderlay, openUnderlay, type Underlay, underlayOverflow } from './sys/underlay.js';
+
+export interface Mux {
+  readonly row: number;
+  readonly ip: string;
+  readonly port: number;
+  readonly encap: EncapPlugin;
+  readonly underlay: Underlay;
+  users: number;
+}
+
+export class Muxes {
+  readonly #open = new Map<string, Mux>();
+
+  /** @param bank send sockets of each worker on each mux */
+  constructor(
+    readonly engine: Engine,
+    readonly bank: number,
+  ) {}
+
+  get list(): readonly Mux[] {
+    return [...this.#open.values()];
+  }
+
+  /**
+   * The mux of the address, opened when it is new. Throws EEXIST when it is there with another encap, EADDRINUSE,
+   * EADDRNOTAVAIL and whatever else opening sockets gives.
+   */
+  hold(ip: string, port: number, encap: EncapPlugin): Mux {
+    const key = formatEndpoint(ip, port);
+    const known = this.#open.get(key);
+    if (known) {
+      if (known.encap !== encap) {
+        throw new OverlayError(
+          'EEXIST',
+          'mux_other_encap',
+          `${key} is in use for ${known.encap.name}; choose another port for ${encap.name}`,
+        );
+      }
+      known.users++;
+      return known;
+    }
+    const mux = this.#create(ip, port, encap);
+    this.#open.set(key, mux);
+    return mux;
+  }
+
+  /**
+   * The reverse of `hold`. The sockets close when nobody uses them and no worker can be reading them; when a worker
+   * is stuck (EBUSY from the quiesce) they stay open for good.
+   */
+  async release(mux: Mux): Promise<void> {
+    assert(mux.users > 0, 'a mux is released once too often');
+    mux.users--;
+    if (mux.users > 0) return;
+    this.#open.delete(formatEndpoint(mux.ip, mux.port));
+    this.engine.detachMux(mux.row);
+    await this.engine.quiesce();
+    closeUnderlay(mux.underlay);
+    this.engine.tables.muxes.free(mux.row);
+  }
+
+  /** Datagrams lost because the receive sockets were full. */
+  overflow(mux: Mux): number {
+    return underlayOverflow(mux.underlay);
+  }
+
+  #create(ip: string, port: number, encap: EncapPlugin): Mux {
+    const workers = this.engine.workers.list.length;
+    const underlay = openUnderlay({ ip, port, workers, bank: this.bank });
+    let row: number;
+    try {
+      for (const fd of underlay.receive) encap.operations.sockopt?.(fd);
+      row = this.engine.tables.muxes.take();
+    } catch (error) {
+      closeUnderlay(underlay);
+      throw error;
+    }
+    this.engine.counters.clearMux(row);
+    this.engine.tables.writeMux(row, encap.core, this.bank);
+    this.engine.attachMux(row, underlay.receive, underlay.send);
+    return { row, ip, port, encap, underlay, users: 1 };
+  }
+}

@@ -1,0 +1,82 @@
+/** A device's whole property list: generic, the encap plugin's, `search`, the lookup plugin's. Ids are positions. */
+import type { Device } from '../device.js';
+import { vnetidMax } from '../encap/plugin.js';
+import { OverlayError } from '../errors.js';
+import { MTU_DEFAULT_BYTES, MTU_MAX_BYTES, MTU_MIN_BYTES } from '../limits.js';
+import type { PropertyInfo, PropertyValue } from '../property.js';
+import type { VarpdInstance } from '../varpd/varpd.js';
+
+export type Origin = 'generic' | 'encap' | 'lookup';
+
+/** One property of one device. */
+export interface DeviceProperty {
+  readonly origin: Origin;
+  readonly info: PropertyInfo;
+  readonly value: PropertyValue | undefined;
+}
+
+const fixed = { isReadable: true, isRequired: false };
+
+export const mtuInfo: PropertyInfo = {
+  ...fixed,
+  name: 'mtu',
+  type: 'uint',
+  isWritable: true,
+  default: BigInt(MTU_DEFAULT_BYTES),
+  possible: [{ min: BigInt(MTU_MIN_BYTES), max: BigInt(MTU_MAX_BYTES) }],
+};
+
+/** A vnetid's bounds follow the encapsulation. */
+export function vnetidInfo(device: Pick<Device, 'encap'>): PropertyInfo {
+  const possible = [{ min: 0n, max: vnetidMax(device.encap) }];
+  return { ...fixed, name: 'vnetid', type: 'uint', isWritable: true, possible };
+}
+
+/** Every property in the order of `show-overlay`. */
+export function deviceProperties(
+  device: Device,
+  instance: VarpdInstance,
+  encaps: readonly string[],
+  lookups: readonly string[],
+): DeviceProperty[] {
+  const readOnly = { ...fixed, isWritable: false };
+  const { encap, properties } = device;
+  const lookup = instance.lookup.properties;
+  return [
+    { origin: 'generic', info: mtuInfo, value: BigInt(device.mtu) },
+    { origin: 'generic', info: vnetidInfo(device), value: device.vnetid },
+    {
+      origin: 'generic',
+      info: { ...readOnly, name: 'encap', type: 'string', possible: encaps },
+      value: encap.name,
+    },
+    {
+      origin: 'generic',
+      info: { ...readOnly, name: 'varpd/id', type: 'uint' },
+      value: instance.isActive ? BigInt(instance.id) : undefined,
+    },
+    ...encap.properties.map((name) => ({
+      origin: 'encap' as const,
+      info: encap.operations.propinfo(name),
+      value: encap.operations.getprop(properties, name),
+    })),
+    {
+      origin: 'generic',
+      info: { ...readOnly, name: 'search', type: 'string', possible: lookups },
+      value: instance.plugin.name,
+    },
+    ...lookup.infos.map((info) => ({ origin: 'lookup' as const, info, value: lookup.get(info.name) })),
+  ];
+}
+
+/** The property of that name or id. Throws ENOENT for an unknown name, EINVAL for an id that is none. */
+export function findProperty(properties: readonly DeviceProperty[], nameOrId: string | number): DeviceProperty {
+  if (typeof nameOrId === 'number') {
+    const property = properties[nameOrId];
+    if (Number.isInteger(nameOrId) && property) return property;
+    throw new OverlayError('EINVAL', 'bad_property_id', `property id ${nameOrId} is not 0 to ${properties.length - 1}`);
+  }
+  const property = properties.find(({ info }) => info.name === nameOrId);
+  if (property) return property;
+  throw new OverlayError('ENOENT', 'no_such_property', `there is no property '${nameOrId}'`);
+}

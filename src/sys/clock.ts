@@ -1,0 +1,39 @@
+/** The only clock: monotonic, so that a change of the wall clock means nothing. */
+
+/** Milliseconds since an arbitrary start; never goes back. */
+export function monotonicMs(): number {
+  return performance.now();
+}
+
+/** Wall-clock time for people to read (ISO 8601, UTC). Never used for an interval. */
+export function wallTime(): string {
+  return new Date().toISOString();
+}
+
+/** Resolves after `ms`; does not keep the process alive. */
+export function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms).unref();
+  });
+}
+
+/** Runs `work` every `ms` until the returned function is called; does not keep the process alive. */
+export function every(ms: number, work: () => void): () => void {
+  const timer = setInterval(work, ms);
+  timer.unref();
+  return () => clearInterval(timer);
+}
+
+/** Runs `work` once after `ms` unless the returned function is called first; does not keep the process alive. */
+export function after(ms: number, work: () => void): () => void {
+  const timer = setTimeout(work, ms);
+  timer.unref();
+  return () => clearTimeout(timer);
+}
+
+/** Resolves when the event loop has gone round once. */
+export function nextTurn(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
+}

@@ -1,0 +1,12 @@
+/** Where a device's frames come from and go to: a TAP link, or memory for tests and for hosts without TAPs. */
+
+export interface Port {
+  /** One descriptor a worker. Each read and write is one frame behind a VNET_HDR_BYTES header. */
+  readonly fds: readonly number[];
+  /** Interface index, or 0 for a port that is not a link. */
+  readonly index: number;
+  setCarrier(on: boolean): void;
+  setMtu(bytes: number): void;
+  /** Closes the descriptors; a link goes away with them. */
+  release(): void;
+}

@@ -1,0 +1,26 @@
+/** struct sockaddr_in and sockaddr_in6 (man 7 ip, ipv6). */
+import { familyOf, ipBytes, ipNativeBytes } from '../ip.js';
+import { AF_INET, AF_INET6, structs } from './abi.js';
+
+/**
+ * Socket address of a canonical IP address. `domain` is the socket's: on an AF_INET6 socket IPv4 is written
+ * as IPv4-mapped IPv6.
+ */
+export function sockaddr(domain: number, ip: string, port: number): Uint8Array {
+  if (domain === AF_INET) {
+    const { size, sin_family, sin_port, sin_addr } = structs.sockaddr_in;
+    const bytes = new Uint8Array(size);
+    const view = new DataView(bytes.buffer);
+    view.setUint16(sin_family, AF_INET, true);
+    view.setUint16(sin_port, port, false);
+    bytes.set(ipNativeBytes(familyOf(ip) === 4 ? ip : '0.0.0.0'), sin_addr);
+    return bytes;
+  }
+  const { size, sin6_family, sin6_port, sin6_addr } = structs.sockaddr_in6;
+  const bytes = new Uint8Array(size);
+  const view = new DataView(bytes.buffer);
+  view.setUint16(sin6_family, AF_INET6, true);
+  view.setUint16(sin6_port, port, false);
+  bytes.set(ipBytes(ip), sin6_addr);
+  return bytes;
+}

@@ -1,0 +1,179 @@
+/**
+ * A TAP link with one queue a worker (Linux Documentation/networking/tuntap.rst). Its surface keeps the shape of the
+ * `tuntap2` package: `name`, `mac`, `mtu`, `isUp`, `ipv4`, `ipv6`, `release()`; multi-queue, the vnet_hdr and
+ * carrier are added.
+ */
+import { VNET_HDR_BYTES } from '../../assembly/layout.js';
+import { OverlayError } from '../errors.js';
+import { familyOf } from '../ip.js';
+import {
+  IFF_MULTI_QUEUE,
+  IFF_NO_PI,
+  IFF_TAP,
+  IFF_TUN_EXCL,
+  IFF_VNET_HDR,
+  O_CLOEXEC,
+  O_NONBLOCK,
+  O_RDWR,
+  structs,
+  TUNSETCARRIER,
+  TUNSETIFF,
+  TUNSETOFFLOAD,
+  TUNSETPERSIST,
+  TUNSETVNETHDRSZ,
+} from './abi.js';
+import { EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, EPERM, lastErrno, must, SystemError, EACCES } from './errno.js';
+import { closeFd } from './fd.js';
+import * as libc from './libc.js';
+import type { Netlink } from './netlink/index.js';
+import type { Port } from './port.js';
+
+const FLAGS = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
+
+export interface TapOptions {
+  /** 1 to 15 bytes. */
+  readonly name: string;
+  /** Queues, one a worker. */
+  readonly queues: number;
+  /** Request socket in the namespace of the calling thread, where the link is made. */
+  readonly netlink: Netlink;
+  /** The tun node; another one in tests. */
+  readonly node?: string;
+}
+
+export class Tap implements Port {
+  readonly name: string;
+  readonly index: number;
+  readonly fds: readonly number[];
+  readonly #netlink: Netlink;
+  #isReleased = false;
+
+  /**
+   * Creates the link, down and without carrier. Throws EEXIST when there is one of that name, ENODEV without a tun
+   * node, EPERM without CAP_NET_ADMIN.
+   */
+  constructor(options: TapOptions) {
+    const { name, queues, netlink, node = '/dev/net/tun' } = options;
+    const fds: number[] = [];
+    try {
+      for (let queue = 0; queue < queues; queue++) {
+        const fd = openNode(node);
+        fds.push(fd);
+        // Without EXCL on the first queue an existing link would be taken over silently.
+        attach(fd, name, queue === 0 ? FLAGS | IFF_TUN_EXCL : FLAGS);
+        const size = new Int32Array([VNET_HDR_BYTES]);
+        must(libc.ioctl(fd, TUNSETVNETHDRSZ, size), 'TUNSETVNETHDRSZ');
+        must(libc.ioctlValue(fd, TUNSETOFFLOAD, 0), 'TUNSETOFFLOAD');
+        if (queue === 0) setCarrier(fd, false);
+      }
+      this.index = netlink.getLink(name).index;
+    } catch (error) {
+      for (const fd of fds) closeFd(fd);
+      throw error;
+    }
+    this.name = name;
+    this.fds = fds;
+    this.#netlink = netlink;
+  }
+
+  get mac(): string {
+    return this.#netlink.getLink(this.index).mac;
+  }
+
+  set mac(mac: string) {
+    this.#netlink.setLink(this.index, { mac });
+  }
+
+  get mtu(): number {
+    return this.#netlink.getLink(this.index).mtu;
+  }
+
+  set mtu(bytes: number) {
+    this.#netlink.setLink(this.index, { mtu: bytes });
+  }
+
+  setMtu(bytes: number): void {
+    this.mtu = bytes;
+  }
+
+  get isUp(): boolean {
+    return this.#netlink.getLink(this.index).isUp;
+  }
+
+  set isUp(up: boolean) {
+    this.#netlink.setLink(this.index, { up });
+  }
+
+  /** First IPv4 address with its prefix length, or undefined. */
+  get ipv4(): string | undefined {
+    return this.#address(4);
+  }
+
+  set ipv4(address: string) {
+    this.#netlink.addAddress(this.index, address);
+  }
+
+  /** First IPv6 address with its prefix length, or undefined. */
+  get ipv6(): string | undefined {
+    return this.#address(6);
+  }
+
+  set ipv6(address: string) {
+    this.#netlink.addAddress(this.index, address);
+  }
+
+  setCarrier(on: boolean): void {
+    setCarrier(this.fds[0]!, on);
+  }
+
+  /** Keeps the link when its descriptors close, or no longer. */
+  set isPersistent(on: boolean) {
+    must(libc.ioctlValue(this.fds[0]!, TUNSETPERSIST, on ? 1 : 0), 'TUNSETPERSIST');
+  }
+
+  release(): void {
+    if (this.#isReleased) return;
+    this.#isReleased = true;
+    for (const fd of this.fds) closeFd(fd);
+  }
+
+  #address(family: 4 | 6): string | undefined {
+    return this.#netlink
+      .listAddresses(this.index)
+      .map(({ address }) => address)
+      .find((address) => familyOf(address) === family);
+  }
+}
+
+function openNode(node: string): number {
+  const fd = libc.open(node, O_RDWR | O_NONBLOCK | O_CLOEXEC, 0);
+  if (fd >= 0) return fd;
+  const errno = lastErrno();
+  if (errno === ENOENT || errno === ENODEV) {
+    throw new OverlayError('ENODEV', 'no_tun_device', `${node} is missing: load the tun module (modprobe tun)`);
+  }
+  if (errno === EACCES || errno === EPERM) {
+    throw new OverlayError('EPERM', 'no_tun_access', `${node} may not be opened: make it readable and writable`);
+  }
+  throw new SystemError(errno, `open of ${node}`);
+}
+
+function attach(fd: number, name: string, flags: number): void {
+  const request = new Uint8Array(structs.ifreq.size);
+  request.set(Buffer.from(name), structs.ifreq.ifr_name);
+  new DataView(request.buffer).setUint16(structs.ifreq.ifr_flags, flags, true);
+  if (libc.ioctl(fd, TUNSETIFF, request) >= 0) return;
+  const errno = lastErrno();
+  if (errno === EPERM) {
+    throw new OverlayError('EPERM', 'no_cap_net_admin', 'creating a link needs CAP_NET_ADMIN: run overlayd as root');
+  }
+  // EINVAL: a link of that name that is not a TAP.
+  if (errno === EBUSY || errno === EEXIST || errno === EINVAL) {
+    throw new OverlayError('EEXIST', 'link_exists', `there is a link '${name}' already; choose another name`);
+  }
+  throw new SystemError(errno, `creating the link ${name}`);
+}
+
+function setCarrier(fd: number, on: boolean): void {
+  must(libc.ioctl(fd, TUNSETCARRIER, new Int32Array([on ? 1 : 0])), 'TUNSETCARRIER');
+}

@@ -1,0 +1,204 @@
+/**
+ * The UDP sockets of one underlay address: a receive socket for each worker at the listen port, and a bank of send
+ * sockets for each worker at ports of the dynamic range.
+ *
+ * The first receive socket is bound without SO_REUSEPORT, which is set on it afterwards: with it, another
+ * process of the same user would share our port silently (measured). The send sockets' ports give the network's
+ * paths and the far side's workers something to tell flows by; a filter drops whatever is sent to them.
+ */
+import { OverlayError } from '../errors.js';
+import { formatEndpoint } from '../ip.js';
+import {
+  SOCKET_BUFFER_BYTES,
+  SOURCE_PORT_MAX,
+  SOURCE_PORT_MIN,
+  SOURCE_PORT_TRIES_MAX,
+} from '../limits.js';
+import {
+  AF_INET,
+  AF_INET6,
+  IP_MTU_DISCOVER,
+  IP_PMTUDISC_DO,
+  IP_TTL,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPV6_MTU_DISCOVER,
+  IPV6_PMTUDISC_DO,
+  IPV6_UNICAST_HOPS,
+  IPV6_V6ONLY,
+  SK_MEMINFO_DROPS,
+  SO_ATTACH_FILTER,
+  SO_MEMINFO,
+  SO_RCVBUF,
+  SO_RCVBUFFORCE,
+  SO_REUSEPORT,
+  SO_SNDBUF,
+  SO_SNDBUFFORCE,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+  SOL_SOCKET,
+  structs,
+} from './abi.js';
+import { EADDRINUSE, lastErrno, must, SystemError } from './errno.js';
+import { closeFd } from './fd.js';
+import * as libc from './libc.js';
+import { randomBetween } from './random.js';
+import { sockaddr } from './sockaddr.js';
+
+const TTL = 64;
+
+export interface UnderlayOptions {
+  readonly ip: string;
+  readonly port: number;
+  /** One receive socket and one bank for each. */
+  readonly workers: number;
+  /** Send sockets of each worker. */
+  readonly bank: number;
+}
+
+export interface Underlay {
+  /** AF_INET6 (dual stack), or AF_INET where the kernel has no IPv6: the domain of destinations. */
+  readonly domain: number;
+  readonly receive: readonly number[];
+  readonly send: readonly (readonly number[])[];
+  /** True when the kernel gave less buffer than asked for (no right to force it). */
+  readonly isBufferShort: boolean;
+}
+
+/**
+ * Opens and binds all of them in the namespace of the calling thread, or none. Throws EADDRINUSE when anyone holds
+ * the listen port, EADDRNOTAVAIL when the address is not this host's.
+ */
+export function openUnderlay(options: UnderlayOptions): Underlay {
+  const opened: number[] = [];
+  const open = (domain: number) => {
+    const fd = openSocket(domain);
+    opened.push(fd);
+    return fd;
+  };
+  try {
+    const domain = usableDomain();
+    const address = sockaddr(domain, options.ip, options.port);
+    const receive = Array.from({ length: options.workers }, (_, worker) => {
+      const fd = open(domain);
+      if (worker > 0) setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+      bindTo(fd, address, `listening on ${formatEndpoint(options.ip, options.port)}`);
+      if (worker === 0 && options.workers > 1) setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+      return fd;
+    });
+    const send = Array.from({ length: options.workers }, () =>
+      Array.from({ length: options.bank }, () => {
+        const fd = open(domain);
+        dropInput(fd);
+        bindSource(fd, domain, options.ip);
+        return fd;
+      }),
+    );
+    const isShort = [...opened].map((fd) => enlargeBuffers(fd)).some((short) => short);
+    return { domain, receive, send, isBufferShort: isShort };
+  } catch (error) {
+    for (const fd of opened) closeFd(fd);
+    throw error;
+  }
+}
+
+/** Closes every socket. */
+export function closeUnderlay(underlay: Underlay): void {
+  for (const fd of [...underlay.receive, ...underlay.send.flat()]) closeFd(fd);
+}
+
+/** Datagrams the kernel dropped because the receive sockets were full, since they were opened. */
+export function underlayOverflow(underlay: Underlay): number {
+  const info = new Uint32Array(16);
+  const bytes = new Uint32Array(1);
+  let drops = 0;
+  for (const fd of underlay.receive) {
+    bytes[0] = info.byteLength;
+    must(libc.getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, bytes), 'getsockopt SO_MEMINFO');
+    drops += info[SK_MEMINFO_DROPS]!;
+  }
+  return drops;
+}
+
+function usableDomain(): number {
+  const fd = libc.socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return AF_INET;
+  closeFd(fd);
+  return AF_INET6;
+}
+
+function openSocket(domain: number): number {
+  const fd = must(libc.socket(domain, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), 'socket');
+  try {
+    // VTEPs must not fragment (RFC 7348 section 4.3): DF on, and too big is an error we see.
+    setInt(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
+    setInt(fd, IPPROTO_IP, IP_TTL, TTL);
+    if (domain === AF_INET6) {
+      setInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+      setInt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO);
+      setInt(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, TTL);
+    }
+    return fd;
+  } catch (error) {
+    closeFd(fd);
+    throw error;
+  }
+}
+
+function bindTo(fd: number, address: Uint8Array, what: string): void {
+  if (libc.bind(fd, address, address.length) >= 0) return;
+  const errno = lastErrno();
+  if (errno === EADDRINUSE) {
+    throw new OverlayError(
+      'EADDRINUSE',
+      'port_in_use',
+      `${what}: another program has the port; stop it or choose another listen_port`,
+    );
+  }
+  const error = new SystemError(errno, what);
+  if (error.errno !== 'EADDRNOTAVAIL') throw error;
+  throw new OverlayError('EADDRNOTAVAIL', 'address_not_here', `${what}: no interface of this host has the address`);
+}
+
+/** Binds to a random free port of the dynamic range. */
+function bindSource(fd: number, domain: number, ip: string): void {
+  let errno = 0;
+  for (let tries = 0; tries < SOURCE_PORT_TRIES_MAX; tries++) {
+    const address = sockaddr(domain, ip, randomBetween(SOURCE_PORT_MIN, SOURCE_PORT_MAX));
+    if (libc.bind(fd, address, address.length) >= 0) return;
+    errno = lastErrno();
+    if (errno !== EADDRINUSE) break;
+  }
+  throw new SystemError(errno, `binding a send socket to a source port of ${ip}`);
+}
+
+/** Attaches the one-instruction filter "return 0" (man 7 socket, SO_ATTACH_FILTER; BPF_RET | BPF_K is 6). */
+function dropInput(fd: number): void {
+  const filter = new Uint8Array(structs.sock_filter.size);
+  new DataView(filter.buffer).setUint16(structs.sock_filter.code, 0x06, true);
+  const program = new Uint8Array(structs.sock_fprog.size);
+  const view = new DataView(program.buffer);
+  view.setUint16(structs.sock_fprog.len, 1, true);
+  view.setBigUint64(structs.sock_fprog.filter, BigInt(libc.addressOf(filter)), true);
+  must(libc.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, program, program.length), 'setsockopt SO_ATTACH_FILTER');
+}
+
+/** Asks for large buffers, past the system's limit where we may. True when the kernel gave less. */
+function enlargeBuffers(fd: number): boolean {
+  let isShort = false;
+  for (const [force, ask] of [
+    [SO_RCVBUFFORCE, SO_RCVBUF],
+    [SO_SNDBUFFORCE, SO_SNDBUF],
+  ] as const) {
+    const value = new Int32Array([SOCKET_BUFFER_BYTES]);
+    if (libc.setsockopt(fd, SOL_SOCKET, force, value, 4) >= 0) continue;
+    must(libc.setsockopt(fd, SOL_SOCKET, ask, value, 4), 'setsockopt SO_RCVBUF or SO_SNDBUF');
+    isShort = true;
+  }
+  return isShort;
+}
+
+function setInt(fd: number, level: number, name: number, value: number): void {
+  must(libc.setsockopt(fd, level, name, new Int32Array([value]), 4), `setsockopt ${level}/${name}`);
+}

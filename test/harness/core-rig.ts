@@ -1,0 +1,263 @@
+/**
+ * The core without workers or sockets: a memory with one arena whose last byte is the last byte of the
+ * WebAssembly memory, so that a read past the end of a frame placed there traps.
+ */
+import * as layout from '../../assembly/layout.js';
+import { type Core, compileCore, instantiateCore } from '../../src/datapath/core.js';
+import { createMemory, type MemoryViews, memoryBytesNeeded } from '../../src/datapath/memory.js';
+import { Tables } from '../../src/datapath/tables.js';
+import { assert } from '../../src/errors.js';
+import { AF_INET6, structs } from '../../src/sys/abi.js';
+import { sockaddr } from '../../src/sys/sockaddr.js';
+import type { DeviceRules } from '../reference/vxlan.js';
+
+export const MESSAGE_BYTES = structs.mmsghdr.size;
+export const IOVEC_BYTES = structs.iovec.size;
+/** Descriptor numbers that the rig writes: they are only carried through, never used. */
+export const SEND_FD = 1000;
+export const TAP_FD = 2000;
+
+const MESSAGE_FLAGS = structs.mmsghdr['msg_hdr.msg_flags'];
+const MESSAGE_LENGTH = structs.mmsghdr.msg_len;
+const MSG_TRUNC = 0x20;
+/** `initialMemory` of asconfig.json, in bytes. */
+const CORE_MEMORY_BYTES_MIN = 256 * 65536;
+
+export interface RigOptions {
+  readonly seed?: bigint;
+  /** Send sockets. */
+  readonly bank?: number;
+}
+
+/** One send group as the core lists it, with the datagrams it holds. */
+export interface Group {
+  readonly fd: number;
+  readonly datagrams: readonly Uint8Array[];
+  /** Index of each datagram's frame in the batch. */
+  readonly frames: readonly number[];
+}
+
+/** One write to a TAP as the core lists it. */
+export interface Write {
+  readonly fd: number;
+  readonly device: number;
+  /** Where its bytes, virtio_net_hdr first, lie in the memory. */
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+}
+
+export class CoreRig {
+  readonly module = compileCore();
+  readonly views: MemoryViews;
+  readonly core: Core;
+  readonly tables: Tables;
+  readonly arena: number;
+  /** End of the arena and of the memory. */
+  readonly end: number;
+  readonly mux: number;
+  readonly destination: number;
+  readonly rules = new Map<number, DeviceRules>();
+
+  constructor({ seed = 0x123456789abcdefn, bank = 16 }: RigOptions = {}) {
+    // More than an arena needs, which is then moved up to the end; core.wasm asks for this much at least.
+    this.end = Math.max(memoryBytesNeeded(1), CORE_MEMORY_BYTES_MIN);
+    this.views = createMemory(this.end, 1, seed);
+    this.arena = this.end - layout.ARENA_BYTES;
+    assert(this.arena % layout.LINE_BYTES === 0, 'an arena begins on a line');
+    assert(this.views.u8.length === this.end, 'the arena ends where the memory does');
+    this.core = instantiateCore(this.module, this.views.memory);
+    this.tables = new Tables(this.views, this.core);
+    this.mux = this.tables.muxes.take();
+    this.tables.writeMux(this.mux, layout.ENCAP_VXLAN, bank);
+    this.destination = this.tables.destinations.take();
+    const name = sockaddr(AF_INET6, 'fd00::2', 4789);
+    this.tables.writeDestination(this.destination, name, new Uint8Array(40).fill(0xcc), templateHeader());
+    const { i32 } = this.views;
+    const sends = (this.arena + layout.ARENA_SEND_FDS) / 4 + this.mux * layout.BANK_MAX;
+    for (let socket = 0; socket < layout.BANK_MAX; socket++) i32[sends + socket] = SEND_FD + socket;
+    const taps = (this.arena + layout.ARENA_TAP_FDS) / 4;
+    for (let device = 0; device < layout.DEVICES_MAX; device++) i32[taps + device] = TAP_FD + device;
+    this.core.rxPrepare(this.arena);
+  }
+
+  /** Adds a device on the rig's mux; returns its row. */
+  addDevice(given: Partial<DeviceRules> & { vnetid: number }): number {
+    const rules = { mtu: 1400, carriesVlan: true, isActive: true, hasTarget: true, ...given };
+    const row = this.tables.devices.take();
+    this.rules.set(row, rules);
+    this.tables.writeDevice(row, {
+      mux: this.mux,
+      vnetid: BigInt(rules.vnetid),
+      encap: layout.ENCAP_VXLAN,
+      flags: rules.carriesVlan ? layout.DEVICE_FLAG_VLAN : 0,
+      mtu: rules.mtu,
+      mode: rules.hasTarget ? layout.TARGET_MODE_POINT : layout.TARGET_MODE_NONE,
+      destination: rules.hasTarget ? this.destination : layout.NONE,
+    });
+    if (rules.isActive) this.tables.setDeviceState(row, layout.DEVICE_STATE_ACTIVE);
+    this.tables.insertVnet(this.mux, BigInt(rules.vnetid), row);
+    return row;
+  }
+
+  /** Notes frame `index` of a transmit batch: `bytes` at `offset`, virtio_net_hdr first. */
+  noteFrame(index: number, offset: number, bytes: number): void {
+    const entry = (this.arena + layout.ARENA_TX_FRAMES + index * layout.TX_FRAME_BYTES) / 4;
+    this.views.u32[entry] = offset;
+    this.views.u32[entry + 1] = bytes;
+  }
+
+  /** Places what a TAP hands over as the only frame of a batch, flush with the end of memory. */
+  placeFrameAtEnd(read: Uint8Array, index = 0): void {
+    this.views.u8.set(read, this.end - read.length);
+    this.noteFrame(index, this.end - read.length, read.length);
+  }
+
+  /** Places frames, each with a zero virtio_net_hdr, one after the other as a worker does. */
+  placeFrames(frames: readonly Uint8Array[]): void {
+    let at = this.arena + layout.ARENA_TX_BUFFER + layout.TX_HEADROOM_BYTES - layout.VNET_HDR_BYTES;
+    for (const [index, frame] of frames.entries()) {
+      const bytes = layout.VNET_HDR_BYTES + frame.length;
+      this.views.u8.fill(0, at, at + layout.VNET_HDR_BYTES);
+      this.views.u8.set(frame, at + layout.VNET_HDR_BYTES);
+      this.noteFrame(index, at, bytes);
+      at = Math.ceil((at + bytes) / 64) * 64 + layout.TX_HEADROOM_BYTES - layout.VNET_HDR_BYTES;
+    }
+  }
+
+  /** Says that datagram `index` of a receive batch lies at `offset`. */
+  noteDatagram(index: number, offset: number, bytes: number, isTruncated = false): void {
+    const { u32 } = this.views;
+    this.#storeAddress(this.arena + layout.ARENA_RX_IOVECS + index * IOVEC_BYTES, offset);
+    const message = this.arena + layout.ARENA_RX_MESSAGES + index * MESSAGE_BYTES;
+    u32[(message + MESSAGE_FLAGS) / 4] = isTruncated ? MSG_TRUNC : 0;
+    u32[(message + MESSAGE_LENGTH) / 4] = bytes;
+  }
+
+  /** Places a datagram flush with the end of memory. */
+  placeDatagramAtEnd(datagram: Uint8Array, isTruncated = false, index = 0): void {
+    this.views.u8.set(datagram, this.end - datagram.length);
+    this.noteDatagram(index, this.end - datagram.length, datagram.length, isTruncated);
+  }
+
+  /** Places datagrams in their slots as recvmmsg does. */
+  placeDatagrams(datagrams: readonly Uint8Array[]): void {
+    for (const [index, datagram] of datagrams.entries()) {
+      const at = this.rxSlot(index);
+      this.views.u8.set(datagram, at);
+      this.noteDatagram(index, at, datagram.length);
+    }
+  }
+
+  /** Where recvmmsg puts datagram `index`. */
+  rxSlot(index: number): number {
+    return this.arena + layout.ARENA_RX_BUFFER + index * layout.RX_SLOT_BYTES + layout.RX_HEADROOM_BYTES;
+  }
+
+  /** Decides a transmit batch as a worker does: a trap costs its frame and the batch goes on. */
+  decideTx(device: number, count: number): number {
+    let traps = 0;
+    for (let first = 0; first < count; ) {
+      try {
+        this.core.txDecide(this.arena, device, first, count);
+        break;
+      } catch (error) {
+        if (!(error instanceof WebAssembly.RuntimeError)) throw error;
+        first = this.core.txTrapped(this.arena, device);
+        traps++;
+      }
+    }
+    return traps;
+  }
+
+  /** Likewise for a receive batch. */
+  decideRx(count: number): number {
+    let traps = 0;
+    for (let first = 0; first < count; ) {
+      try {
+        this.core.rxDecide(this.arena, this.mux, first, count);
+        break;
+      } catch (error) {
+        if (!(error instanceof WebAssembly.RuntimeError)) throw error;
+        first = this.core.rxTrapped(this.arena, this.mux);
+        traps++;
+      }
+    }
+    return traps;
+  }
+
+  /** How many writes to TAPs the receive batch has produced. */
+  get writeCount(): number {
+    return this.views.u32[(this.arena + layout.ARENA_WRITES) / 4]!;
+  }
+
+  /** Copies of the writes of the receive batch. */
+  writes(): Write[] {
+    const { i32, u32, u8 } = this.views;
+    return Array.from({ length: this.writeCount }, (_, index) => {
+      const entry = (this.arena + layout.ARENA_RX_WRITES + index * layout.RX_WRITE_BYTES) / 4;
+      const offset = u32[entry + 1]!;
+      return {
+        fd: i32[entry]!,
+        device: u32[entry + 3]!,
+        offset,
+        bytes: u8.slice(offset, offset + u32[entry + 2]!),
+      };
+    });
+  }
+
+  /** Arranges the transmit batch and copies out what would be sent, following the pointers as the kernel does. */
+  groups(device: number, count: number): Group[] {
+    const groups = this.core.txArrange(this.arena, device, count);
+    const { i32, u32, u8 } = this.views;
+    return Array.from({ length: groups }, (_, group) => {
+      const at = (this.arena + layout.ARENA_TX_GROUPS + group * layout.TX_GROUP_BYTES) / 4;
+      const datagrams: Uint8Array[] = [];
+      const frames: number[] = [];
+      for (let message = u32[at + 1]!; message < u32[at + 1]! + u32[at + 2]!; message++) {
+        const header = this.arena + layout.ARENA_TX_MESSAGES + message * MESSAGE_BYTES;
+        const iovec = this.loadAddress(header + structs.mmsghdr['msg_hdr.msg_iov']);
+        const offset = this.loadAddress(iovec);
+        datagrams.push(u8.slice(offset, offset + u32[(iovec + structs.iovec.iov_len) / 4]!));
+        frames.push((iovec - this.arena - layout.ARENA_TX_IOVECS) / IOVEC_BYTES);
+      }
+      return { fd: i32[at]!, datagrams, frames };
+    });
+  }
+
+  /** Send socket of frame `index`, or TX_SOCKET_DROPPED. */
+  socketOf(index: number): number {
+    return this.views.u8[this.arena + layout.ARENA_TX_SOCKETS + index]!;
+  }
+
+  /** Offset in the memory that the absolute address at `at` means; not necessarily inside. */
+  loadAddress(at: number): number {
+    const { u32, base } = this.views;
+    return u32[at / 4 + 1]! * 2 ** 32 + u32[at / 4]! - base;
+  }
+
+  #storeAddress(at: number, offset: number): void {
+    const { u32, base } = this.views;
+    u32[at / 4] = (base + offset) % 2 ** 32;
+    u32[at / 4 + 1] = Math.floor((base + offset) / 2 ** 32);
+  }
+
+  /** A counter or drop count of a device. */
+  deviceCount(device: number, counter: number): number {
+    return this.views.u32[this.deviceCounterIndex(device, counter)]!;
+  }
+
+  /** A counter or drop count of the mux. */
+  muxCount(counter: number): number {
+    return this.views.u32[this.deviceCounterIndex(layout.DEVICES_MAX + this.mux, counter)]!;
+  }
+
+  /** Index in `views.u32` of the low word of a counter; mux rows follow device rows. */
+  deviceCounterIndex(row: number, counter: number): number {
+    return (this.arena + layout.ARENA_COUNTERS + row * layout.COUNTER_ROW_BYTES) / 4 + counter * 2;
+  }
+}
+
+/** VXLAN header as a destination holds it: the core writes the vnetid. */
+function templateHeader(): Uint8Array {
+  return Uint8Array.of(8, 0, 0, 0, 0, 0, 0, 0);
+}

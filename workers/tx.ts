@@ -1,0 +1,99 @@
+/** Out: TAP queue -> core -> underlay. Mirror of `rx.ts`. Only calls the kernel; the core decides. */
+import * as layout from '../assembly/layout.js';
+import { MSG_DONTWAIT } from '../src/sys/abi.js';
+import * as errno from '../src/sys/errno.js';
+import type { WorkerContext } from './context.js';
+
+const MESSAGE_BYTES = 64;
+const LINE = layout.LINE_BYTES;
+
+/** Name of the drop for an errno of sendmmsg. */
+const drops = new Map<number, number>([
+  [errno.EAGAIN, layout.DROP_TX_UNDERLAY_FULL],
+  [errno.ENOBUFS, layout.DROP_TX_UNDERLAY_FULL],
+  [errno.ENOMEM, layout.DROP_TX_UNDERLAY_FULL],
+  [errno.EMSGSIZE, layout.DROP_TX_UNDERLAY_MTU],
+  [errno.ENETUNREACH, layout.DROP_TX_UNREACHABLE],
+  [errno.EHOSTUNREACH, layout.DROP_TX_UNREACHABLE],
+  [errno.ENETDOWN, layout.DROP_TX_UNREACHABLE],
+  [errno.EPERM, layout.DROP_TX_NOT_PERMITTED],
+  [errno.EACCES, layout.DROP_TX_NOT_PERMITTED],
+]);
+
+/** Moves one batch from the device's TAP queue to the underlay. */
+export function transmit(worker: WorkerContext, device: number): void {
+  const { arena, core, i32 } = worker;
+  const fd = i32[(arena + layout.ARENA_TAP_FDS) / 4 + device]!;
+  if (fd < 0) return;
+  const count = readBatch(worker, fd);
+  if (count === 0) return;
+  decide(worker, device, count);
+  const groups = core.txArrange(arena, device, count);
+  for (let group = 0; group < groups; group++) {
+    const at = (arena + layout.ARENA_TX_GROUPS + group * layout.TX_GROUP_BYTES) / 4;
+    sendGroup(worker, device, i32[at]!, i32[at + 1]!, i32[at + 2]!);
+  }
+  core.countWorker(arena, layout.COUNTER_TX_BATCHES, 1);
+}
+
+/** Reads frames, packed one after the other with headroom; every frame begins on a cache line. */
+function readBatch(worker: WorkerContext, fd: number): number {
+  const { arena, base, kernel, u32 } = worker;
+  const end = arena + layout.ARENA_TX_BUFFER + layout.TX_BUFFER_BYTES - layout.FRAME_BYTES_MAX;
+  const entries = (arena + layout.ARENA_TX_FRAMES) / 4;
+  let count = 0;
+  let frame = arena + layout.ARENA_TX_BUFFER + layout.TX_HEADROOM_BYTES;
+  while (count < layout.BATCH_MAX && frame <= end) {
+    const at = frame - layout.VNET_HDR_BYTES;
+    const bytes = kernel.read(fd, base + at, layout.FRAME_BYTES_MAX);
+    // Empty, or the link is gone: main sees that through netlink.
+    if (bytes <= 0) break;
+    u32[entries + count * 2] = at;
+    u32[entries + count * 2 + 1] = bytes;
+    count++;
+    frame = Math.ceil((at + bytes) / LINE) * LINE + layout.TX_HEADROOM_BYTES;
+  }
+  return count;
+}
+
+/** A trap costs the frame it happened in; the batch goes on after it. */
+function decide(worker: WorkerContext, device: number, count: number): void {
+  let first = 0;
+  while (first < count) {
+    try {
+      worker.core.txDecide(worker.arena, device, first, count);
+      return;
+    } catch (error) {
+      if (!(error instanceof WebAssembly.RuntimeError)) throw error;
+      first = worker.core.txTrapped(worker.arena, device);
+      const entry = (worker.arena + layout.ARENA_TX_FRAMES) / 4 + (first - 1) * 2;
+      worker.report(layout.EVENT_TX_TRAP, device, worker.u32[entry + 1]!);
+    }
+  }
+}
+
+/** Sends messages in order. One that fails costs itself alone; a stale error of an earlier one costs a retry. */
+function sendGroup(worker: WorkerContext, device: number, fd: number, first: number, count: number): void {
+  const { arena, base, core, kernel } = worker;
+  const messages = base + arena + layout.ARENA_TX_MESSAGES;
+  const end = first + count;
+  let next = first;
+  let retried = -1;
+  while (next < end) {
+    const sent = kernel.sendmmsg(fd, messages + next * MESSAGE_BYTES, end - next, MSG_DONTWAIT);
+    core.countWorker(arena, layout.COUNTER_SEND_CALLS, 1);
+    if (sent > 0) {
+      core.txSent(arena, device, next, sent);
+      next += sent;
+      continue;
+    }
+    const failure = kernel.errno();
+    if ((failure === errno.ECONNREFUSED || failure === errno.EINTR) && retried !== next) {
+      retried = next;
+      core.countDevice(arena, device, layout.COUNTER_TX_RETRIES, 1);
+      continue;
+    }
+    core.dropDevice(arena, device, drops.get(failure) ?? layout.DROP_TX_UNDERLAY_ERROR, 1);
+    next++;
+  }
+}
