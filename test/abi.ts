@@ -10,8 +10,16 @@ import { testWith } from './harness/needs.js';
 
 const suite = createSuite('abi');
 
-/** What the structures need beyond the headers of the macros. */
-const structHeaders = ['stddef.h', 'stdio.h', 'sys/time.h', 'sys/uio.h', 'linux/filter.h', 'linux/virtio_net.h'];
+/** What is needed beyond the headers of the macros. */
+const moreHeaders = [
+  'stddef.h',
+  'stdio.h',
+  'sys/ioctl.h',
+  'sys/time.h',
+  'sys/uio.h',
+  'linux/filter.h',
+  'linux/virtio_net.h',
+];
 
 /** C expression to the number that is stated for it. */
 function expectations(): Map<string, number> {
@@ -34,14 +42,16 @@ function evaluate(expressions: readonly string[]): number[] {
   try {
     const program = [
       '#define _GNU_SOURCE',
-      ...[...structHeaders, ...Object.keys(macros)].map((header) => `#include <${header}>`),
+      ...[...moreHeaders, ...Object.keys(macros)].map((header) => `#include <${header}>`),
       'int main(void) {',
       ...expressions.map((expression) => `  printf("%llu\\n", (unsigned long long)(${expression}));`),
       '  return 0;',
       '}',
     ];
     writeFileSync(join(folder, 'abi.c'), `${program.join('\n')}\n`);
-    execFileSync('gcc', ['-o', join(folder, 'abi'), join(folder, 'abi.c')], { stdio: ['ignore', 'pipe', 'pipe'] });
+    execFileSync('gcc', ['-o', join(folder, 'abi'), join(folder, 'abi.c')], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     const output = execFileSync(join(folder, 'abi'), [], { encoding: 'utf8' });
     return output.trim().split('\n').map(Number);
   } finally {
@@ -62,10 +72,11 @@ testWith(suite, ['gcc'], 'every macro, size and offset is the C compiler’s', (
 suite('the offsets in assembly/message.ts are those of iovec and mmsghdr', () => {
   const source = readFileSync(join(import.meta.dirname, '../../assembly/message.ts'), 'utf8');
   const stated = new Map<string, number>();
-  const comment = source.slice(0, source.indexOf('*/'));
-  for (const [, name, rest] of comment.matchAll(/^ \* {3}(iovec|mmsghdr) ([^]*?)(?=^ \* {3}\w|(?![^]))/gm)) {
-    for (const [, offset, field] of rest!.matchAll(/(\d+) ([a-z]+) [iu]\d+/g)) {
-      stated.set(`${name}.${field}`, Number(offset));
+  let struct = '';
+  for (const line of source.slice(0, source.indexOf('*/')).split('\n')) {
+    struct = /^ \* {3}(iovec|mmsghdr) /.exec(line)?.[1] ?? struct;
+    for (const [, offset, field] of line.matchAll(/(\d+) ([a-z]+) [iu]\d+/g)) {
+      stated.set(`${struct}.${field}`, Number(offset));
     }
   }
   for (const [, name, value] of source.matchAll(/^export const ([A-Z_]+): \w+ = (\d+);$/gm)) {

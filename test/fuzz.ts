@@ -1,6 +1,6 @@
 /**
- * Fuzzes the core: many millions of frames and datagrams, more than half of them flush with the end of memory,
- * where a read too far traps. FUZZ_SEED repeats a run, FUZZ_FRAMES makes it longer.
+ * Fuzzes the core: many millions of frames and datagrams, more than half of them flush with the end of
+ * memory, where a read too far traps. FUZZ_SEED repeats a run, FUZZ_FRAMES makes it longer.
  */
 import { createHash } from 'node:crypto';
 import { suite } from 'uvu';
@@ -206,9 +206,10 @@ fuzz(`${FRAMES} frames, seed ${SEED}`, () => {
   const drops = run.drops();
   const counts = [...drops].filter(([, count]) => count > 0).map(([name, count]) => `${name} ${count}`);
   console.log(
-    `\n  seed ${SEED}: ${run.frames} frames, ${run.atEnd} at the end of memory, ${run.compared} compared with the twin` +
-      `\n  passed tx ${check.txPassed}, rx ${check.rxPassed} (${check.partialChecksums} unfinished checksums, ` +
-      `${check.superFrames} super-frames)\n  ${counts.join(', ')}`,
+    `\n  seed ${SEED}: ${run.frames} frames, ${run.atEnd} at the end of memory, ${run.compared} compared ` +
+      'with the twin' +
+      `\n  passed tx ${check.txPassed}, rx ${check.rxPassed} (${check.partialChecksums} unfinished ` +
+      `checksums, ${check.superFrames} super-frames)\n  ${counts.join(', ')}`,
   );
   assert.is(run.traps, 0, 'no trap');
   assert.ok(run.atEnd * 2 >= run.frames, 'half of the frames lie at the end of memory');

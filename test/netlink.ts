@@ -1,10 +1,20 @@
 /** src/sys/netlink and src/sys/netns: against the kernel in namespaces of their own, and against played answers. */
-import { readdirSync } from 'node:fs';
+import { readdirSync, readlinkSync } from 'node:fs';
 import fc from 'fast-check';
 import { suite as createSuite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { AssertionError, OverlayError } from '../src/errors.js';
-import { AF_UNIX, macros, SOCK_CLOEXEC, SOCK_SEQPACKET, structs } from '../src/sys/abi.js';
+import {
+  AF_INET,
+  AF_NETLINK,
+  AF_UNIX,
+  macros,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_RAW,
+  SOCK_SEQPACKET,
+} from '../src/sys/abi.js';
+import { monotonicMs } from '../src/sys/clock.js';
 import { must, SystemError } from '../src/sys/errno.js';
 import { closeFd } from '../src/sys/fd.js';
 import * as libc from '../src/sys/libc.js';
@@ -20,19 +30,29 @@ import {
   parseAttributes,
   parseMessages,
   readText,
-  readU32,
   readU8,
+  readU32,
   text,
   u32,
 } from '../src/sys/netlink/message.js';
 import { checkResult, parseEvent, RequestSocket } from '../src/sys/netlink/socket.js';
 import { createNamespace, currentNamespace, inNamespace, namespaceOfPid } from '../src/sys/netns.js';
+import { sockaddr } from '../src/sys/sockaddr.js';
 import { testWith } from './harness/needs.js';
 
 const suite = createSuite('netlink');
 
-const { NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTI, NLMSG_DONE, NLMSG_ERROR } =
-  macros['linux/netlink.h'];
+const {
+  NETLINK_ROUTE,
+  NLM_F_ACK_TLVS,
+  NLM_F_CAPPED,
+  NLM_F_DUMP,
+  NLM_F_DUMP_INTR,
+  NLM_F_MULTI,
+  NLM_F_REQUEST,
+  NLMSG_DONE,
+  NLMSG_ERROR,
+} = macros['linux/netlink.h'];
 const { RTM_GETADDR, RTM_GETLINK, RTM_NEWLINK, RTM_NEWADDR, RTM_DELLINK, RTM_NEWNEIGH } =
   macros['linux/rtnetlink.h'];
 const { IFA_F_NODAD } = macros['linux/if_addr.h'];
@@ -89,12 +109,44 @@ function openDescriptors(): number {
   return readdirSync('/proc/self/fd').length;
 }
 
+/** Which namespace a descriptor is of. */
 function identity(fd: number): string {
-  return readdirSync('/proc/self/fd').includes(`${fd}`) ? readLink(fd) : '';
+  return readlinkSync(`/proc/self/fd/${fd}`);
 }
 
-function readLink(fd: number): string {
-  return libcReadlink(`/proc/self/fd/${fd}`);
+/** Which namespace `open` gives a descriptor of. */
+function namespaceOf(open: () => number): string {
+  const fd = open();
+  try {
+    return identity(fd);
+  } finally {
+    closeFd(fd);
+  }
+}
+
+/** Sends a UDP datagram of four bytes from the namespace of the calling thread. */
+function sendDatagram(ip: string): void {
+  const fd = must(libc.socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket');
+  try {
+    const address = sockaddr(AF_INET, ip, 9);
+    must(libc.sendto(fd, u32(1), 4, 0, address, address.length), 'sendto');
+  } finally {
+    closeFd(fd);
+  }
+}
+
+/** What `look` finds within a second, blocking the thread. */
+function until<T>(look: () => T | undefined): T | undefined {
+  const end = monotonicMs() + 1000;
+  for (;;) {
+    const found = look();
+    if (found !== undefined || monotonicMs() > end) return found;
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2);
+  }
+}
+
+function addressesOf(events: readonly LinkEvent[]): Extract<LinkEvent, { kind: 'address' }>[] {
+  return events.filter((event) => event.kind === 'address');
 }
 
 // ─── Links, addresses, neighbours ───────────────────────────────────────────────────────────────────────
@@ -137,7 +189,7 @@ testWith(suite, ['root'], 'a veth pair across two namespaces comes up and counts
     // IPv6 of the links themselves (MLD, router solicitation) is sent by and by; a datagram is sent now.
     inNamespace(left.fd, () => sendDatagram('192.0.2.2'));
     const { stats } = right.netlink.getLink('right');
-    assert.type(stats.rxPackets, 'bigint');
+    assert.is(typeof stats.rxPackets, 'bigint');
     assert.ok(left.netlink.getLink('left').stats.txPackets > 0n);
     assert.ok(left.netlink.getLink('left').stats.txBytes > 0n);
 
@@ -157,7 +209,7 @@ testWith(suite, ['root'], 'a veth peer goes to the namespace of a process', () =
       assert.is(home.getLink(name).kind, 'veth');
       netlink.deleteLink(netlink.getLink('far').index);
       failure('ENODEV', () => home.getLink(name));
-      netlink.createBridge(name);
+      netlink.createVeth(name, 'near');
       netlink.setLink(netlink.getLink(name).index, { namespacePid: process.pid });
       failure('ENODEV', () => netlink.getLink(name));
       home.deleteLink(home.getLink(name).index);
@@ -267,10 +319,10 @@ testWith(suite, ['root'], 'neighbours of both families come, change and go', () 
     netlink.addNeighbour(index, '192.0.2.2', '02:00:00:00:00:03');
     netlink.addNeighbour(index, '2001:db8::2', '02:00:00:00:00:04');
     const permanent = netlink.listNeighbours(index).filter(({ state }) => state === NUD_PERMANENT);
-    assert.equal(
-      permanent.map(({ ip, mac }) => `${ip} ${mac}`).sort(),
-      ['192.0.2.2 02:00:00:00:00:03', '2001:db8::2 02:00:00:00:00:04'],
-    );
+    assert.equal(permanent.map(({ ip, mac }) => `${ip} ${mac}`).sort(), [
+      '192.0.2.2 02:00:00:00:00:03',
+      '2001:db8::2 02:00:00:00:00:04',
+    ]);
     netlink.removeNeighbour(index, '192.0.2.2');
     netlink.removeNeighbour(index, '2001:db8::2');
     assert.is(netlink.listNeighbours(index).filter(({ state }) => state === NUD_PERMANENT).length, 0);
@@ -352,19 +404,33 @@ testWith(suite, ['root'], 'the event stream tells what happens to links and addr
       netlink.setLink(netlink.getLink('b').index, { up: true, addrGenModeNone: true });
       events.drain();
 
-      const next = (): LinkEvent[] => events.drain().filter((event) => !('index' in event) || event.index === index);
+      const next = (): LinkEvent[] =>
+        events.drain().filter((event) => !('index' in event) || event.index === index);
       netlink.setLink(index, { up: true, mac: '02:00:00:00:00:0a' });
       const up = next().at(-1);
       assert.equal(
         { ...up, hasCarrier: undefined },
-        { kind: 'link', index, name: 'a', isUp: true, hasCarrier: undefined, mtu: 1500, mac: '02:00:00:00:00:0a', deleted: false },
+        {
+          kind: 'link',
+          index,
+          name: 'a',
+          isUp: true,
+          hasCarrier: undefined,
+          mtu: 1500,
+          mac: '02:00:00:00:00:0a',
+          deleted: false,
+        },
       );
       netlink.setLink(index, { mtu: 1400 });
       assert.ok(next().some((event) => event.kind === 'link' && event.mtu === 1400));
       netlink.addAddress(index, '192.0.2.1/24');
-      assert.equal(addressesOf(next()), [{ kind: 'address', index, address: '192.0.2.1/24', deleted: false }]);
+      assert.equal(addressesOf(next()), [
+        { kind: 'address', index, address: '192.0.2.1/24', deleted: false },
+      ]);
       netlink.addAddress(index, '2001:db8::1/64', { noDad: true });
-      assert.ok(addressesOf(next()).some(({ address, deleted }) => address === '2001:db8::1/64' && !deleted));
+      // Of an IPv6 address the kernel tells from a work queue (net/ipv6/addrconf.c, addrconf_dad_work).
+      const v6 = until(() => addressesOf(next())[0]);
+      assert.equal(v6, { kind: 'address', index, address: '2001:db8::1/64', deleted: false });
       netlink.removeAddress(index, '192.0.2.1/24');
       assert.equal(addressesOf(next()), [{ kind: 'address', index, address: '192.0.2.1/24', deleted: true }]);
       netlink.setLink(index, { up: false });
@@ -434,7 +500,10 @@ testWith(suite, ['root'], 'a call to drain is bounded', () => {
 
 testWith(suite, ['root'], 'the thread is in the namespace during the work, and back after it', () => {
   const here = namespaceOf(currentNamespace);
-  assert.is(namespaceOf(() => namespaceOfPid(process.pid)), here);
+  assert.is(
+    namespaceOf(() => namespaceOfPid(process.pid)),
+    here,
+  );
   const fd = createNamespace();
   try {
     assert.is(namespaceOf(currentNamespace), here, 'after createNamespace');
@@ -486,13 +555,17 @@ testWith(suite, ['root'], 'nothing leaks over 200 turns', () => {
 // ─── A played kernel ────────────────────────────────────────────────────────────────────────────────────
 
 /** A request socket whose kernel has answered before it is asked. Sequence numbers start at 1. */
-function withPlayedKernel(answers: readonly Uint8Array[], work: (socket: RequestSocket) => void): void {
+function withPlayedKernel(
+  answers: readonly Uint8Array[],
+  work: (socket: RequestSocket, answer: (bytes: Uint8Array) => void) => void,
+): void {
   const pair = new Int32Array(2);
   must(libc.socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 'socketpair');
   const socket = new RequestSocket(pair[0]!, 60);
   try {
-    for (const answer of answers) must(libc.send(pair[1]!, answer, answer.length, 0), 'send');
-    work(socket);
+    const answer = (bytes: Uint8Array) => void must(libc.send(pair[1]!, bytes, bytes.length, 0), 'send');
+    answers.forEach(answer);
+    work(socket, answer);
   } finally {
     socket.close();
     closeFd(pair[1]!);
@@ -510,22 +583,17 @@ function joined(...parts: Uint8Array[]): Uint8Array {
 }
 
 suite('a silent kernel is ETIME, and its late answer is not mistaken for the next', () => {
-  const late = played(RTM_NEWLINK, 1, Uint8Array.of(1), NLM_F_MULTI);
-  withPlayedKernel([], (socket) => {
-    const begun = performance.now();
+  withPlayedKernel([], (socket, answer) => {
+    const begun = monotonicMs();
     const error = failure('ETIME', () => socket.request(dump));
     assert.is(error.code, 'netlink_timeout');
     assert.match(error.message, 'list links');
-    const took = performance.now() - begun;
+    const took = monotonicMs() - begun;
     assert.ok(took >= 55 && took < 1000, `${took} ms`);
-  });
-  const answers = [late, joined(played(NLMSG_DONE, 1, u32(0)))];
-  withPlayedKernel([...answers, played(RTM_NEWLINK, 2, Uint8Array.of(2)), played(NLMSG_DONE, 2, u32(0))], (socket) => {
-    assert.equal(socket.request(dump), [Uint8Array.of(1)]);
+    answer(played(RTM_NEWLINK, 1, Uint8Array.of(1), NLM_F_MULTI));
+    answer(played(NLMSG_DONE, 1, u32(0), NLM_F_MULTI));
+    answer(joined(played(RTM_NEWLINK, 2, Uint8Array.of(2)), played(NLMSG_DONE, 2, u32(0))));
     assert.equal(socket.request(dump), [Uint8Array.of(2)]);
-  });
-  withPlayedKernel([played(RTM_NEWLINK, 77, u32(9)), played(NLMSG_DONE, 1, u32(0))], (socket) => {
-    assert.equal(socket.request(dump), []);
   });
 });
 
@@ -593,9 +661,15 @@ function parseEverything(bytes: Uint8Array): void {
 
 /** The datagrams of a real dump. */
 function captureDump(type: number): Uint8Array[] {
-  const netlink = must(libc.socket(16, 3 | SOCK_CLOEXEC, 0), 'socket');
+  const netlink = must(libc.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), 'socket');
   try {
-    const request = encodeMessage({ type, flags: NLM_F_DUMP | 1, sequence: 1, port: 0, body: new Uint8Array(16) });
+    const request = encodeMessage({
+      type,
+      flags: NLM_F_DUMP | NLM_F_REQUEST,
+      sequence: 1,
+      port: 0,
+      body: new Uint8Array(16),
+    });
     must(libc.send(netlink, request, request.length, 0), 'send');
     const buffer = new Uint8Array(65536);
     const datagrams: Uint8Array[] = [];
@@ -686,7 +760,7 @@ suite('messages that are built are parsed to the same', () => {
       assert.is(parsed.length, built.length);
       for (const [row, [fields, fixed, list]] of built.entries()) {
         const { body, ...rest } = parsed[row]!;
-        assert.equal(rest, fields);
+        assert.equal(rest, { ...fields });
         assert.equal(body.slice(0, fixed.length), fixed);
         compareAttributes(body, fixed.length, list);
       }
@@ -703,7 +777,6 @@ suite('values of attributes are read with their lengths checked', () => {
   assert.is(readText(Uint8Array.of(0x6c, 0x6f)), 'lo');
   failure('EIO', () => readU32(Uint8Array.of(1, 2, 3)));
   failure('EIO', () => readU8(new Uint8Array()));
-  assert.is(structs.nlmsghdr.size, 16);
 });
 
 suite.run();

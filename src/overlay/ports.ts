@@ -43,7 +43,8 @@ export class TapSource implements PortSource {
 
   upperLinks(port: Port): string[] {
     const links = this.#netlink.listLinks();
-    const upper = links.filter(({ linkIndex, index }) => linkIndex === port.index && index !== port.index);
+    // A veth's linkIndex is its peer's, in whatever namespace that is: another link of the same number.
+    const upper = links.filter(({ linkIndex, kind }) => linkIndex === port.index && kind !== 'veth');
     const master = links.find(({ index }) => index === port.index)?.master;
     return links.filter((link) => upper.includes(link) || link.index === master).map(({ name }) => name);
   }

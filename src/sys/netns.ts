@@ -1,62 +1,78 @@
-/** Network namespaces (man 7 network_namespaces). The namespace belongs to the calling thread. */
-import { OverlayError } from '../errors.js';
+/**
+ * Network namespaces (man 7 network_namespaces). A thread is in exactly one; sockets and links belong to the one
+ * their maker was in. Descriptors keep a namespace alive: whoever got one from here closes it.
+ */
+import { AssertionError, assert, OverlayError } from '../errors.js';
 import { CLONE_NEWNET, O_CLOEXEC, O_RDONLY } from './abi.js';
-import { EPERM, lastErrno, must, SystemError } from './errno.js';
+import { EPERM, errnoName, lastErrno, must, SystemError } from './errno.js';
 import { closeFd } from './fd.js';
 import * as libc from './libc.js';
 
 /** Descriptor of the namespace the calling thread is in. */
 export function currentNamespace(): number {
-  return must(libc.open('/proc/thread-self/ns/net', O_RDONLY | O_CLOEXEC, 0), 'open of the network namespace');
+  return openNamespace('/proc/thread-self/ns/net');
 }
 
-/** Descriptor of the namespace of a process. */
+/** Descriptor of the namespace a process is in. Throws SystemError ENOENT when there is no such process. */
 export function namespaceOfPid(pid: number): number {
-  return must(libc.open(`/proc/${pid}/ns/net`, O_RDONLY | O_CLOEXEC, 0), `open of the namespace of ${pid}`);
-}
-
-/** Descriptor of a new namespace; it lives while the descriptor or a process in it does. Throws EPERM. */
-export function createNamespace(): number {
-  const home = currentNamespace();
-  try {
-    if (libc.unshare(CLONE_NEWNET) < 0) throw refusal(lastErrno(), 'unshare');
-    try {
-      return currentNamespace();
-    } finally {
-      goTo(home);
-    }
-  } finally {
-    closeFd(home);
-  }
+  assert(Number.isSafeInteger(pid) && pid > 0, `${pid} is not a process id`);
+  return openNamespace(`/proc/${pid}/ns/net`);
 }
 
 /**
- * Runs `work` with the calling thread in the namespace; `work` must be synchronous, and child processes it spawns
- * begin there. Throws EPERM without CAP_SYS_ADMIN.
+ * Descriptor of a new namespace, which holds nothing but a loopback link that is down. The calling thread stays
+ * where it is. Throws EPERM `no_cap_sys_admin`.
  */
-export function inNamespace<T>(namespace: number, work: () => T): T {
+export function createNamespace(): number {
+  return elsewhere(() => enter(libc.unshare(CLONE_NEWNET), 'creating a network namespace'), currentNamespace);
+}
+
+/**
+ * Runs `work` with the calling thread in the namespace of `fd`, and returns to where the thread was. `work` must be
+ * synchronous: what it leaves to later would run elsewhere. Throws EPERM `no_cap_sys_admin` and what `work` throws.
+ */
+export function inNamespace<T>(fd: number, work: () => T): T {
+  return elsewhere(
+    () => enter(libc.setns(fd, CLONE_NEWNET), 'entering a network namespace'),
+    () => {
+      const result = work();
+      assert(!(result instanceof Promise), 'work in a namespace must be synchronous');
+      return result;
+    },
+  );
+}
+
+/** Goes to another namespace, runs `work` there, and brings the thread back to the one it was in. */
+function elsewhere<T>(go: () => void, work: () => T): T {
   const home = currentNamespace();
+  let hasLeft = false;
   try {
-    if (libc.setns(namespace, CLONE_NEWNET) < 0) throw refusal(lastErrno(), 'setns');
-    try {
-      return work();
-    } finally {
-      goTo(home);
-    }
+    go();
+    hasLeft = true;
+    return work();
   } finally {
+    const isBack = !hasLeft || libc.setns(home, CLONE_NEWNET) >= 0;
+    const errno = isBack ? 0 : lastErrno();
     closeFd(home);
+    // Whatever ran next would work on the links of somebody else: worse than not running at all.
+    if (!isBack) {
+      // biome-ignore lint/correctness/noUnsafeFinally: it matters more than what `work` threw.
+      throw new AssertionError(`the thread cannot return to its network namespace (${errnoName(errno)})`);
+    }
   }
 }
 
-/** Going on in the wrong namespace would touch somebody else's network: end the process instead. */
-function goTo(home: number): void {
-  if (libc.setns(home, CLONE_NEWNET) >= 0) return;
-  const { message } = new SystemError(lastErrno(), 'returning to the network namespace');
-  console.error(message);
-  process.abort();
+/** Passes over the success of unshare or setns. */
+function enter(result: number, what: string): void {
+  if (result >= 0) return;
+  const errno = lastErrno();
+  if (errno === EPERM) {
+    const message = `${what} needs CAP_SYS_ADMIN: run as root, or give the program that capability`;
+    throw new OverlayError('EPERM', 'no_cap_sys_admin', message);
+  }
+  throw new SystemError(errno, what);
 }
 
-function refusal(errno: number, what: string): Error {
-  if (errno !== EPERM) return new SystemError(errno, what);
-  return new OverlayError('EPERM', 'no_cap_sys_admin', 'entering a network namespace needs CAP_SYS_ADMIN');
+function openNamespace(path: string): number {
+  return must(libc.open(path, O_RDONLY | O_CLOEXEC, 0), `open of ${path}`);
 }

@@ -1,7 +1,7 @@
 /**
- * What must hold after every batch, whatever was in it: one verdict a frame, books that balance, and no pointer,
- * length or write that leads out of the arena. Throws a `BatchFault` that names what does not hold. Cheap, since the fuzzer
- * calls it millions of times.
+ * What must hold after every batch, whatever was in it: one verdict a frame, books that balance, and no
+ * pointer, length or write that leads out of the arena. Throws a `BatchFault` that names what does not hold.
+ * Cheap, since the fuzzer calls it millions of times.
  */
 import * as layout from '../../assembly/layout.js';
 import { structs } from '../../src/sys/abi.js';
@@ -43,7 +43,10 @@ export class BatchCheck {
     );
   }
 
-  /** Guards the bytes around a placement; none after one that ends where the memory ends. `margin`: bytes before it that the core may write. */
+  /**
+   * Guards the bytes around a placement; there are none after one that ends where the memory ends.
+   * @param margin bytes before it that the core may write
+   */
   guard(index: number, margin: number): void {
     const { u8 } = this.rig.views;
     const from = this.offsets[index]! - margin;

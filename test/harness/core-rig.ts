@@ -205,7 +205,7 @@ export class CoreRig {
     });
   }
 
-  /** Arranges the transmit batch and copies out what would be sent, following the pointers as the kernel does. */
+  /** Arranges the transmit batch and copies out what would be sent, following pointers as the kernel does. */
   groups(device: number, count: number): Group[] {
     const groups = this.core.txArrange(this.arena, device, count);
     const { i32, u32, u8 } = this.views;

@@ -1,7 +1,7 @@
 /**
- * Writes fuzzed frames and datagrams cheaply: 20 % noise, 60 % valid ones spoiled, 20 % from a grammar of stacked
- * tags, extension chains and length fields that lie. Only the first bytes are written, where headers can be; the
- * rest is whatever lay in memory.
+ * Writes fuzzed frames and datagrams cheaply: 20 % noise, 60 % valid ones spoiled, 20 % from a grammar of
+ * stacked tags, extension chains and length fields that lie. Only the first bytes are written, where headers
+ * can be; the rest is whatever lay in memory.
  */
 import type { Sample } from '../reference/frames.js';
 import type { Xorshift } from './xorshift.js';

@@ -1,7 +1,7 @@
 /**
  * Builders of whole frames for tests, by the RFCs and in the slowest obvious way: Ethernet and VLAN tags
- * (IEEE 802.3, 802.1Q), ARP (RFC 826), IPv4 (RFC 791), IPv6 (RFC 8200), TCP (RFC 9293), UDP (RFC 768) and ICMP
- * (RFC 792, RFC 4443), with right checksums or, like a kernel on the same host, with unfinished ones.
+ * (IEEE 802.3, 802.1Q), ARP (RFC 826), IPv4 (RFC 791), IPv6 (RFC 8200), TCP (RFC 9293), UDP (RFC 768) and
+ * ICMP (RFC 792, RFC 4443), with right checksums or, like a kernel on the same host, with unfinished ones.
  */
 
 /** What a transport checksum field holds: the right value, the pseudo-header's folded sum alone, or zero. */
@@ -46,7 +46,7 @@ export function onesComplementSum(bytes: Uint8Array): number {
   return sum;
 }
 
-/** Pseudo-header of TCP and UDP over either IP: addresses, length and protocol as RFC 9293 and RFC 8200 say. */
+/** Pseudo-header of TCP and UDP over either IP: addresses, length, protocol (RFC 9293, RFC 8200). */
 export function pseudoHeader(
   source: Uint8Array,
   destination: Uint8Array,
@@ -190,7 +190,7 @@ export interface Extension {
   readonly rest: Uint8Array;
 }
 
-/** An extension header of `8 * (units + 1)` bytes full of padding: hop-by-hop, routing, destination options. */
+/** An extension header of `8 * (units + 1)` bytes of padding: hop-by-hop, routing, destination options. */
 export function optionsHeader(type: number, units = 0): Extension {
   return { type, rest: concat(Uint8Array.of(units, 1, 4 + 8 * units), new Uint8Array(4 + 8 * units)) };
 }

@@ -1,7 +1,7 @@
 /**
  * The data path's rules for point devices, written a second time: slow, obvious, and from RFC 7348, the
- * virtio_net_hdr of the virtio specification (section 5.1.6) and the sentences of `src/datapath/drop.ts`. Tests
- * compare the core with this.
+ * virtio_net_hdr of the virtio specification (section 5.1.6) and the sentences of `src/datapath/drop.ts`.
+ * Tests compare the core with this.
  */
 import type { DropName } from '../../src/datapath/drop.js';
 import { bigEndian, concat, onesComplementSum, pseudoHeader } from './frames.js';

@@ -1,0 +1,281 @@
+/*
+ * The core's work per frame in C, for bench/core.ts to compare with: the same tables, rules and
+ * hash. Reads a file of frames, prints a line for each measurement: kind, what, nanoseconds a frame, result.
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { BATCH = 64, RUNS = 9, BANK = 16, SLOTS = 4096, ETHERNET = 14, VLAN = 4 };
+/* An odd number of lines for each frame, so that they do not all fall on one cache set. */
+enum { SLOT_BYTES = 4160, HEADROOM = 320 };
+
+struct device { uint32_t state, mux, flags, mtu, mode, destination; uint64_t vnetid; };
+struct slot { uint64_t vnetid; uint32_t mux; uint32_t device; };
+struct iovec64 { uint64_t base, len; };
+struct write { int32_t fd; uint32_t offset, length, device; };
+struct headers { uint32_t l3, l4, protocol, l4_bytes, family; };
+
+static struct device devices[1024];
+static struct slot slots[SLOTS];
+static uint8_t memory[BATCH * SLOT_BYTES];
+static uint8_t sockets[BATCH];
+static struct iovec64 iovecs[BATCH];
+static struct { uint32_t offset, bytes; } frames[BATCH];
+static struct write writes[BATCH];
+static uint64_t drops[32];
+static uint32_t write_count;
+static const uint64_t seed = 0x123456789abcdefULL;
+static const uint8_t template_header[8] = {8};
+static struct headers at;
+
+#define LOAD(type, from) ({ type value_; memcpy(&value_, (from), sizeof value_); value_; })
+#define STORE(type, to, what) \
+  do { type value_ = (type)(what); memcpy((to), &value_, sizeof value_); } while (0)
+
+static void parse_ipv4(const uint8_t *frame, uint32_t l3, uint32_t length) {
+  const uint8_t *ip = frame + l3;
+  if (l3 + 20 > length || ip[0] >> 4 != 4) return;
+  uint32_t header = (ip[0] & 15u) << 2, total = __builtin_bswap16(LOAD(uint16_t, ip + 2));
+  if (header < 20 || total < header || l3 + total > length) return;
+  at.family = 4;
+  if (__builtin_bswap16(LOAD(uint16_t, ip + 6)) & 0x3fff) return;
+  at.protocol = ip[9];
+  at.l4 = l3 + header;
+  at.l4_bytes = total - header;
+}
+
+static void parse_ipv6(const uint8_t *frame, uint32_t l3, uint32_t length) {
+  const uint8_t *ip = frame + l3;
+  if (l3 + 40 > length || ip[0] >> 4 != 6) return;
+  uint32_t end = l3 + 40 + __builtin_bswap16(LOAD(uint16_t, ip + 4));
+  if (end > length) return;
+  at.family = 6;
+  uint32_t next = ip[6], cursor = l3 + 40;
+  for (int i = 0; i < 6; i++) {
+    if (next == 6 || next == 17) break;
+    if (next == 44) return;
+    int options = next == 0 || next == 43 || next == 60;
+    if (!options && next != 51) break;
+    if (cursor + 8 > end) return;
+    uint32_t units = frame[cursor + 1];
+    next = frame[cursor];
+    cursor += options ? (units + 1) << 3 : (units + 2) << 2;
+    if (cursor > end) return;
+  }
+  at.protocol = next;
+  at.l4 = cursor;
+  at.l4_bytes = end - cursor;
+}
+
+static void parse(const uint8_t *frame, uint32_t length) {
+  uint32_t l3 = 14;
+  uint16_t type = LOAD(uint16_t, frame + 12);
+  for (int tags = 0; tags < 2; tags++) {
+    if (type != 0x0081 && type != 0xa888) break;
+    if (l3 + 4 > length) break;
+    type = LOAD(uint16_t, frame + l3 + 2);
+    l3 += 4;
+  }
+  at.l3 = l3;
+  at.l4 = 0;
+  at.family = 0;
+  if (type == 0x0008) parse_ipv4(frame, l3, length);
+  else if (type == 0xdd86) parse_ipv6(frame, l3, length);
+}
+
+static uint64_t mix(uint64_t hash, uint64_t word) {
+  uint64_t product = (hash ^ word) * 0xbf58476d1ce4e5b9ULL;
+  return product ^ product >> 32;
+}
+
+static uint32_t flow_hash(const uint8_t *frame, uint32_t length) {
+  parse(frame, length);
+  uint64_t hash = mix(seed, LOAD(uint64_t, frame));
+  if (at.family == 4) {
+    hash = mix(hash ^ LOAD(uint32_t, frame + 8), LOAD(uint64_t, frame + at.l3 + 12));
+  } else if (at.family == 6) {
+    uint64_t source = mix(LOAD(uint64_t, frame + at.l3 + 8), LOAD(uint64_t, frame + at.l3 + 16));
+    hash = mix(hash ^ LOAD(uint32_t, frame + 8) ^ source, LOAD(uint64_t, frame + at.l3 + 24));
+    hash = mix(hash, LOAD(uint64_t, frame + at.l3 + 32));
+  } else {
+    hash = mix(hash, (uint64_t)LOAD(uint32_t, frame + 8) << 16 | LOAD(uint16_t, frame + 12));
+  }
+  uint32_t protocol = at.protocol;
+  if (at.l4 && at.l4_bytes >= 4 && (protocol == 6 || protocol == 17 || protocol == 132 || protocol == 50))
+    hash = mix(hash, (uint64_t)at.protocol << 32 | LOAD(uint32_t, frame + at.l4));
+  return (uint32_t)(hash * 0x94d049bb133111ebULL >> 32);
+}
+
+static int is_tagged(const uint8_t *frame) {
+  uint16_t type = LOAD(uint16_t, frame + 12);
+  return type == 0x0081 || type == 0xa888;
+}
+
+static uint32_t tx_frame(const struct device *device, int i) {
+  if (__atomic_load_n(&device->state, __ATOMIC_SEQ_CST) != 2) return 4;
+  uint32_t offset = frames[i].offset, bytes = frames[i].bytes;
+  if (bytes < 24) return 0;
+  uint8_t *frame = memory + offset + 10;
+  uint32_t length = bytes - 10;
+  if (LOAD(uint16_t, memory + offset)) return 3;
+  uint32_t max = __atomic_load_n(&device->mtu, __ATOMIC_SEQ_CST) + ETHERNET + (device->flags & 1 ? VLAN : 0);
+  if (length > max) return length <= max + VLAN && is_tagged(frame) ? 2 : 1;
+  if (device->mode != 1) return 5;
+  uint32_t hash = flow_hash(frame, length);
+  memcpy(frame - 8, template_header, 4);
+  STORE(uint32_t, frame - 4, __builtin_bswap32((uint32_t)device->vnetid << 8));
+  iovecs[i].base = (uint64_t)(uintptr_t)(frame - 8);
+  iovecs[i].len = length + 8;
+  sockets[i] = (uint8_t)((uint64_t)hash * BANK >> 32);
+  return 0x100;
+}
+
+static uint64_t __attribute__((noinline)) tx_decide(uint32_t count) {
+  for (uint32_t i = 0; i < count; i++) {
+    uint32_t verdict = tx_frame(&devices[0], (int)i);
+    if (verdict == 0x100) continue;
+    sockets[i] = 0xff;
+    drops[verdict]++;
+  }
+  return sockets[count - 1];
+}
+
+static uint32_t find_device(uint32_t mux, uint64_t vnetid) {
+  uint64_t hash = (vnetid ^ seed ^ (uint64_t)mux << 32) * 0x9e3779b97f4a7c15ULL;
+  uint32_t slot = (uint32_t)(hash >> 52) & (SLOTS - 1);
+  for (int probes = 0; probes < SLOTS; probes++, slot = (slot + 1) & (SLOTS - 1)) {
+    uint32_t device = __atomic_load_n(&slots[slot].device, __ATOMIC_SEQ_CST);
+    if (!device) return UINT32_MAX;
+    if (device != UINT32_MAX && slots[slot].vnetid == vnetid && slots[slot].mux == mux) return device - 1;
+  }
+  return UINT32_MAX;
+}
+
+static uint16_t pseudo_sum(const uint8_t *frame) {
+  const uint8_t *ip = frame + at.l3;
+  uint64_t sum = __builtin_bswap16((uint16_t)at.l4_bytes);
+  sum += __builtin_bswap16((uint16_t)at.protocol);
+  if (at.family == 4) sum += (uint64_t)LOAD(uint32_t, ip + 12) + LOAD(uint32_t, ip + 16);
+  else for (int i = 8; i < 40; i += 4) sum += LOAD(uint32_t, ip + i);
+  sum = (sum & 0xffffffff) + (sum >> 32);
+  sum = (sum & 0xffff) + (sum >> 16);
+  sum = (sum & 0xffff) + (sum >> 16);
+  return (uint16_t)((sum & 0xffff) + (sum >> 16));
+}
+
+static uint32_t unfinished(const uint8_t *frame) {
+  if (!at.l4) return 0;
+  uint32_t offset;
+  if (at.protocol == 6 && at.l4_bytes >= 20) offset = 16;
+  else if (at.protocol == 17 && at.l4_bytes >= 8) offset = 6;
+  else return 0;
+  return LOAD(uint16_t, frame + at.l4 + offset) == pseudo_sum(frame) ? offset : 0;
+}
+
+static uint32_t rx_datagram(uint32_t i) {
+  uint8_t *datagram = memory + i * SLOT_BYTES + HEADROOM;
+  uint32_t bytes = frames[i].bytes - 2;
+  if (bytes < 8) return 12;
+  if (!(datagram[0] & 8)) return 14;
+  uint32_t row = find_device(0, __builtin_bswap32(LOAD(uint32_t, datagram + 4)) >> 8);
+  if (row == UINT32_MAX) return 15;
+  const struct device *device = &devices[row];
+  if (__atomic_load_n(&device->state, __ATOMIC_SEQ_CST) != 2) return 16;
+  uint8_t *frame = datagram + 8;
+  uint32_t length = bytes - 8;
+  if (length < 14) return 17;
+  uint32_t max = __atomic_load_n(&device->mtu, __ATOMIC_SEQ_CST) + ETHERNET + (device->flags & 1 ? VLAN : 0);
+  if (length > max) return 18;
+  memset(frame - 10, 0, 10);
+  parse(frame, length);
+  uint32_t offset = unfinished(frame);
+  if (offset) {
+    frame[-10] = 1;
+    STORE(uint16_t, frame - 4, at.l4);
+    STORE(uint16_t, frame - 2, offset);
+  }
+  struct write *entry = &writes[write_count++];
+  *entry = (struct write){7, (uint32_t)(frame - 10 - memory), length + 10, row};
+  return 0x100;
+}
+
+static uint64_t __attribute__((noinline)) rx_decide(uint32_t count) {
+  write_count = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    uint32_t verdict = rx_datagram(i);
+    if (verdict != 0x100) drops[verdict]++;
+  }
+  return write_count;
+}
+
+static void __attribute__((noinline)) restore(uint32_t count) {
+  for (uint32_t i = 0; i < count; i++) {
+    uint8_t *datagram = memory + i * SLOT_BYTES + HEADROOM;
+    STORE(uint32_t, datagram, 8);
+    STORE(uint32_t, datagram + 4, 0x00010000);
+    __asm__ volatile("" ::: "memory");
+  }
+}
+
+static double now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+static int by_value(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static double measure(int what, long rounds) {
+  double runs[RUNS];
+  for (int run = -1; run < RUNS; run++) {
+    double begun = now_ns();
+    for (long round = 0; round < rounds; round++) {
+      if (what == 0) tx_decide(BATCH);
+      else restore(BATCH);
+      if (what == 1) rx_decide(BATCH);
+      __asm__ volatile("" ::: "memory");
+    }
+    if (run >= 0) runs[run] = (now_ns() - begun) / (double)rounds / BATCH;
+  }
+  qsort(runs, RUNS, sizeof *runs, by_value);
+  return runs[RUNS / 2];
+}
+
+/* File: for each kind, 64 times a u32 length and the frame. Arguments: file, rounds, kind names. */
+int main(int argc, char **argv) {
+  if (argc < 4) return 2;
+  FILE *file = fopen(argv[1], "rb");
+  if (!file) return 1;
+  long rounds = atol(argv[2]);
+  devices[0] = (struct device){2, 0, 1, 1500, 1, 0, 1};
+  slots[((1 ^ seed) * 0x9e3779b97f4a7c15ULL >> 52) & (SLOTS - 1)] = (struct slot){1, 0, 1};
+  for (int kind = 3; kind < argc; kind++) {
+    for (uint32_t i = 0; i < BATCH; i++) {
+      uint32_t bytes;
+      uint8_t *frame = memory + i * SLOT_BYTES + HEADROOM + 8;
+      if (fread(&bytes, 4, 1, file) != 1 || bytes > SLOT_BYTES - HEADROOM - 8) return 1;
+      memset(frame - 10, 0, 10);
+      if (fread(frame, bytes, 1, file) != 1) return 1;
+      frames[i].offset = i * SLOT_BYTES + HEADROOM - 2;
+      frames[i].bytes = bytes + 10;
+    }
+    uint64_t result = 0;
+    double encap = measure(0, rounds);
+    for (int i = 0; i < BATCH; i++) result = (result * 31 + sockets[i] * 65536 + iovecs[i].len) % 1000000007;
+    printf("%s encap %.3f %llu\n", argv[kind], encap, (unsigned long long)result);
+    double both = measure(1, rounds), alone = measure(2, rounds);
+    restore(BATCH);
+    rx_decide(BATCH);
+    result = 0;
+    for (int i = 0; i < BATCH; i++)
+      result = (result * 31 + memory[writes[i].offset] * 65536 + writes[i].length) % 1000000007;
+    printf("%s decap %.3f %llu\n", argv[kind], both - alone, (unsigned long long)result);
+  }
+  return drops[0] != 0;
+}

@@ -1,0 +1,39 @@
+/** The books of an end-to-end test, balanced against the kernel's own counters. */
+import * as assert from 'uvu/assert';
+import type { Daemon, Host } from './hosts.js';
+import { until } from './hosts.js';
+
+const sum = (counts: Readonly<Record<string, string | number | undefined>>, prefix: string): number =>
+  Object.entries(counts).reduce((total, [name, count]) => total + (name.startsWith(prefix) ? Number(count) : 0), 0);
+
+/**
+ * Asserts, when traffic has stopped, for one device alone on its mux:
+ * - frames the kernel gave to the link = frames we read = sent + named drops;
+ * - frames we wrote = frames the kernel took from the link;
+ * - datagrams read = delivered + named drops of mux and device.
+ */
+export async function assertBooks(host: Host, daemon: Daemon, link: string, mux: string): Promise<void> {
+  await until('the counters rest', 5000, async () => {
+    const before = JSON.stringify((await daemon.stats()).overlays);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    return JSON.stringify((await daemon.stats()).overlays) === before;
+  });
+  const stats = await daemon.stats();
+  const kernel = host.linkStats(link);
+  const device = stats.overlays[link]!;
+  const underlay = stats.muxes[mux]!;
+  const { counters, drops } = device;
+  assert.is(Number(counters.tx_read), Number(kernel.txPackets), 'frames read = frames the kernel sent to the link');
+  assert.is(
+    Number(counters.tx_read),
+    Number(counters.tx_frames) + sum(drops, 'tx_'),
+    'frames read = sent + dropped by name',
+  );
+  assert.is(Number(counters.rx_frames), Number(kernel.rxPackets), 'frames written = frames the kernel took');
+  assert.is(
+    Number(underlay.counters.rx_read),
+    Number(counters.rx_frames) + sum(drops, 'rx_') + sum(underlay.drops, 'rx_'),
+    'datagrams read = delivered + dropped by name',
+  );
+  assert.is(Number(device.link_overflow), Number(kernel.txDropped), 'link overflow = the kernel’s own drops');
+}
