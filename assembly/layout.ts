@@ -156,7 +156,10 @@ export const RX_WRITE_BYTES: u32 = 16;
 
 // Frame buffers.
 export const VNET_HDR_BYTES: u32 = 10; // struct virtio_net_hdr without num_buffers
-/** Room before every frame read from a TAP: vnet_hdr or the largest encap header, and the frame stays aligned. */
+/**
+ * Room before the vnet_hdr of every frame read from a TAP: the largest encap header goes there. The vnet_hdr begins a
+ * cache line, which then holds it with the Ethernet, IP and TCP headers: one line a frame is all the core reads.
+ */
 export const TX_HEADROOM_BYTES: u32 = 320;
 /** The largest frame a TAP or a datagram can hand over. */
 export const FRAME_BYTES_MAX: u32 = 65550;
@@ -165,7 +168,8 @@ export const ARENA_TX_BUFFER: u32 = ARENA_RX_WRITES + BATCH_MAX * RX_WRITE_BYTES
 export const TX_BUFFER_BYTES: u32 = 1048576;
 /** An odd number of lines, so that the slots do not all fall on one cache set. */
 export const RX_SLOT_BYTES: u32 = 66112;
-export const RX_HEADROOM_BYTES: u32 = 64;
+/** The vnet_hdr of a decapsulated VXLAN frame then begins a cache line (a line, and 10 less 8 bytes). */
+export const RX_HEADROOM_BYTES: u32 = 66;
 export const RX_DATAGRAM_BYTES_MAX: u32 = 65535;
 export const ARENA_RX_BUFFER: u32 = ARENA_TX_BUFFER + TX_BUFFER_BYTES;
 export const ARENA_BYTES: u32 = ARENA_RX_BUFFER + BATCH_MAX * RX_SLOT_BYTES;

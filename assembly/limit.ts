@@ -10,9 +10,8 @@ export function frameBytesMax(device: usize): u32 {
   return atomic.load<u32>(device, DEVICE_MTU) + ETHERNET_BYTES + vlan;
 }
 
-/** True when a frame over the limit is over it only by a VLAN tag that the encap does not carry. */
-// @ts-ignore: decorator
-@inline
-export function isTagAboveLimit(frame: usize, length: u32, max: u32): bool {
+/** True when a frame over the limit is over it only by a VLAN tag, and the encap does not carry tags. */
+export function isTagAboveLimit(device: usize, frame: usize, length: u32, max: u32): bool {
+  if (load<u32>(device, DEVICE_FLAGS) & DEVICE_FLAG_VLAN) return false;
   return length <= max + VLAN_TAG_BYTES && isTagged(frame);
 }

@@ -26,13 +26,6 @@ export function storeIovec(at: usize, offset: usize, length: u32): void {
   store<u64>(at, u64(length), 8);
 }
 
-/** Offset in the memory that an iovec points to. */
-// @ts-ignore: decorator
-@inline
-export function iovecOffset(at: usize): usize {
-  return usize(load<u64>(at) - load<u64>(HEADER_OFFSET, HEADER_BASE));
-}
-
 /** A message of one iovec. A length of 0 leaves name or control out. */
 // @ts-ignore: decorator
 @inline

@@ -34,7 +34,10 @@ import {
   DROP_RX_TRUNCATED,
   DROP_RX_UNKNOWN_VNETID,
   DROP_RX_VLAN_NOT_CARRIED,
+  HEADER_BASE,
+  HEADER_OFFSET,
   MUX_ENCAP,
+  MUXES_MAX,
   NONE,
   RX_DATAGRAM_BYTES_MAX,
   RX_HEADROOM_BYTES,
@@ -46,7 +49,6 @@ import {
 import { frameBytesMax, isTagAboveLimit } from './limit';
 import {
   IOVEC_BYTES,
-  iovecOffset,
   MESSAGE_BYTES,
   MESSAGE_FLAGS,
   MESSAGE_LENGTH,
@@ -59,8 +61,35 @@ import { ETHERNET_BYTES } from './wire';
 
 const MSG_TRUNC: u32 = 0x20;
 
-/** Device of the datagram that `rxDatagram` looked at last, or NONE: who a drop is counted for. */
+/** Device of the datagram that was looked at last, or NONE: who a drop is counted for. */
 let rxDevice: u32 = NONE;
+
+// What is the same for all datagrams of a batch, read from the tables once when it begins.
+let encap: u32 = 0;
+let base: u64 = 0;
+// The device that was looked up last; neighbours in a batch mostly share it.
+let lastVnetid: u64 = 0;
+let lastDevice: u32 = NONE;
+let isActive: bool = false;
+let frameMax: u32 = 0;
+let tapFd: i32 = -1;
+
+function rxBegin(mux: u32): void {
+  encap = load<u32>(muxRow(mux), MUX_ENCAP);
+  base = load<u64>(HEADER_OFFSET, HEADER_BASE);
+  lastDevice = NONE;
+}
+
+/** Looks a vnetid up and reads the device's row; its state holds for the batch (main waits for our epoch). */
+function rxSelect(arena: usize, mux: u32): void {
+  lastDevice = findDevice(mux, vnetid);
+  lastVnetid = vnetid;
+  if (lastDevice == NONE) return;
+  const row = deviceRow(lastDevice);
+  isActive = atomic.load<u32>(row, DEVICE_STATE) == DEVICE_STATE_ACTIVE;
+  frameMax = frameBytesMax(row);
+  tapFd = load<i32>(arena + lastDevice * 4, ARENA_TAP_FDS);
+}
 
 /** Lays out the messages and iovecs that recvmmsg fills, once for each arena. */
 export function rxPrepare(arena: usize): void {
@@ -74,14 +103,16 @@ export function rxPrepare(arena: usize): void {
 
 /** Decides datagrams `first` to `count - 1`. Call with `first` 0 to begin, higher after a trap. Returns the writes. */
 export function rxDecide(arena: usize, mux: u32, first: u32, count: u32): u32 {
-  check(count <= BATCH_MAX);
+  check(count <= BATCH_MAX && mux < MUXES_MAX);
   if (first == 0) {
     store<u32>(arena, 0, ARENA_WRITES);
     add(muxCounters(arena, mux), COUNTER_RX_READ, count);
   }
+  store<u32>(arena, first, ARENA_FRAME);
+  rxBegin(mux);
   for (let i = first; i < count; i++) {
     store<u32>(arena, i, ARENA_FRAME);
-    const verdict = rxDatagram(arena, mux, i);
+    const verdict = decideDatagram(arena, mux, i);
     if (verdict == VERDICT_PASS) continue;
     if (rxDevice == NONE) dropMux(arena, mux, verdict, 1);
     else dropDevice(arena, rxDevice, verdict, 1);
@@ -95,44 +126,60 @@ export function rxTrapped(arena: usize, mux: u32): u32 {
   return load<u32>(arena, ARENA_FRAME) + 1;
 }
 
-/** Verdict on one datagram; when it passes, its write is appended. Sets `rxDevice`. */
+/** Verdict on one datagram; when it passes, its write is appended. */
 export function rxDatagram(arena: usize, mux: u32, i: u32): u32 {
+  rxBegin(mux);
+  return decideDatagram(arena, mux, i);
+}
+
+// @ts-ignore: decorator
+@inline
+function decideDatagram(arena: usize, mux: u32, i: u32): u32 {
   rxDevice = NONE;
   const message = arena + ARENA_RX_MESSAGES + i * MESSAGE_BYTES;
   if (load<u32>(message, MESSAGE_FLAGS) & MSG_TRUNC) return DROP_RX_TRUNCATED;
-  const datagram = iovecOffset(arena + ARENA_RX_IOVECS + i * IOVEC_BYTES);
+  const datagram = usize(load<u64>(arena + ARENA_RX_IOVECS + i * IOVEC_BYTES) - base);
   const bytes = load<u32>(message, MESSAGE_LENGTH);
-  check(datagram >= arena + RX_HEADROOM_BYTES && datagram + bytes <= arena + ARENA_BYTES);
-  const header = decapDatagram(load<u32>(muxRow(mux), MUX_ENCAP), datagram, bytes);
+  // The whole of it in this worker's arena, headroom included; u64 so that a wild length cannot wrap.
+  check(datagram >= arena + RX_HEADROOM_BYTES && u64(datagram) + bytes <= u64(arena) + ARENA_BYTES);
+  const header = decapDatagram(encap, datagram, bytes);
   if (header < 0) return refusalReason(header);
-  const device = findDevice(mux, vnetid);
-  if (device == NONE) return DROP_RX_UNKNOWN_VNETID;
-  const row = deviceRow(device);
-  rxDevice = device;
-  if (atomic.load<u32>(row, DEVICE_STATE) != DEVICE_STATE_ACTIVE) return DROP_RX_DEVICE_STOPPED;
+  if (lastDevice == NONE || lastVnetid != vnetid) rxSelect(arena, mux);
+  if (lastDevice == NONE) return DROP_RX_UNKNOWN_VNETID;
+  rxDevice = lastDevice;
+  if (!isActive) return DROP_RX_DEVICE_STOPPED;
   const frame = datagram + header;
   const length = bytes - header;
   if (length < ETHERNET_BYTES) return DROP_RX_SHORT_FRAME;
-  const max = frameBytesMax(row);
-  if (length <= max) {
+  if (length <= frameMax) {
     writePlain(frame, length);
   } else {
-    if (isTagAboveLimit(frame, length, max)) return DROP_RX_VLAN_NOT_CARRIED;
-    if (!writeSuper(frame, length, atomic.load<u32>(row, DEVICE_MTU))) return DROP_RX_TOO_BIG;
-    add(deviceCounters(arena, device), COUNTER_RX_SUPER_FRAMES, 1);
+    const verdict = decideLong(arena, frame, length);
+    if (verdict != VERDICT_PASS) return verdict;
   }
-  append(arena, device, frame - VNET_HDR_BYTES, length + VNET_HDR_BYTES);
+  append(arena, frame - VNET_HDR_BYTES, length + VNET_HDR_BYTES);
   return VERDICT_PASS;
 }
 
-function append(arena: usize, device: u32, offset: usize, length: u32): void {
+/** A frame above the limit: a super-frame of a kernel on the same host passes, everything else does not. */
+function decideLong(arena: usize, frame: usize, length: u32): u32 {
+  const row = deviceRow(rxDevice);
+  if (isTagAboveLimit(row, frame, length, frameMax)) return DROP_RX_VLAN_NOT_CARRIED;
+  if (!writeSuper(frame, length, atomic.load<u32>(row, DEVICE_MTU))) return DROP_RX_TOO_BIG;
+  add(deviceCounters(arena, rxDevice), COUNTER_RX_SUPER_FRAMES, 1);
+  return VERDICT_PASS;
+}
+
+// @ts-ignore: decorator
+@inline
+function append(arena: usize, offset: usize, length: u32): void {
   const writes = load<u32>(arena, ARENA_WRITES);
   check(writes < BATCH_MAX);
   const entry = arena + ARENA_RX_WRITES + writes * RX_WRITE_BYTES;
-  store<i32>(entry, load<i32>(arena + device * 4, ARENA_TAP_FDS));
+  store<i32>(entry, tapFd);
   store<u32>(entry, u32(offset), 4);
   store<u32>(entry, length, 8);
-  store<u32>(entry, device, 12);
+  store<u32>(entry, rxDevice, 12);
   store<u32>(arena, writes + 1, ARENA_WRITES);
 }
 

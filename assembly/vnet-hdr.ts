@@ -6,8 +6,22 @@
  * A kernel VXLAN device on the same host leaves inner checksums unfinished (the field holds the folded sum of
  * the pseudo-header alone) and passes TCP super-frames uncut. Both are handed on as what they are.
  */
-import { VNET_HDR_BYTES } from './layout';
-import { family, l3, l4, l4Bytes, parse, protocol, TCP, TCP_BYTES, UDP, UDP_BYTES } from './wire';
+import { NONE, VNET_HDR_BYTES } from './layout';
+import {
+  family,
+  l3,
+  l4,
+  l4Bytes,
+  parse,
+  PLAIN_IPV4,
+  PLAIN_L4,
+  plainL4Bytes,
+  protocol,
+  TCP,
+  TCP_BYTES,
+  UDP,
+  UDP_BYTES,
+} from './wire';
 
 const NEEDS_CSUM: u32 = 1;
 const GSO_TCPV4: u32 = 1;
@@ -20,26 +34,45 @@ const TCP_FLAGS: u32 = 13;
 const TCP_CWR: u32 = 0x80;
 const UDP_CHECKSUM: u32 = 6;
 
+/** Flag of a frame whose checksum somebody has verified: a remark, nothing is asked of us. */
+const DATA_VALID: u16 = 2;
+
 /** True when the kernel asks nothing of us: no unfinished checksum, no super-frame. */
 // @ts-ignore: decorator
 @inline
 export function isPlain(header: usize): bool {
-  return load<u16>(header) == 0;
+  return (load<u16>(header) & ~DATA_VALID) == 0;
 }
 
 /**
  * Writes the header in front of a frame that is at most as long as the device allows. Sets NEEDS_CSUM when
  * the transport checksum is unfinished.
  */
+// @ts-ignore: decorator
+@inline
 export function writePlain(frame: usize, length: u32): void {
   const at = frame - VNET_HDR_BYTES;
   store<u64>(at, 0);
   store<u16>(at, 0, 8);
+  const bytes = plainL4Bytes(frame, length);
+  if (bytes == NONE) return writeAny(frame, length);
+  const carried = u32(load<u8>(frame, PLAIN_IPV4 + 9));
+  const offset = checksumOffset(carried, bytes);
+  if (offset == 0) return;
+  const sum = halves(load<u64>(frame, PLAIN_IPV4 + 12)) + lengthSum(carried, bytes);
+  if (load<u16>(frame + PLAIN_L4 + offset) == fold(sum)) writeUnfinished(at, PLAIN_L4, offset);
+}
+
+/** The same for every kind of frame. */
+function writeAny(frame: usize, length: u32): void {
   parse(frame, length);
   const offset = unfinishedChecksum(frame);
-  if (offset == 0) return;
+  if (offset != 0) writeUnfinished(frame - VNET_HDR_BYTES, l4, offset);
+}
+
+function writeUnfinished(at: usize, start: u32, offset: u32): void {
   store<u8>(at, NEEDS_CSUM);
-  store<u16>(at, l4, 6);
+  store<u16>(at, start, 6);
   store<u16>(at, offset, 8);
 }
 
@@ -70,26 +103,46 @@ export function writeSuper(frame: usize, length: u32, mtu: u32): bool {
  */
 function unfinishedChecksum(frame: usize): u32 {
   if (l4 == 0) return 0;
-  let offset: u32;
-  if (protocol == TCP && l4Bytes >= TCP_BYTES) offset = TCP_CHECKSUM;
-  else if (protocol == UDP && l4Bytes >= UDP_BYTES) offset = UDP_CHECKSUM;
-  else return 0;
-  const held = load<u16>(frame + l4 + offset);
-  return held == pseudoHeaderSum(frame) ? offset : 0;
+  const offset = checksumOffset(protocol, l4Bytes);
+  if (offset == 0) return 0;
+  return load<u16>(frame + l4 + offset) == pseudoHeaderSum(frame) ? offset : 0;
+}
+
+/** Where the transport header has its checksum; 0 when it has none that we know, or is cut off. */
+// @ts-ignore: decorator
+@inline
+function checksumOffset(carried: u32, bytes: u32): u32 {
+  if (carried == TCP && bytes >= TCP_BYTES) return TCP_CHECKSUM;
+  if (carried == UDP && bytes >= UDP_BYTES) return UDP_CHECKSUM;
+  return 0;
 }
 
 /** Folded sum, in memory order, of addresses, protocol and length (RFC 9293 section 3.1, RFC 8200 section 8.1). */
 function pseudoHeaderSum(frame: usize): u16 {
   const ip = frame + l3;
-  let sum: u64 = bswap<u16>(u16(l4Bytes)) + bswap<u16>(u16(protocol));
-  if (family == 4) {
-    sum += u64(load<u32>(ip, 12)) + u64(load<u32>(ip, 16));
-  } else {
-    for (let at: usize = 8; at < 40; at += 4) sum += u64(load<u32>(ip + at));
-  }
-  sum = (sum & 0xffffffff) + (sum >> 32);
+  let sum = lengthSum(protocol, l4Bytes);
+  if (family == 4) return fold(sum + halves(load<u64>(ip, 12)));
+  sum += halves(load<u64>(ip, 8)) + halves(load<u64>(ip, 16));
+  return fold(sum + halves(load<u64>(ip, 24)) + halves(load<u64>(ip, 32)));
+}
+
+/** Protocol and length, both big endian; widened before the addition, where two 16-bit numbers would wrap. */
+// @ts-ignore: decorator
+@inline
+function lengthSum(carried: u32, bytes: u32): u64 {
+  return u64(bswap<u16>(u16(bytes))) + u64(carried << 8);
+}
+
+// @ts-ignore: decorator
+@inline
+function halves(word: u64): u64 {
+  return (word & 0xffffffff) + (word >> 32);
+}
+
+// @ts-ignore: decorator
+@inline
+function fold(sum: u64): u16 {
+  sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
   sum = (sum & 0xffff) + (sum >> 16);
-  sum = (sum & 0xffff) + (sum >> 16);
-  sum = (sum & 0xffff) + (sum >> 16);
-  return u16(sum);
+  return u16((sum & 0xffff) + (sum >> 16));
 }

@@ -6,6 +6,8 @@
  * headers (RFC 8200), AH (RFC 4302).
  */
 
+import { NONE } from './layout';
+
 export const ETHERNET_BYTES: u32 = 14;
 export const VLAN_TAG_BYTES: u32 = 4;
 export const IPV4_BYTES: u32 = 20;
@@ -47,6 +49,25 @@ export let family: u32 = 0;
 export function isTagged(frame: usize): bool {
   const type = load<u16>(frame, ETHERTYPE_OFFSET);
   return type == ETHERTYPE_VLAN || type == ETHERTYPE_SERVICE_VLAN;
+}
+
+// What nearly every frame is: untagged IPv4, whole and without options. Its headers lie where these say.
+export const PLAIN_IPV4: u32 = ETHERNET_BYTES;
+export const PLAIN_L4: u32 = ETHERNET_BYTES + IPV4_BYTES;
+/** Version 4 and a header of 20 bytes. */
+const VERSION_AND_BYTES: u8 = 0x45;
+/** More-fragments flag and offset, as a little-endian load sees them. */
+const FRAGMENT_BITS: u16 = 0xff3f;
+
+/** Bytes of transport header and payload of a plain frame, or NONE for any other, which `parse` takes. */
+// @ts-ignore: decorator
+@inline
+export function plainL4Bytes(frame: usize, length: u32): u32 {
+  if (load<u16>(frame, ETHERTYPE_OFFSET) != ETHERTYPE_IPV4 || length < PLAIN_L4) return NONE;
+  if (load<u8>(frame, PLAIN_IPV4) != VERSION_AND_BYTES) return NONE;
+  if (load<u16>(frame, PLAIN_IPV4 + 6) & FRAGMENT_BITS) return NONE;
+  const bytes = u32(bswap(load<u16>(frame, PLAIN_IPV4 + 2))) - IPV4_BYTES;
+  return bytes <= length - PLAIN_L4 ? bytes : NONE;
 }
 
 /** Finds the headers of a frame of at least ETHERNET_BYTES; sets the globals above. */

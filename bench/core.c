@@ -70,7 +70,7 @@ static void parse_ipv6(const uint8_t *frame, uint32_t l3, uint32_t length) {
   at.l4_bytes = end - cursor;
 }
 
-static void parse(const uint8_t *frame, uint32_t length) {
+static void parse_any(const uint8_t *frame, uint32_t length) {
   uint32_t l3 = 14;
   uint16_t type = LOAD(uint16_t, frame + 12);
   for (int tags = 0; tags < 2; tags++) {
@@ -86,27 +86,44 @@ static void parse(const uint8_t *frame, uint32_t length) {
   else if (type == 0xdd86) parse_ipv6(frame, l3, length);
 }
 
-static uint64_t mix(uint64_t hash, uint64_t word) {
-  uint64_t product = (hash ^ word) * 0xbf58476d1ce4e5b9ULL;
-  return product ^ product >> 32;
+static inline void parse(const uint8_t *frame, uint32_t length) {
+  if (LOAD(uint16_t, frame + 12) == 0x0008 && length >= 34) {
+    uint32_t total = __builtin_bswap16(LOAD(uint16_t, frame + 16));
+    if (frame[14] == 0x45 && !(LOAD(uint16_t, frame + 20) & 0xff3f) && total - 20 <= length - 34) {
+      at.l3 = 14;
+      at.family = 4;
+      at.protocol = frame[23];
+      at.l4 = 34;
+      at.l4_bytes = total - 20;
+      return;
+    }
+  }
+  parse_any(frame, length);
 }
 
-static uint32_t flow_hash(const uint8_t *frame, uint32_t length) {
+#define A 0xbf58476d1ce4e5b9ULL
+#define B 0x94d049bb133111ebULL
+#define C 0x9e3779b97f4a7c15ULL
+#define D 0xd6e8feb86659fd93ULL
+
+static inline uint32_t flow_hash(const uint8_t *frame, uint32_t length) {
   parse(frame, length);
-  uint64_t hash = mix(seed, LOAD(uint64_t, frame));
+  uint64_t hash = (LOAD(uint64_t, frame) ^ seed) * A + LOAD(uint32_t, frame + 8) * D;
+  const uint8_t *ip = frame + at.l3;
   if (at.family == 4) {
-    hash = mix(hash ^ LOAD(uint32_t, frame + 8), LOAD(uint64_t, frame + at.l3 + 12));
+    hash += LOAD(uint64_t, ip + 12) * B;
   } else if (at.family == 6) {
-    uint64_t source = mix(LOAD(uint64_t, frame + at.l3 + 8), LOAD(uint64_t, frame + at.l3 + 16));
-    hash = mix(hash ^ LOAD(uint32_t, frame + 8) ^ source, LOAD(uint64_t, frame + at.l3 + 24));
-    hash = mix(hash, LOAD(uint64_t, frame + at.l3 + 32));
+    hash += LOAD(uint64_t, ip + 8) * B + LOAD(uint64_t, ip + 16) * C;
+    hash ^= hash >> 29;
+    hash += LOAD(uint64_t, ip + 24) * D + LOAD(uint64_t, ip + 32) * A;
   } else {
-    hash = mix(hash, (uint64_t)LOAD(uint32_t, frame + 8) << 16 | LOAD(uint16_t, frame + 12));
+    hash += LOAD(uint16_t, frame + 12) * B;
   }
   uint32_t protocol = at.protocol;
   if (at.l4 && at.l4_bytes >= 4 && (protocol == 6 || protocol == 17 || protocol == 132 || protocol == 50))
-    hash = mix(hash, (uint64_t)at.protocol << 32 | LOAD(uint32_t, frame + at.l4));
-  return (uint32_t)(hash * 0x94d049bb133111ebULL >> 32);
+    hash += ((uint64_t)at.protocol << 32 | LOAD(uint32_t, frame + at.l4)) * C;
+  hash ^= hash >> 32;
+  return (uint32_t)(hash * B >> 32);
 }
 
 static int is_tagged(const uint8_t *frame) {
@@ -175,13 +192,21 @@ static uint32_t unfinished(const uint8_t *frame) {
   return LOAD(uint16_t, frame + at.l4 + offset) == pseudo_sum(frame) ? offset : 0;
 }
 
+static uint64_t last_vnetid;
+static uint32_t last_row;
+
 static uint32_t rx_datagram(uint32_t i) {
   uint8_t *datagram = memory + i * SLOT_BYTES + HEADROOM;
   uint32_t bytes = frames[i].bytes - 2;
   if (bytes < 8) return 12;
   if (!(datagram[0] & 8)) return 14;
-  uint32_t row = find_device(0, __builtin_bswap32(LOAD(uint32_t, datagram + 4)) >> 8);
-  if (row == UINT32_MAX) return 15;
+  uint64_t vnetid = __builtin_bswap32(LOAD(uint32_t, datagram + 4)) >> 8;
+  if (last_row == UINT32_MAX || last_vnetid != vnetid) {
+    last_row = find_device(0, vnetid);
+    last_vnetid = vnetid;
+    if (last_row == UINT32_MAX) return 15;
+  }
+  uint32_t row = last_row;
   const struct device *device = &devices[row];
   if (__atomic_load_n(&device->state, __ATOMIC_SEQ_CST) != 2) return 16;
   uint8_t *frame = datagram + 8;
@@ -204,6 +229,7 @@ static uint32_t rx_datagram(uint32_t i) {
 
 static uint64_t __attribute__((noinline)) rx_decide(uint32_t count) {
   write_count = 0;
+  last_row = UINT32_MAX;
   for (uint32_t i = 0; i < count; i++) {
     uint32_t verdict = rx_datagram(i);
     if (verdict != 0x100) drops[verdict]++;

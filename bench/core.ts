@@ -106,13 +106,16 @@ function benchDecap(rig: CoreRig, kind: Kind, rounds: number): CoreFigure {
   const { arena, core, mux, views } = rig;
   const { u32, u8 } = views;
   rig.placeDatagrams(kind.frames.map((frame) => twin.encap(1, frame)));
-  const words = Uint32Array.from({ length: BATCH }, (_, i) => rig.rxSlot(i) / 4);
+  const u16 = new Uint16Array(views.memory.buffer);
+  const words = Uint32Array.from({ length: BATCH }, (_, i) => rig.rxSlot(i) / 2);
   // Decap writes over the outer header, so it is put back; that alone is measured too and taken off.
   const restore = () => {
     for (let i = 0; i < BATCH; i++) {
       const word = words[i]!;
-      u32[word] = 8;
-      u32[word + 1] = 0x00010000;
+      u16[word] = 8;
+      u16[word + 1] = 0;
+      u16[word + 2] = 0;
+      u16[word + 3] = 1;
     }
   };
   const both = measure(rounds, () => {

@@ -447,6 +447,18 @@ vxlan('what is too big and is no TCP super-frame is refused', () => {
   }
 });
 
+vxlan('a padded TCP segment whose data offset lies is no super-frame', () => {
+  const { rig } = rigOfMtu(576);
+  const segment = frames.tcp({ ends: frames.ENDS_4, payload: new Uint8Array(0), checksum: 'partial' });
+  for (let words = 0; words < 16; words++) {
+    segment[12] = words * 16;
+    const packet = frames.ipv4({ protocol: 6, payload: segment });
+    const frame = frames.ethernet(frames.ETHERTYPE_IPV4, frames.concat(packet, new Uint8Array(900)));
+    const verdict = compareReceive(rig, twin.encap(0x10203, frame), `data offset ${words}`);
+    assert.is(verdict, words === 5 ? 'pass' : 'rx_too_big');
+  }
+});
+
 vxlan('tagged super-frames just above the limit are super-frames, not uncarried tags', () => {
   const { rig } = rigOfMtu(576);
   for (let payloadBytes = 576 - 40 - 4; payloadBytes < 576 + 20; payloadBytes++) {

@@ -36,22 +36,21 @@ export function transmit(worker: WorkerContext, device: number): void {
   core.countWorker(arena, layout.COUNTER_TX_BATCHES, 1);
 }
 
-/** Reads frames, packed one after the other with headroom; every frame begins on a cache line. */
+/** Reads frames, packed one after the other with headroom; every vnet_hdr begins a cache line. */
 function readBatch(worker: WorkerContext, fd: number): number {
   const { arena, base, kernel, u32 } = worker;
   const end = arena + layout.ARENA_TX_BUFFER + layout.TX_BUFFER_BYTES - layout.FRAME_BYTES_MAX;
   const entries = (arena + layout.ARENA_TX_FRAMES) / 4;
   let count = 0;
-  let frame = arena + layout.ARENA_TX_BUFFER + layout.TX_HEADROOM_BYTES;
-  while (count < layout.BATCH_MAX && frame <= end) {
-    const at = frame - layout.VNET_HDR_BYTES;
+  let at = arena + layout.ARENA_TX_BUFFER + layout.TX_HEADROOM_BYTES;
+  while (count < layout.BATCH_MAX && at <= end) {
     const bytes = kernel.read(fd, base + at, layout.FRAME_BYTES_MAX);
     // Empty, or the link is gone: main sees that through netlink.
     if (bytes <= 0) break;
     u32[entries + count * 2] = at;
     u32[entries + count * 2 + 1] = bytes;
     count++;
-    frame = Math.ceil((at + bytes) / LINE) * LINE + layout.TX_HEADROOM_BYTES;
+    at = Math.ceil((at + bytes) / LINE) * LINE + layout.TX_HEADROOM_BYTES;
   }
   return count;
 }

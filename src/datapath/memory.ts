@@ -5,6 +5,8 @@ import { MEMORY_MAX_BYTES } from '../limits.js';
 import { addressOf } from '../sys/libc.js';
 
 const PAGE_BYTES = 65536;
+/** What the module insists on (asc --initialMemory). */
+const BYTES_MIN = 256 * PAGE_BYTES;
 
 /** Typed views over a shared WebAssembly.Memory that never grows; workers make their own over the same bytes. */
 export class MemoryViews {
@@ -27,7 +29,7 @@ export class MemoryViews {
 /** Bytes that `arenas` arenas and the tables need. */
 export function memoryBytesNeeded(arenas: number): number {
   const bytes = layout.ARENAS_OFFSET + arenas * layout.ARENA_BYTES;
-  return Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
+  return Math.max(BYTES_MIN, Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES);
 }
 
 /** Offset of an arena. */

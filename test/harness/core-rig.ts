@@ -114,13 +114,13 @@ export class CoreRig {
 
   /** Places frames, each with a zero virtio_net_hdr, one after the other as a worker does. */
   placeFrames(frames: readonly Uint8Array[]): void {
-    let at = this.arena + layout.ARENA_TX_BUFFER + layout.TX_HEADROOM_BYTES - layout.VNET_HDR_BYTES;
+    let at = this.arena + layout.ARENA_TX_BUFFER + layout.TX_HEADROOM_BYTES;
     for (const [index, frame] of frames.entries()) {
       const bytes = layout.VNET_HDR_BYTES + frame.length;
       this.views.u8.fill(0, at, at + layout.VNET_HDR_BYTES);
       this.views.u8.set(frame, at + layout.VNET_HDR_BYTES);
       this.noteFrame(index, at, bytes);
-      at = Math.ceil((at + bytes) / 64) * 64 + layout.TX_HEADROOM_BYTES - layout.VNET_HDR_BYTES;
+      at = Math.ceil((at + bytes) / 64) * 64 + layout.TX_HEADROOM_BYTES;
     }
   }
 

@@ -1,0 +1,72 @@
+/** How fast is one TCP stream through our daemon, beside the kernel's VXLAN, plain C and the bare wire? */
+import { pathToFileURL } from 'node:url';
+import { has } from '../test/harness/needs.js';
+import { Hosts, until } from '../test/harness/hosts.js';
+import { median, spread } from './statistics.js';
+import { inner, type Peer, peers } from './peers.js';
+
+const INNER_MTU = 1450; // 1500 less 50 for Ethernet, VXLAN, UDP and IPv4
+
+interface Options {
+  /** One short round, for the test suite: shows that it runs, not how fast. */
+  readonly smoke: boolean;
+  readonly rounds?: number;
+  readonly seconds?: number;
+}
+
+/** Peers interleaved, round by round, so that a change in the machine's load falls on all of them. */
+export async function main(options: Options): Promise<void> {
+  const { rounds = options.smoke ? 1 : 5, seconds = options.smoke ? 1 : 3 } = options;
+  const missing = ['root', '/dev/net/tun', 'iperf3'].filter((need) => !has(need));
+  if (missing.length > 0) {
+    console.log(`throughput: not measured, it needs ${missing.join(', ')}`);
+    return;
+  }
+  const usable = peers.filter(({ needs }) => needs.every(has));
+  const rates = new Map<string, number[]>(usable.map(({ name }) => [name, []]));
+  for (let round = 0; round < rounds; round++) {
+    for (const peer of usable) {
+      process.stderr.write(`throughput: round ${round + 1} of ${rounds}, ${peer.name}          \r`);
+      rates.get(peer.name)!.push(await measure(peer, seconds));
+    }
+  }
+  process.stderr.write(`${' '.repeat(60)}\r`);
+  console.log(`\nTCP, one stream, cubic, MTU 1500 underlay, ${rounds} rounds of ${seconds} s; medians`);
+  console.log('peer       Gbit/s   spread   to kernel   to native C');
+  for (const { name } of usable) {
+    const own = rates.get(name)!;
+    const ratio = (to: string) => ratioOf(own, rates.get(to));
+    console.log(
+      `${name.padEnd(10)} ${median(own).toFixed(2).padStart(6)}   ${spread(own).padStart(6)}   ` +
+        `${ratio('kernel').padStart(9)}   ${ratio('native').padStart(11)}`,
+    );
+  }
+}
+
+/** Median of the ratios of the same round: load that both saw falls out. */
+function ratioOf(own: readonly number[], anchor: readonly number[] | undefined): string {
+  return anchor ? median(own.map((rate, round) => rate / anchor[round]!)).toFixed(2) : '-';
+}
+
+/** Gbit/s received. */
+async function measure(peer: Peer, seconds: number): Promise<number> {
+  const hosts = new Hosts();
+  try {
+    await peer.up(hosts, INNER_MTU);
+    const server = hosts.b.start('iperf3', '-s', '-1', '-B', inner.b);
+    server.stdout?.resume();
+    let output = '';
+    await until(`${peer.name} carries TCP`, 10_000, () => {
+      const flags = ['-J', '-C', 'cubic', '-t', `${seconds}`, '--connect-timeout', '1000'];
+      const result = hosts.a.attempt('iperf3', '-c', inner.b, ...flags);
+      output = result.output;
+      return result.status === 0;
+    });
+    const { end } = JSON.parse(output) as { end: { sum_received: { bits_per_second: number } } };
+    return end.sum_received.bits_per_second / 1e9;
+  } finally {
+    await hosts.close();
+  }
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) await main({ smoke: false });
