@@ -4,7 +4,7 @@
  * worker catches the trap, drops that one frame as `core_trap` and goes on. See `src/overlay.ts`.
  */
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function check(ok: bool): void {
   if (!ok) unreachable();

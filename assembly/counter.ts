@@ -9,26 +9,26 @@ import {
   MUXES_MAX,
 } from './layout';
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function deviceCounters(arena: usize, device: u32): usize {
   return arena + ARENA_COUNTERS + device * COUNTER_ROW_BYTES;
 }
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function muxCounters(arena: usize, mux: u32): usize {
   return arena + ARENA_COUNTERS + (DEVICES_MAX + mux) * COUNTER_ROW_BYTES;
 }
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function workerCounters(arena: usize): usize {
   return arena + ARENA_COUNTERS + (COUNTER_ROWS - 1) * COUNTER_ROW_BYTES;
 }
 
 /** Adds to a counter. Atomic only so that a reader never sees half a word: there is one writer. */
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function add(row: usize, counter: u32, amount: u64): void {
   const at = row + counter * 8;

@@ -4,7 +4,7 @@
  * fragments of a datagram hash alike because none of their ports is looked at.
  */
 import { NONE } from './layout';
-import { family, l3, l4, l4Bytes, parse, PLAIN_IPV4, PLAIN_L4, plainL4Bytes, protocol, TCP, UDP } from './wire';
+import { family, l3, l4, l4Bytes, PLAIN_IPV4, PLAIN_L4, parse, plainL4Bytes, protocol, TCP, UDP } from './wire';
 
 const SCTP: u32 = 132;
 const ESP: u32 = 50;
@@ -19,14 +19,14 @@ const MULTIPLIER_D: u64 = 0xd6e8feb86659fd93;
  * Hash of a frame of at least an Ethernet header. The words are multiplied apart from each other and summed, so that
  * the processor need not wait for one before it begins the next.
  */
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function flowHash(frame: usize, length: u32, seed: u64): u32 {
   const bytes = plainL4Bytes(frame, length);
   return bytes == NONE ? hashAny(frame, length, seed) : hashPlain(frame, bytes, seed);
 }
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 function hashPlain(frame: usize, bytes: u32, seed: u64): u32 {
   let hash = hashAddresses(frame, seed) + load<u64>(frame, PLAIN_IPV4 + 12) * MULTIPLIER_B;
@@ -52,26 +52,26 @@ function hashAny(frame: usize, length: u32, seed: u64): u32 {
   return finish(hash);
 }
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 function hashAddresses(frame: usize, seed: u64): u64 {
   return (load<u64>(frame) ^ seed) * MULTIPLIER_A + u64(load<u32>(frame, 8)) * MULTIPLIER_D;
 }
 
 /** Protocols whose first four bytes tell flows apart: ports, or ESP's SPI. */
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 function hasPorts(protocol: u32): bool {
   return protocol == TCP || protocol == UDP || protocol == SCTP || protocol == ESP;
 }
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 function hashPorts(protocol: u32, ports: u32): u64 {
   return ((u64(protocol) << 32) | ports) * MULTIPLIER_C;
 }
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 function finish(hash: u64): u32 {
   return u32(((hash ^ (hash >> 32)) * MULTIPLIER_B) >> 32);

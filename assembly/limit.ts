@@ -3,7 +3,7 @@ import { DEVICE_FLAG_VLAN, DEVICE_FLAGS, DEVICE_MTU } from './layout';
 import { ETHERNET_BYTES, isTagged, VLAN_TAG_BYTES } from './wire';
 
 /** Bytes of the longest frame the device passes: MTU + 14, and 4 more when the encap carries VLAN tags. */
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function frameBytesMax(device: usize): u32 {
   const vlan = load<u32>(device, DEVICE_FLAGS) & DEVICE_FLAG_VLAN ? VLAN_TAG_BYTES : 0;

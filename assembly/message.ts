@@ -13,13 +13,13 @@ export const MESSAGE_BYTES: u32 = 64;
 export const MESSAGE_FLAGS: usize = 48;
 export const MESSAGE_LENGTH: usize = 56;
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 function absolute(offset: usize): u64 {
   return load<u64>(HEADER_OFFSET, HEADER_BASE) + u64(offset);
 }
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function storeIovec(at: usize, offset: usize, length: u32): void {
   store<u64>(at, absolute(offset));
@@ -27,7 +27,7 @@ export function storeIovec(at: usize, offset: usize, length: u32): void {
 }
 
 /** A message of one iovec. A length of 0 leaves name or control out. */
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function storeMessage(
   at: usize,

@@ -7,8 +7,8 @@
  */
 import { check } from './check';
 import { add, deviceCounters, dropDevice, dropMux, muxCounters } from './counter';
-import { decapDatagram, vnetid } from './encap/registry';
 import { refusalReason } from './encap/refusal';
+import { decapDatagram, vnetid } from './encap/registry';
 import {
   ARENA_BYTES,
   ARENA_FRAME,
@@ -132,7 +132,7 @@ export function rxDatagram(arena: usize, mux: u32, i: u32): u32 {
   return decideDatagram(arena, mux, i);
 }
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 function decideDatagram(arena: usize, mux: u32, i: u32): u32 {
   rxDevice = NONE;
@@ -170,7 +170,7 @@ function decideLong(arena: usize, frame: usize, length: u32): u32 {
   return VERDICT_PASS;
 }
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 function append(arena: usize, offset: usize, length: u32): void {
   const writes = load<u32>(arena, ARENA_WRITES);

@@ -23,21 +23,21 @@ import {
 
 const MULTIPLIER: u64 = 0x9e3779b97f4a7c15; // 2^64 / golden ratio
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function deviceRow(device: u32): usize {
   check(device < DEVICES_MAX);
   return DEVICES_OFFSET + device * DEVICE_BYTES;
 }
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function muxRow(mux: u32): usize {
   check(mux < MUXES_MAX);
   return MUXES_OFFSET + mux * MUX_BYTES;
 }
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function destinationRow(destination: u32): usize {
   check(destination < DESTINATIONS_MAX);

@@ -122,7 +122,7 @@ export function txFrame(arena: usize, device: u32, i: u32): u32 {
   return decideFrame(arena, device, i);
 }
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 function decideFrame(arena: usize, device: u32, i: u32): u32 {
   if (!isActive) return DROP_TX_DEVICE_STOPPED;

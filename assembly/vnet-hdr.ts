@@ -12,9 +12,9 @@ import {
   l3,
   l4,
   l4Bytes,
-  parse,
   PLAIN_IPV4,
   PLAIN_L4,
+  parse,
   plainL4Bytes,
   protocol,
   TCP,
@@ -38,7 +38,7 @@ const UDP_CHECKSUM: u32 = 6;
 const DATA_VALID: u16 = 2;
 
 /** True when the kernel asks nothing of us: no unfinished checksum, no super-frame. */
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function isPlain(header: usize): bool {
   return (load<u16>(header) & ~DATA_VALID) == 0;
@@ -48,7 +48,7 @@ export function isPlain(header: usize): bool {
  * Writes the header in front of a frame that is at most as long as the device allows. Sets NEEDS_CSUM when
  * the transport checksum is unfinished.
  */
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function writePlain(frame: usize, length: u32): void {
   const at = frame - VNET_HDR_BYTES;
@@ -109,7 +109,7 @@ function unfinishedChecksum(frame: usize): u32 {
 }
 
 /** Where the transport header has its checksum; 0 when it has none that we know, or is cut off. */
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 function checksumOffset(carried: u32, bytes: u32): u32 {
   if (carried == TCP && bytes >= TCP_BYTES) return TCP_CHECKSUM;
@@ -127,19 +127,19 @@ function pseudoHeaderSum(frame: usize): u16 {
 }
 
 /** Protocol and length, both big endian; widened before the addition, where two 16-bit numbers would wrap. */
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 function lengthSum(carried: u32, bytes: u32): u64 {
   return u64(bswap<u16>(u16(bytes))) + u64(carried << 8);
 }
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 function halves(word: u64): u64 {
   return (word & 0xffffffff) + (word >> 32);
 }
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 function fold(sum: u64): u16 {
   sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);

@@ -44,7 +44,7 @@ export let l4Bytes: u32 = 0;
 /** 4, 6, or 0 for anything else. */
 export let family: u32 = 0;
 
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function isTagged(frame: usize): bool {
   const type = load<u16>(frame, ETHERTYPE_OFFSET);
@@ -60,7 +60,7 @@ const VERSION_AND_BYTES: u8 = 0x45;
 const FRAGMENT_BITS: u16 = 0xff3f;
 
 /** Bytes of transport header and payload of a plain frame, or NONE for any other, which `parse` takes. */
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function plainL4Bytes(frame: usize, length: u32): u32 {
   if (load<u16>(frame, ETHERTYPE_OFFSET) != ETHERTYPE_IPV4 || length < PLAIN_L4) return NONE;

@@ -67,7 +67,9 @@ export const peers: readonly Peer[] = [
     up: async (hosts, mtu) => {
       for (const side of sides) {
         hosts[side].start(native(), 'tap0', underlay[4][side], underlay[4][other(side)], `${VNI}`);
-        await until('its link', 3000, () => hosts[side].netlink.listLinks().some(({ name }) => name === 'tap0'));
+        await until('its link', 3000, () =>
+          hosts[side].netlink.listLinks().some(({ name }) => name === 'tap0'),
+        );
         address(hosts, side, 'tap0', mtu);
       }
     },

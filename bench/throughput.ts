@@ -1,9 +1,9 @@
 /** How fast is one TCP stream through our daemon, beside the kernel's VXLAN, plain C and the bare wire? */
 import { pathToFileURL } from 'node:url';
-import { has } from '../test/harness/needs.js';
 import { Hosts, until } from '../test/harness/hosts.js';
-import { median, spread } from './statistics.js';
+import { has } from '../test/harness/needs.js';
 import { inner, type Peer, peers } from './peers.js';
+import { median, spread } from './statistics.js';
 
 const INNER_MTU = 1450; // 1500 less 50 for Ethernet, VXLAN, UDP and IPv4
 

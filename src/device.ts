@@ -55,9 +55,18 @@ export class Device {
 }
 
 const nameRule = /^[A-Za-z][A-Za-z0-9_.-]*$/;
+/** In /proc/sys/net these stand for every link and for links to come; the kernel makes no link of the name. */
+const reservedNames: readonly string[] = ['all', 'default'];
 
 /** Throws EINVAL stating the rule for device names. */
 export function checkDeviceName(name: string): void {
+  if (reservedNames.includes(name)) {
+    throw new OverlayError(
+      'EINVAL',
+      'bad_device_name',
+      `'${name}' cannot be a device's name: the kernel reserves it`,
+    );
+  }
   if (nameRule.test(name) && Buffer.byteLength(name) <= DEVICE_NAME_BYTES_MAX) return;
   throw new OverlayError(
     'EINVAL',

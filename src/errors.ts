@@ -31,21 +31,21 @@ export class OverlayError extends Error {
    * @param errno POSIX name, for programs that know illumos
    * @param code stable snake_case name of ours, finer than errno
    * @param message a sentence naming the thing and the remedy
-   * @param details one line for each part at fault, for operations on several parts
+   * @param parts one line for each part at fault, for operations on several parts; `details` in JSON
    */
   constructor(
     readonly errno: Errno,
     readonly code: string,
     message: string,
-    readonly details: readonly string[] = [],
+    readonly parts: readonly string[] = [],
   ) {
     super(message);
   }
 
   /** The form in which the control API carries it. */
   toJSON(): { errno: string; code: string; message: string; details?: readonly string[] } {
-    const { errno, code, message, details } = this;
-    return details.length > 0 ? { errno, code, message, details } : { errno, code, message };
+    const { errno, code, message, parts } = this;
+    return parts.length > 0 ? { errno, code, message, details: parts } : { errno, code, message };
   }
 }
 

@@ -1,4 +1,5 @@
 /** IP addresses as text in one canonical form, so that equal addresses are equal strings. */
+import { isIPv4, isIPv6 } from 'node:net';
 import ipaddr from 'ipaddr.js';
 import { OverlayError } from './errors.js';
 
@@ -9,12 +10,20 @@ export type Family = 4 | 6;
  * (a host name, a prefix, a zone, the short and octal IPv4 forms of inet_aton).
  */
 export function parseIp(text: string): string {
-  if (ipaddr.IPv4.isValidFourPartDecimal(text)) return ipaddr.IPv4.parse(text).toString();
-  if (text.includes(':') && !text.includes('%') && ipaddr.IPv6.isValid(text)) {
-    const address = ipaddr.IPv6.parse(text);
+  if (isIPv4(text)) return text;
+  if (isIPv6(text) && !text.includes('%')) {
+    const address = ipaddr.IPv6.parse(hexTail(text));
     return address.isIPv4MappedAddress() ? address.toIPv4Address().toString() : address.toRFC5952String();
   }
   throw new OverlayError('EINVAL', 'bad_address', `'${text}' is not an IPv4 or IPv6 address`);
+}
+
+/** An IPv4 tail as two groups: ipaddr.js would take `::192.0.2.1` for IPv4-mapped, which it is not. */
+function hexTail(ip: string): string {
+  return ip.replace(/(\d+)\.(\d+)\.(\d+)\.(\d+)$/, (_, ...octets: string[]) => {
+    const [a, b, c, d] = octets.slice(0, 4).map(Number);
+    return `${(a! * 256 + b!).toString(16)}:${(c! * 256 + d!).toString(16)}`;
+  });
 }
 
 /** Family of a canonical address. */

@@ -2,8 +2,9 @@
  * A mux is one underlay address shared by devices; it tells their datagrams apart by vnetid. Opened by the first
  * device that starts on it, closed with the last. Key: address and port; another encap on the same is EEXIST.
  */
-import type { EncapPlugin } from './encap/plugin.js';
+
 import type { Engine } from './datapath/engine.js';
+import type { EncapPlugin } from './encap/plugin.js';
 import { assert, OverlayError } from './errors.js';
 import { formatEndpoint } from './ip.js';
 import { closeUnderlay, openUnderlay, type Underlay, underlayOverflow } from './sys/underlay.js';

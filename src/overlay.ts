@@ -65,18 +65,25 @@ import { Engine, type EngineOptions } from './datapath/engine.js';
 import type { TrapEvent } from './datapath/events.js';
 import type { WorkerEvent } from './datapath/workers.js';
 import { checkDeviceName, Device } from './device.js';
+import { checkEncapName } from './encap/plugin.js';
 import { EncapRegistry } from './encap/registry.js';
 import { OverlayError } from './errors.js';
-import { Fma, type FaultStatus } from './fma.js';
+import { type FaultStatus, Fma } from './fma.js';
 import { formatEndpoint } from './ip.js';
 import { MTU_DEFAULT_BYTES, START_RETRY_MS, START_RETRY_MS_MAX } from './limits.js';
 import type { Log } from './log.js';
 import { type Mux, Muxes } from './mux.js';
 import { Attachments } from './overlay/attachment.js';
 import type { PortEvent, PortSource } from './overlay/ports.js';
-import { type DeviceProperty, deviceProperties, findProperty, mtuInfo, vnetidInfo } from './overlay/properties.js';
+import {
+  type DeviceProperty,
+  deviceProperties,
+  findProperty,
+  mtuInfo,
+  vnetidInfo,
+} from './overlay/properties.js';
 import { Traps } from './overlay/traps.js';
-import { parseProperty } from './property.js';
+import { type PropertyInfo, parseProperty } from './property.js';
 import { Serial } from './serial.js';
 import { after } from './sys/clock.js';
 import type { Point } from './varpd/plugin.js';
@@ -151,7 +158,8 @@ export class Overlay {
     this.#muxes = new Muxes(engine, options.bank);
     this.#attachments = new Attachments(engine, this.#muxes);
     this.#traps = new Traps(
-      (device, count) => this.fma.degrade(device, 'core_traps', `the core trapped on ${count} frames in 10 s`),
+      (device, count) =>
+        this.fma.degrade(device, 'core_traps', `the core trapped on ${count} frames in 10 s`),
       (device) => this.fma.restore(device, 'core_traps'),
     );
     this.#stopWatching = ports.watch((event) => {
@@ -234,9 +242,14 @@ export class Overlay {
       if (!first) return;
       await this.#remove(entry);
       for (const property of entryMissing(entry)) {
-        if (!(property in properties)) details.push(`${property}: it is required and has no value`);
+        if (!Object.hasOwn(properties, property)) details.push(`${property}: it is required and has no value`);
       }
-      throw new OverlayError(first.errno, first.code, `overlay '${name}' was not created: ${first.message}`, details);
+      throw new OverlayError(
+        first.errno,
+        first.code,
+        `overlay '${name}' was not created: ${first.message}`,
+        details,
+      );
     });
   }
 
@@ -305,18 +318,14 @@ export class Overlay {
 
   async #create(name: string, encapName: string, search: string, vnetidText: unknown): Promise<void> {
     checkDeviceName(name);
+    checkEncapName(encapName);
     const encap = this.encaps.hold(encapName);
     try {
       const properties = encap.operations.init();
-      const vnetid = parseProperty(vnetidInfo({ encap }), vnetidText) as bigint;
-      if (this.#entries.has(name)) throw new OverlayError('EEXIST', 'device_exists', `overlay '${name}' exists already`);
-      this.#refuseVnetid(encapName, vnetid);
-      const instance = this.varpd.create(search, encap.destinations);
       try {
-        const device = this.#createDevice(name, encap, properties, vnetid);
-        this.#entries.set(name, { device, instance });
+        this.#createEntry(name, encap, properties, search, vnetidText);
       } catch (error) {
-        this.varpd.destroy(instance);
+        encap.operations.fini(properties);
         throw error;
       }
     } catch (error) {
@@ -325,7 +334,34 @@ export class Overlay {
     }
   }
 
-  #createDevice(name: string, encap: Device['encap'], properties: Device['properties'], vnetid: bigint): Device {
+  #createEntry(
+    name: string,
+    encap: Device['encap'],
+    properties: Device['properties'],
+    search: string,
+    vnetidText: unknown,
+  ): void {
+    const vnetid = parseProperty(vnetidInfo({ encap }), vnetidText) as bigint;
+    if (this.#entries.has(name)) {
+      throw new OverlayError('EEXIST', 'device_exists', `overlay '${name}' exists already`);
+    }
+    this.#refuseVnetid(encap.name, vnetid);
+    const instance = this.varpd.create(search, encap.destinations);
+    try {
+      const device = this.#createDevice(name, encap, properties, vnetid);
+      this.#entries.set(name, { device, instance });
+    } catch (error) {
+      this.varpd.destroy(instance);
+      throw error;
+    }
+  }
+
+  #createDevice(
+    name: string,
+    encap: Device['encap'],
+    properties: Device['properties'],
+    vnetid: bigint,
+  ): Device {
     const { tables, workers, counters } = this.engine;
     const row = tables.devices.take();
     let port: Device['port'];
@@ -354,8 +390,13 @@ export class Overlay {
     }
     const { origin, info } = findProperty(this.#properties(entry), nameOrId);
     if (!info.isWritable) throw new OverlayError('EPERM', 'property_read_only', `${info.name} cannot be set`);
-    if (origin === 'encap') return device.encap.operations.setprop(device.properties, info.name, value);
-    if (origin === 'lookup') return instance.lookup.properties.set(info.name, value);
+    if (origin === 'encap') device.encap.operations.setprop(device.properties, info.name, value);
+    else if (origin === 'lookup') instance.lookup.properties.set(info.name, value);
+    else this.#setGeneric(device, info, value);
+  }
+
+  /** Of the generic properties only `mtu` and `vnetid` can be written. */
+  #setGeneric(device: Device, info: PropertyInfo, value: unknown): void {
     const parsed = parseProperty(info, value) as bigint;
     if (info.name === 'mtu') {
       device.port.setMtu(Number(parsed));
@@ -375,8 +416,8 @@ export class Overlay {
       throw new OverlayError('EINVAL', 'property_missing', `not set: ${missing.join(', ')}`);
     }
     if (!instance.isActive) this.varpd.activate(instance);
-    device.isActivated = true;
     device.port.setCarrier(true);
+    device.isActivated = true;
     await this.#startIfUp({ device, instance });
   }
 
@@ -420,7 +461,10 @@ export class Overlay {
     } catch (error) {
       // A stuck worker may still read the rows and descriptors: they are kept for good, the device is gone.
       if (!(error instanceof OverlayError)) throw error;
-      this.options.log.error({ device: device.name, error: error.message }, 'parts of a deleted device are kept');
+      this.options.log.error(
+        { device: device.name, error: error.message },
+        'parts of a deleted device are kept',
+      );
     }
     this.fma.forget(device.name);
   }
@@ -428,7 +472,11 @@ export class Overlay {
   #refuseVnetid(encap: string, vnetid: bigint): void {
     for (const { device } of this.#entries.values()) {
       if (device.encap.name !== encap || device.vnetid !== vnetid) continue;
-      throw new OverlayError('EEXIST', 'vnetid_in_use', `vnetid ${vnetid} is that of overlay '${device.name}'`);
+      throw new OverlayError(
+        'EEXIST',
+        'vnetid_in_use',
+        `vnetid ${vnetid} is that of overlay '${device.name}'`,
+      );
     }
   }
 
@@ -445,7 +493,11 @@ export class Overlay {
       this.fma.restore(device.name, 'start_failed');
     } catch (error) {
       if (!(error instanceof OverlayError)) throw error;
-      this.fma.degrade(device.name, 'start_failed', `not started: ${error.message} (${error.errno}); will try again`);
+      this.fma.degrade(
+        device.name,
+        'start_failed',
+        `not started: ${error.message} (${error.errno}); will try again`,
+      );
       const pauseMs = Math.min(START_RETRY_MS * 2 ** device.retries++, START_RETRY_MS_MAX);
       device.cancelRetry = after(pauseMs, () => this.#retry(entry));
     }
@@ -479,7 +531,11 @@ export class Overlay {
       device.isUp = false;
       this.engine.detachPort(device.row);
       await this.#stop(entry);
-      this.fma.degrade(device.name, 'link_gone', `the link ${device.name} was deleted; delete and create the overlay`);
+      this.fma.degrade(
+        device.name,
+        'link_gone',
+        `the link ${device.name} was deleted; delete and create the overlay`,
+      );
       return;
     }
     this.#followMtu(device, event.mtu);
@@ -518,7 +574,8 @@ export class Overlay {
   onTrap(event: TrapEvent): void {
     this.options.log.error(event, 'core trap');
     for (const { device } of this.#entries.values()) {
-      const isHit = event.kind === 'tx_trap' ? device.row === event.row : device.attachment?.mux.row === event.row;
+      const isHit =
+        event.kind === 'tx_trap' ? device.row === event.row : device.attachment?.mux.row === event.row;
       if (isHit) this.#traps.note(device.name);
     }
   }

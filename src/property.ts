@@ -144,6 +144,8 @@ export class PropertyStore {
 
   /** Names of required properties without a value. */
   missing(): string[] {
-    return this.infos.filter(({ name, isRequired }) => isRequired && this.get(name) === undefined).map((i) => i.name);
+    return this.infos
+      .filter(({ name, isRequired }) => isRequired && this.get(name) === undefined)
+      .map((i) => i.name);
   }
 }

@@ -9,7 +9,10 @@ const kernelPeer = suite('kernel VXLAN as the peer');
 const needs = ['root', '/dev/net/tun', 'ip', 'ping', 'iperf3'];
 const VNI = 4242;
 const MTU = 1400;
-const inner = { 4: { a: '198.51.100.1', b: '198.51.100.2' }, 6: { a: '2001:db8:1::1', b: '2001:db8:1::2' } } as const;
+const inner = {
+  4: { a: '198.51.100.1', b: '198.51.100.2' },
+  6: { a: '2001:db8:1::1', b: '2001:db8:1::2' },
+} as const;
 
 /** a: overlayd; b: the kernel. */
 async function setUp(family: 4 | 6): Promise<{ hosts: Hosts; daemon: Daemon }> {
@@ -18,12 +21,29 @@ async function setUp(family: 4 | 6): Promise<{ hosts: Hosts; daemon: Daemon }> {
     const daemon = await hosts.daemon('a');
     await daemon.createOverlay(hosts.a, 'ov0', VNI, underlay[family].a, underlay[family].b);
     const { a: remote, b: local } = underlay[family];
-    hosts.b.run('ip', 'link', 'add', 'vx0', 'type', 'vxlan', 'id', `${VNI}`, 'local', local, 'remote', remote, 'dstport', '4789');
+    hosts.b.run(
+      'ip',
+      'link',
+      'add',
+      'vx0',
+      'type',
+      'vxlan',
+      'id',
+      `${VNI}`,
+      'local',
+      local,
+      'remote',
+      remote,
+      'dstport',
+      '4789',
+    );
     hosts.b.netlink.setLink(hosts.b.netlink.getLink('vx0').index, { mtu: MTU, addrGenModeNone: true });
     hosts.address('a', 'ov0', `${inner[4].a}/24`, `${inner[6].a}/64`);
     hosts.address('b', 'vx0', `${inner[4].b}/24`, `${inner[6].b}/64`);
-    await until('the peers see each other', 5000, () =>
-      hosts.a.attempt('ping', '-c', '1', '-W', '1', inner[4].b).status === 0,
+    await until(
+      'the peers see each other',
+      5000,
+      () => hosts.a.attempt('ping', '-c', '1', '-W', '1', inner[4].b).status === 0,
     );
     return { hosts, daemon };
   } catch (error) {
@@ -37,7 +57,9 @@ async function iperf(hosts: Hosts, from: 'a' | 'b', target: string, ...flags: st
   const to = from === 'a' ? 'b' : 'a';
   const server = hosts[to].start('iperf3', '-s', '-1', '-J');
   server.stdout?.resume();
-  await until('iperf3 listens', 3000, () => hosts[to].attempt('ss', '-Hltn', 'sport = 5201').output.includes('5201'));
+  await until('iperf3 listens', 3000, () =>
+    hosts[to].attempt('ss', '-Hltn', 'sport = 5201').output.includes('5201'),
+  );
   const { output } = hosts[from].attempt('iperf3', '-J', '-c', target, '-t', '1', ...flags);
   return JSON.parse(output) as Iperf;
 }
@@ -52,12 +74,20 @@ for (const family of [4, 6] as const) {
       for (const from of ['a', 'b'] as const) {
         const target = inner[4][from === 'a' ? 'b' : 'a'];
         // 20 bytes of IPv4 and 8 of ICMP; beyond the MTU the guests fragment.
-        const sizes = [...Array.from({ length: MTU - 28 + 1 }, (_, size) => size), MTU - 27, 4000, 9000, 60_000];
+        const sizes = [
+          ...Array.from({ length: MTU - 28 + 1 }, (_, size) => size),
+          MTU - 27,
+          4000,
+          9000,
+          60_000,
+        ];
         const failed: number[] = [];
         for (let at = 0; at < sizes.length; at += 8) {
           const batch = sizes.slice(at, at + 8);
           const codes = await Promise.all(
-            batch.map((size) => hosts[from].finish('ping', '-q', '-c', '1', '-W', '2', '-s', `${size}`, target)),
+            batch.map((size) =>
+              hosts[from].finish('ping', '-q', '-c', '1', '-W', '2', '-s', `${size}`, target),
+            ),
           );
           failed.push(...batch.filter((_, index) => codes[index] !== 0));
         }
@@ -71,43 +101,55 @@ for (const family of [4, 6] as const) {
     }
   });
 
-  testWith(kernelPeer, needs, `IPv${family} underlay: TCP and UDP, both ways, IPv4 and IPv6 inside`, async () => {
-    const { hosts, daemon } = await setUp(family);
-    try {
-      const udpBefore = hosts.a.udp(family);
-      const statsBefore = await daemon.stats();
-      for (const innerFamily of [4, 6] as const) {
-        for (const from of ['a', 'b'] as const) {
-          const target = inner[innerFamily][from === 'a' ? 'b' : 'a'];
-          const tcp = await iperf(hosts, from, target);
-          assert.ok((tcp.end.sum_received?.bytes ?? 0) > 10_000_000, `TCP from ${from}: ${JSON.stringify(tcp).slice(-200)}`);
+  testWith(
+    kernelPeer,
+    needs,
+    `IPv${family} underlay: TCP and UDP, both ways, IPv4 and IPv6 inside`,
+    async () => {
+      const { hosts, daemon } = await setUp(family);
+      try {
+        const udpBefore = hosts.a.udp(family);
+        const statsBefore = await daemon.stats();
+        for (const innerFamily of [4, 6] as const) {
+          for (const from of ['a', 'b'] as const) {
+            const target = inner[innerFamily][from === 'a' ? 'b' : 'a'];
+            const tcp = await iperf(hosts, from, target);
+            assert.ok(
+              (tcp.end.sum_received?.bytes ?? 0) > 10_000_000,
+              `TCP from ${from}: ${JSON.stringify(tcp).slice(-200)}`,
+            );
+          }
         }
-      }
-      const { overlays } = await daemon.stats();
-      assert.ok(Number(overlays.ov0!.counters.rx_super_frames) > 0, 'the kernel passed super-frames uncut');
-      await assertBooks(hosts.a, daemon, 'ov0', muxName(family));
-      // Only TCP so far, so that every UDP datagram of the host is ours.
-      const udp = hosts.a.udp(family);
-      const stats = await daemon.stats();
-      const sent = Number(stats.overlays.ov0!.counters.tx_frames) - Number(statsBefore.overlays.ov0!.counters.tx_frames);
-      const read = Number(stats.muxes[muxName(family)]!.counters.rx_read) - Number(statsBefore.muxes[muxName(family)]!.counters.rx_read);
-      assert.is(sent, udp.out - udpBefore.out, 'frames sent = UDP datagrams the kernel sent');
-      assert.is(read, udp.in - udpBefore.in, 'datagrams read = UDP datagrams the kernel received');
+        const { overlays } = await daemon.stats();
+        assert.ok(Number(overlays.ov0!.counters.rx_super_frames) > 0, 'the kernel passed super-frames uncut');
+        await assertBooks(hosts.a, daemon, 'ov0', muxName(family));
+        // Only TCP so far, so that every UDP datagram of the host is ours.
+        const udp = hosts.a.udp(family);
+        const stats = await daemon.stats();
+        const sent =
+          Number(stats.overlays.ov0!.counters.tx_frames) -
+          Number(statsBefore.overlays.ov0!.counters.tx_frames);
+        const read =
+          Number(stats.muxes[muxName(family)]!.counters.rx_read) -
+          Number(statsBefore.muxes[muxName(family)]!.counters.rx_read);
+        assert.is(sent, udp.out - udpBefore.out, 'frames sent = UDP datagrams the kernel sent');
+        assert.is(read, udp.in - udpBefore.in, 'datagrams read = UDP datagrams the kernel received');
 
-      for (const innerFamily of [4, 6] as const) {
-        for (const from of ['a', 'b'] as const) {
-          const target = inner[innerFamily][from === 'a' ? 'b' : 'a'];
-          const udpRun = await iperf(hosts, from, target, '-u', '-b', '20M', '-l', '1200');
-          const { lost_packets: lost = -1, packets = 0 } = udpRun.end.sum ?? {};
-          assert.ok(packets > 1000, `UDP from ${from}: ${JSON.stringify(udpRun).slice(-200)}`);
-          assert.ok(lost <= packets * 0.01, `UDP from ${from}: ${lost} of ${packets} lost`);
+        for (const innerFamily of [4, 6] as const) {
+          for (const from of ['a', 'b'] as const) {
+            const target = inner[innerFamily][from === 'a' ? 'b' : 'a'];
+            const udpRun = await iperf(hosts, from, target, '-u', '-b', '20M', '-l', '1200');
+            const { lost_packets: lost = -1, packets = 0 } = udpRun.end.sum ?? {};
+            assert.ok(packets > 1000, `UDP from ${from}: ${JSON.stringify(udpRun).slice(-200)}`);
+            assert.ok(lost <= packets * 0.01, `UDP from ${from}: ${lost} of ${packets} lost`);
+          }
         }
+        await assertBooks(hosts.a, daemon, 'ov0', muxName(family));
+      } finally {
+        await hosts.close();
       }
-      await assertBooks(hosts.a, daemon, 'ov0', muxName(family));
-    } finally {
-      await hosts.close();
-    }
-  });
+    },
+  );
 }
 
 function muxName(family: 4 | 6): string {

@@ -19,8 +19,16 @@ const rooms: readonly Room[] = [
   { layer: 1, path: /^src\/(property|limits|errors|log|ip|serial)\.ts$/, why: 'values without the system' },
   { layer: 2, path: /^src\/sys\//, why: 'the only FFI and the only clock; it knows nothing of overlays' },
   { layer: 3, path: /^src\/(encap|target)\//, why: 'pure state, no I/O, no timers' },
-  { layer: 4, path: /^(src\/datapath|workers)\//, why: 'the data path must outlive control: it knows nothing of it' },
-  { layer: 5, path: /^src\/(device|mux|fma)\.ts$/, why: 'devices and underlays, below the operations on them' },
+  {
+    layer: 4,
+    path: /^(src\/datapath|workers)\//,
+    why: 'the data path must outlive control: it knows nothing of it',
+  },
+  {
+    layer: 5,
+    path: /^src\/(device|mux|fma)\.ts$/,
+    why: 'devices and underlays, below the operations on them',
+  },
   { layer: 6, path: /^src\/varpd\//, why: 'varpd knows plugin interfaces and state, not the operations' },
   { layer: 7, path: /^src\/overlay(\/.*)?(\.ts)?$/, why: 'the operations, below their API' },
   { layer: 8, path: /^src\/control\//, why: 'the API, below the programs' },

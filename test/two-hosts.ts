@@ -45,12 +45,16 @@ testWith(twoHosts, [...needs, 'ping', 'iperf3'], 'traffic over both underlays, b
       hosts.address('a', 'ov0', '198.51.100.1/24');
       hosts.address('b', 'ov0', '198.51.100.2/24');
       assert.match(hosts.a.run('ping', '-q', '-c', '20', '-i', '0.01', '198.51.100.2'), / 0% packet loss/);
-      assert.match(hosts.b.run('ping', '-q', '-c', '20', '-i', '0.01', '-s', '1372', '198.51.100.1'), / 0% packet loss/);
+      assert.match(
+        hosts.b.run('ping', '-q', '-c', '20', '-i', '0.01', '-s', '1372', '198.51.100.1'),
+        / 0% packet loss/,
+      );
       hosts.b.start('iperf3', '-s', '-1').stdout?.resume();
       await until('iperf3 answers', 5000, () => {
         return hosts.a.attempt('iperf3', '-c', '198.51.100.2', '-t', '1').status === 0;
       });
-      const mux = (side: 'a' | 'b') => (family === 4 ? `${underlay[4][side]}:4789` : `[${underlay[6][side]}]:4789`);
+      const mux = (side: 'a' | 'b') =>
+        family === 4 ? `${underlay[4][side]}:4789` : `[${underlay[6][side]}]:4789`;
       await assertBooks(hosts.a, a, 'ov0', mux('a'));
       await assertBooks(hosts.b, b, 'ov0', mux('b'));
       const [sent, received] = [await a.stats(), await b.stats()];
@@ -67,55 +71,63 @@ testWith(twoHosts, [...needs, 'ping', 'iperf3'], 'traffic over both underlays, b
   }),
 );
 
-testWith(twoHosts, needs, 'the link: alias, carrier, MTU both ways, no IPv6 by itself, up before activation', () =>
-  withHosts(async (hosts) => {
-    const a = await hosts.daemon('a');
-    await a.client.post('/v1/overlays', { ...request('ov0', VNETID, 'a'), properties: {}, activate: false });
-    const { netlink } = hosts.a;
-    const before = netlink.getLink('ov0');
-    assert.is(before.alias, `overlayd overlay ov0, vxlan vnetid ${VNETID}`);
-    assert.is(before.mtu, 1400);
-    assert.is(before.isUp, false);
-    netlink.setLink(before.index, { up: true });
-    await new Promise((resolve) => setTimeout(resolve, 200));
-    assert.is(await a.state('ov0'), 'created', 'up before activation waits');
-    assert.is(netlink.getLink('ov0').hasCarrier, false, 'no carrier before activation');
-    await a.client.put('/v1/overlays/ov0/properties/mtu', { value: '1300' });
-    assert.is(netlink.getLink('ov0').mtu, 1300, 'the property sets the link');
-    for (const [name, value] of Object.entries(properties('a'))) {
-      await a.client.put(`/v1/overlays/ov0/properties/${encodeURIComponent(name)}`, { value });
-    }
-    await a.client.post('/v1/overlays/ov0/activate');
-    assert.is(await a.state('ov0'), 'started', 'and starts on activation');
-    await until('carrier', 2000, () => netlink.getLink('ov0').hasCarrier);
+testWith(
+  twoHosts,
+  needs,
+  'the link: alias, carrier, MTU both ways, no IPv6 by itself, up before activation',
+  () =>
+    withHosts(async (hosts) => {
+      const a = await hosts.daemon('a');
+      await a.client.post('/v1/overlays', {
+        ...request('ov0', VNETID, 'a'),
+        properties: {},
+        activate: false,
+      });
+      const { netlink } = hosts.a;
+      const before = netlink.getLink('ov0');
+      assert.is(before.alias, `overlayd overlay ov0, vxlan vnetid ${VNETID}`);
+      assert.is(before.mtu, 1400);
+      assert.is(before.isUp, false);
+      netlink.setLink(before.index, { up: true });
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      assert.is(await a.state('ov0'), 'created', 'up before activation waits');
+      assert.is(netlink.getLink('ov0').hasCarrier, false, 'no carrier before activation');
+      await a.client.put('/v1/overlays/ov0/properties/mtu', { value: '1300' });
+      assert.is(netlink.getLink('ov0').mtu, 1300, 'the property sets the link');
+      for (const [name, value] of Object.entries(properties('a'))) {
+        await a.client.put(`/v1/overlays/ov0/properties/${encodeURIComponent(name)}`, { value });
+      }
+      await a.client.post('/v1/overlays/ov0/activate');
+      assert.is(await a.state('ov0'), 'started', 'and starts on activation');
+      await until('carrier', 2000, () => netlink.getLink('ov0').hasCarrier);
 
-    netlink.setLink(before.index, { mtu: 1250 });
-    const mtu = async () => {
-      const path = '/v1/overlays/ov0/properties/mtu';
-      return (await a.client.get<{ property: { value: number } }>(path)).property.value;
-    };
-    await until('the link sets the property', 2000, async () => (await mtu()) === 1250);
-    netlink.setLink(before.index, { mtu: 9500 });
-    await until('an MTU out of range is put back', 2000, () => netlink.getLink('ov0').mtu === 1250);
+      netlink.setLink(before.index, { mtu: 1250 });
+      const mtu = async () => {
+        const path = '/v1/overlays/ov0/properties/mtu';
+        return (await a.client.get<{ property: { value: number } }>(path)).property.value;
+      };
+      await until('the link sets the property', 2000, async () => (await mtu()) === 1250);
+      netlink.setLink(before.index, { mtu: 9500 });
+      await until('an MTU out of range is put back', 2000, () => netlink.getLink('ov0').mtu === 1250);
 
-    const six = netlink.listAddresses(before.index).filter(({ address }) => address.includes(':'));
-    assert.equal(six, [], 'no IPv6 address by itself');
+      const six = netlink.listAddresses(before.index).filter(({ address }) => address.includes(':'));
+      assert.equal(six, [], 'no IPv6 address by itself');
 
-    netlink.setLink(before.index, { up: false });
-    await until('down stops', 2000, async () => (await a.state('ov0')) === 'activated');
-    assert.is((await a.stats()).muxes[`${underlay[4].a}:4789`], undefined, 'and leaves the mux');
-    netlink.setLink(before.index, { up: true });
-    await until('up starts', 2000, async () => (await a.state('ov0')) === 'started');
+      netlink.setLink(before.index, { up: false });
+      await until('down stops', 2000, async () => (await a.state('ov0')) === 'activated');
+      assert.is((await a.stats()).muxes[`${underlay[4].a}:4789`], undefined, 'and leaves the mux');
+      netlink.setLink(before.index, { up: true });
+      await until('up starts', 2000, async () => (await a.state('ov0')) === 'started');
 
-    await assertRejects(a.client.delete('/v1/overlays/ov0'), 'EBUSY', 'link_up');
-    netlink.setLink(before.index, { up: false });
-    await until('down', 2000, async () => (await a.state('ov0')) === 'activated');
-    netlink.createMacvlan('vnic0', before.index);
-    await assertRejects(a.client.delete('/v1/overlays/ov0'), 'EBUSY', 'links_on_top');
-    netlink.deleteLink(netlink.getLink('vnic0').index);
-    await a.client.delete('/v1/overlays/ov0');
-    assert.throws(() => netlink.getLink('ov0'), /ENODEV|No such device|no such device/);
-  }),
+      await assertRejects(a.client.delete('/v1/overlays/ov0'), 'EBUSY', 'link_up');
+      netlink.setLink(before.index, { up: false });
+      await until('down', 2000, async () => (await a.state('ov0')) === 'activated');
+      netlink.createMacvlan('vnic0', before.index);
+      await assertRejects(a.client.delete('/v1/overlays/ov0'), 'EBUSY', 'links_on_top');
+      netlink.deleteLink(netlink.getLink('vnic0').index);
+      await a.client.delete('/v1/overlays/ov0');
+      assert.throws(() => netlink.getLink('ov0'), /ENODEV|No such device|no such device/);
+    }),
 );
 
 async function assertRejects(promise: Promise<unknown>, errno: string, code: string): Promise<void> {
@@ -151,46 +163,60 @@ testWith(twoHosts, needs, 'a start that fails degrades with the reason and is tr
     await second.client.post('/v1/overlays', request('ov2', 3, 'a'));
     hosts.a.netlink.setLink(hosts.a.netlink.getLink('ov2').index, { up: true });
     await until('degraded', 2000, async () => (await status(second, 'ov2')).status === 'DEGRADED');
-    assert.match((await status(second, 'ov2')).message, /no interface of this host has the address.*EADDRNOTAVAIL/);
+    assert.match(
+      (await status(second, 'ov2')).message,
+      /no interface of this host has the address.*EADDRNOTAVAIL/,
+    );
     const returned = performance.now();
     hosts.a.netlink.addAddress(index, `${underlay[4].a}/24`);
     await until('the address is back', 5000, async () => (await second.state('ov2')) === 'started');
     assert.ok(performance.now() - returned < 1500, 'an address event hastens the retry');
 
     hosts.a.netlink.deleteLink(hosts.a.netlink.getLink('ov2').index);
-    await until('a deleted link is noticed', 2000, async () => (await status(second, 'ov2')).status === 'DEGRADED');
+    await until(
+      'a deleted link is noticed',
+      2000,
+      async () => (await status(second, 'ov2')).status === 'DEGRADED',
+    );
     assert.match((await status(second, 'ov2')).message, /was deleted; delete and create/);
     await second.client.delete('/v1/overlays/ov2');
   }),
 );
 
-testWith(twoHosts, needs, `create and delete ${CYCLES} times: no descriptor, link or memory stays behind`, () =>
-  withHosts(async (hosts) => {
-    // A small heap, so that garbage is collected all along and what grows is a leak.
-    const nodeFlags = ['--max-old-space-size=24'];
-    const a = await hosts.daemon('a', { flags: ['--log-level', 'error'], nodeFlags });
-    const pid = a.child.pid!;
-    const descriptors = () => readdirSync(`/proc/${pid}/fd`).length;
-    const rssKib = () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]);
-    const cycle = async (count: number) => {
-      for (let i = 0; i < count; i++) {
-        await a.client.post('/v1/overlays', request('ov0', VNETID, 'a'));
-        await a.client.delete('/v1/overlays/ov0');
-      }
-    };
-    await cycle(50);
-    const before = { descriptors: descriptors(), rss: rssKib() };
-    await cycle(CYCLES - 50);
-    await until('descriptors are back', 5000, () => descriptors() <= before.descriptors);
-    const grownKib = rssKib() - before.rss;
-    // A leaked page a cycle would be 3,800 KiB.
-    assert.ok(grownKib < 3500, `RSS grew by ${grownKib} KiB`);
-    assert.equal(
-      hosts.a.netlink.listLinks().map(({ name }) => name).sort(),
-      ['lo', 'underlay0'],
-    );
-    assert.equal((await a.stats()).overlays, {});
-  }),
+testWith(
+  twoHosts,
+  needs,
+  `create and delete ${CYCLES} times: no descriptor, link or memory stays behind`,
+  () =>
+    withHosts(async (hosts) => {
+      // A small heap, so that garbage is collected all along and what grows is a leak.
+      const nodeFlags = ['--max-old-space-size=24'];
+      const a = await hosts.daemon('a', { flags: ['--log-level', 'error'], nodeFlags });
+      const pid = a.child.pid!;
+      const descriptors = () => readdirSync(`/proc/${pid}/fd`).length;
+      const rssKib = () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]);
+      const cycle = async (count: number) => {
+        for (let i = 0; i < count; i++) {
+          await a.client.post('/v1/overlays', request('ov0', VNETID, 'a'));
+          await a.client.delete('/v1/overlays/ov0');
+        }
+      };
+      await cycle(50);
+      const before = { descriptors: descriptors(), rss: rssKib() };
+      await cycle(CYCLES - 50);
+      await until('descriptors are back', 5000, () => descriptors() <= before.descriptors);
+      const grownKib = rssKib() - before.rss;
+      // A leaked page a cycle would be 3,800 KiB.
+      assert.ok(grownKib < 3500, `RSS grew by ${grownKib} KiB`);
+      assert.equal(
+        hosts.a.netlink
+          .listLinks()
+          .map(({ name }) => name)
+          .sort(),
+        ['lo', 'underlay0'],
+      );
+      assert.equal((await a.stats()).overlays, {});
+    }),
 );
 
 twoHosts.run();

@@ -10,7 +10,10 @@ const death = suite('worker death');
 const entry = new URL('./workers/faulty.js', import.meta.url);
 
 /** Frames sent on both queues of a, until `done`; returns what was sent and what arrived by queue. */
-async function traffic(pair: MemoryPair, done: () => boolean): Promise<{ sent: number[]; received: number[] }> {
+async function traffic(
+  pair: MemoryPair,
+  done: () => boolean,
+): Promise<{ sent: number[]; received: number[] }> {
   const sent = [0, 0];
   const received = [0, 0];
   const take = () => {
@@ -70,7 +73,11 @@ async function dieUnderTraffic(kind: number, outageMsMax: number): Promise<void>
     assert.ok(degraded.length > 0, 'the device was degraded meanwhile');
     assert.match(degraded[0]!, /^worker 0 /);
     assert.ok(recovered - died < outageMsMax, `replaced after ${recovered - died} ms`);
-    assert.equal([worker.queue.epoll, worker.queue.wake], descriptors, 'the successor has the same descriptors');
+    assert.equal(
+      [worker.queue.epoll, worker.queue.wake],
+      descriptors,
+      'the successor has the same descriptors',
+    );
     assert.is(bystander.restarts, 0);
     assert.ok(sent[1]! > 1000, `traffic flowed: ${sent[1]} frames`);
     assert.is(received[1], sent[1], 'the other worker lost nothing');
@@ -153,7 +160,10 @@ death('a worker that dies again and again is given time, and the device says so'
       if (count < 5) await until('it is replaced', 2000, () => worker.hasBegun);
     }
     messages.add(pair.a.overlay.status('ov0').message);
-    assert.ok([...messages].some((message) => /again and again/.test(message)), [...messages].join('\n'));
+    assert.ok(
+      [...messages].some((message) => /again and again/.test(message)),
+      [...messages].join('\n'),
+    );
     const dead = performance.now();
     await until('it comes back after a pause', 5000, () => worker.hasBegun);
     assert.ok(performance.now() - dead > 300, 'the restart was put off');

@@ -4,10 +4,10 @@
  */
 import { threadId } from 'node:worker_threads';
 import * as layout from '../assembly/layout.js';
-import { SystemError, EINTR } from '../src/sys/errno.js';
 import { WORKER_WAIT_MS } from '../src/limits.js';
 import { structs } from '../src/sys/abi.js';
 import { pinThread } from '../src/sys/affinity.js';
+import { EINTR, SystemError } from '../src/sys/errno.js';
 import { WorkerContext, type WorkerTask } from './context.js';
 import { type Kernel, kernel } from './kernel.js';
 import { receive } from './rx.js';

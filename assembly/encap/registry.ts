@@ -6,7 +6,7 @@ import { decapVxlan, encapVxlan, vxlanVnetid } from './vxlan';
 export let vnetid: u64 = 0;
 
 /** Writes the outer header of `encap` in front of the frame; returns its length. Traps on an unknown encap. */
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function encapFrame(encap: u32, frame: usize, template: usize, id: u64): u32 {
   if (encap == ENCAP_VXLAN) return encapVxlan(frame, template, id);
@@ -15,7 +15,7 @@ export function encapFrame(encap: u32, frame: usize, template: usize, id: u64): 
 }
 
 /** Length of the outer header and sets `vnetid`, or a refusal. Traps on an unknown encap. */
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function decapDatagram(encap: u32, datagram: usize, length: u32): i32 {
   if (encap == ENCAP_VXLAN) {

@@ -18,7 +18,7 @@ export const VXLAN_BYTES: u32 = 8;
 export let vxlanVnetid: u64 = 0;
 
 /** Writes the header in front of a frame; returns its length. */
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function encapVxlan(frame: usize, template: usize, vnetid: u64): u32 {
   const header = frame - VXLAN_BYTES;
@@ -28,7 +28,7 @@ export function encapVxlan(frame: usize, template: usize, vnetid: u64): u32 {
 }
 
 /** Length of the header, or a refusal. */
-// @ts-ignore: decorator
+// @ts-expect-error: decorator
 @inline
 export function decapVxlan(datagram: usize, length: u32): i32 {
   if (length < VXLAN_BYTES) return refuse(DROP_RX_SHORT_DATAGRAM);

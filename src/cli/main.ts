@@ -5,27 +5,31 @@ import { ControlClient, DEFAULT_SOCKET } from '../control/client.js';
 import type { OverlayView, StatsView } from '../control/view.js';
 import { OverlayError } from '../errors.js';
 import { exitCodeOf, USAGE } from './exit-code.js';
-import { showOverlays, showStats, type ShowOptions } from './show.js';
+import { type ShowOptions, showOverlays, showStats } from './show.js';
 
 type Properties = Readonly<Record<string, string>>;
 type Json = { json?: boolean };
 
 /** `prop=value[,prop=value...]`, may be given several times. */
 function addProperties(text: string, before: Properties = {}): Properties {
-  const properties: Record<string, string> = { ...before };
+  const properties = new Map(Object.entries(before));
   for (const part of text.split(',')) {
     const at = part.indexOf('=');
     if (at < 1 || at === part.length - 1) throw new InvalidArgumentError(`'${part}' is not prop=value.`);
     const name = part.slice(0, at);
-    if (name in properties) throw new InvalidArgumentError(`'${name}' is given twice.`);
-    properties[name] = part.slice(at + 1);
+    if (properties.has(name)) throw new InvalidArgumentError(`'${name}' is given twice.`);
+    properties.set(name, part.slice(at + 1));
   }
-  return properties;
+  return Object.fromEntries(properties);
 }
 
 const program = new Command('overlayadm')
   .description('administers overlay devices')
-  .option('-S, --socket <path>', 'control socket of the daemon', process.env.OVERLAYD_SOCKET ?? DEFAULT_SOCKET)
+  .option(
+    '-S, --socket <path>',
+    'control socket of the daemon',
+    process.env.OVERLAYD_SOCKET ?? DEFAULT_SOCKET,
+  )
   .configureHelp({ showGlobalOptions: true })
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : USAGE));
 
@@ -47,7 +51,10 @@ program
   .option('--json', 'print a JSON document')
   .argument('<name>', 'name of the device and its link')
   .action(
-    async (name: string, flags: Json & { encap: string; search: string; vnetid: string; prop?: Properties }) => {
+    async (
+      name: string,
+      flags: Json & { encap: string; search: string; vnetid: string; prop?: Properties },
+    ) => {
       const { encap, search, vnetid, prop = {} } = flags;
       const answer = await client().post('/v1/overlays', { name, encap, search, vnetid, properties: prop });
       if (flags.json) print([JSON.stringify(answer)]);
@@ -79,10 +86,14 @@ program
     checkShow(flags);
     const overlays: Record<string, OverlayView> = {};
     const failures: OverlayError[] = [];
-    const paths = names.length > 0 ? names.map((name) => `/v1/overlays/${encodeURIComponent(name)}`) : ['/v1/overlays'];
+    const paths =
+      names.length > 0 ? names.map((name) => `/v1/overlays/${encodeURIComponent(name)}`) : ['/v1/overlays'];
     for (const path of paths) {
       try {
-        Object.assign(overlays, (await client().get<{ overlays: Record<string, OverlayView> }>(path)).overlays);
+        Object.assign(
+          overlays,
+          (await client().get<{ overlays: Record<string, OverlayView> }>(path)).overlays,
+        );
       } catch (error) {
         if (!(error instanceof OverlayError) || error.errno !== 'ENOENT') throw error;
         failures.push(error);
@@ -118,6 +129,6 @@ try {
 } catch (error) {
   if (!(error instanceof OverlayError)) throw error;
   console.error(`overlayadm: ${error.message}`);
-  for (const detail of error.details) console.error(`  ${detail}`);
+  for (const part of error.parts) console.error(`  ${part}`);
   process.exitCode = error.code === 'usage' ? USAGE : exitCodeOf(error);
 }

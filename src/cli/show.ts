@@ -44,7 +44,10 @@ const statColumns: Column<StatRow>[] = [
 ];
 
 /** Lines of `show-overlay`. */
-export function showOverlays(overlays: Readonly<Record<string, OverlayView>>, options: ShowOptions): string[] {
+export function showOverlays(
+  overlays: Readonly<Record<string, OverlayView>>,
+  options: ShowOptions,
+): string[] {
   const entries = Object.entries(overlays);
   if (options.fma) {
     const rows = entries.map(([link, { status, message }]) => ({ link, status, message }));
@@ -54,7 +57,9 @@ export function showOverlays(overlays: Readonly<Record<string, OverlayView>>, op
     const rows = entries.flatMap(([link, { targets }]) => targets.map((target) => ({ link, ...target })));
     return format(targetColumns, rows, options);
   }
-  const rows = entries.flatMap(([link, { properties }]) => properties.map((property) => ({ link, ...property })));
+  const rows = entries.flatMap(([link, { properties }]) =>
+    properties.map((property) => ({ link, ...property })),
+  );
   return format(propertyColumns, rows, options);
 }
 
@@ -62,7 +67,8 @@ export function showOverlays(overlays: Readonly<Record<string, OverlayView>>, op
 export function showStats(stats: StatsView, options: ShowOptions): string[] {
   const rows: StatRow[] = [];
   const add = (scope: string, counts: Readonly<Record<string, unknown>>, prefix = '') => {
-    for (const [name, value] of Object.entries(counts)) rows.push({ scope, name: prefix + name, value: `${value}` });
+    for (const [name, value] of Object.entries(counts))
+      rows.push({ scope, name: prefix + name, value: `${value}` });
   };
   for (const [link, { counters, drops, link_overflow }] of Object.entries(stats.overlays)) {
     add(link, counters);

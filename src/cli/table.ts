@@ -11,7 +11,10 @@ export interface Column<Row> {
  * The columns `-o` asks for, in its order; all of them for `all` or when it is not given. Throws EINVAL naming the
  * columns there are.
  */
-export function chooseColumns<Row>(columns: readonly Column<Row>[], wanted: string | undefined): Column<Row>[] {
+export function chooseColumns<Row>(
+  columns: readonly Column<Row>[],
+  wanted: string | undefined,
+): Column<Row>[] {
   if (wanted === undefined || wanted === 'all') return [...columns];
   return wanted.split(',').map((name) => {
     const column = columns.find((candidate) => candidate.name === name.trim().toUpperCase());
@@ -25,7 +28,9 @@ export function chooseColumns<Row>(columns: readonly Column<Row>[], wanted: stri
 export function formatTable<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string[] {
   const cells = rows.map((row) => columns.map((column) => column.value(row)));
   const lines = [columns.map(({ name }) => name), ...cells];
-  const widths = columns.map(({ width }, index) => Math.max(width - 1, ...lines.map((line) => line[index]!.length)));
+  const widths = columns.map(({ width }, index) =>
+    Math.max(width - 1, ...lines.map((line) => line[index]!.length)),
+  );
   return lines.map((line) =>
     line
       .map((cell, index) => cell.padEnd(widths[index]!))
@@ -39,6 +44,7 @@ export function formatTable<Row>(columns: readonly Column<Row>[], rows: readonly
  * it is, since there is nothing to divide.
  */
 export function formatParsable<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string[] {
-  const escape = columns.length > 1 ? (text: string) => text.replace(/[\\:]/g, '\\$&') : (text: string) => text;
-  return rows.map((row) => columns.map((column) => escape(column.value(row))).join(':'));
+  const escaped =
+    columns.length > 1 ? (text: string) => text.replace(/[\\:]/g, '\\$&') : (text: string) => text;
+  return rows.map((row) => columns.map((column) => escaped(column.value(row))).join(':'));
 }

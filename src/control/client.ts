@@ -42,7 +42,9 @@ export class ControlClient {
         response.on('error', (error) => reject(unreachable(this.socket, error)));
       });
       call.setTimeout(CONTROL_REQUEST_MS_MAX, () => {
-        reject(new OverlayError('ETIME', 'daemon_silent', `the daemon on ${this.socket} did not answer in time`));
+        reject(
+          new OverlayError('ETIME', 'daemon_silent', `the daemon on ${this.socket} did not answer in time`),
+        );
         call.destroy();
       });
       call.on('error', (error) => reject(unreachable(this.socket, error)));
@@ -56,7 +58,11 @@ function readAnswer<T>(status: number, text: string): T {
   try {
     answer = JSON.parse(text);
   } catch {
-    throw new OverlayError('EIO', 'bad_answer', `what answers on the socket is not overlayd (HTTP ${status})`);
+    throw new OverlayError(
+      'EIO',
+      'bad_answer',
+      `what answers on the socket is not overlayd (HTTP ${status})`,
+    );
   }
   const { error } = answer;
   if (error) throw new OverlayError(error.errno, error.code, error.message, error.details ?? []);

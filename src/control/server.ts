@@ -66,7 +66,11 @@ export class ControlServer {
       chmodSync(path, SOCKET_MODE);
     } catch (error) {
       const { code = 'EIO', message } = error as NodeJS.ErrnoException;
-      throw new OverlayError(code, 'socket_failed', `the control socket cannot be made: ${message}; see --socket`);
+      throw new OverlayError(
+        code,
+        'socket_failed',
+        `the control socket cannot be made: ${message}; see --socket`,
+      );
     }
     return server;
   }
@@ -95,7 +99,11 @@ export class ControlServer {
       reply.code(httpStatus[error.errno] ?? 500).send({ error: error.toJSON() });
     } else if (error.statusCode !== undefined && error.statusCode < 500) {
       // The HTTP layer's own: bad JSON, a body too large.
-      const answer = new OverlayError('EINVAL', 'bad_request', `the request was not understood: ${error.message}`);
+      const answer = new OverlayError(
+        'EINVAL',
+        'bad_request',
+        `the request was not understood: ${error.message}`,
+      );
       reply.code(error.statusCode).send({ error: answer.toJSON() });
     } else {
       this.log.error({ error: error.stack }, 'an operation failed by a defect');

@@ -1,9 +1,10 @@
 /** What the control API shows of devices and counters, as JSON: numbers above 2^53 are decimal strings. */
-import { dropNames, type DropName } from '../datapath/drop.js';
+
 import type { Counts } from '../datapath/counters.js';
+import { type DropName, dropNames } from '../datapath/drop.js';
 import { formatEndpoint } from '../ip.js';
-import type { Overlay } from '../overlay.js';
 import type { DeviceProperty } from '../overlay/properties.js';
+import type { Overlay } from '../overlay.js';
 import { formatPossible, propertyToJson } from '../property.js';
 
 /** Version of every document below; additions keep it, changes of meaning do not. */
@@ -67,7 +68,15 @@ export function overlayView(overlay: Overlay, name: string): OverlayView {
   };
 }
 
-const deviceCounters = ['tx_read', 'tx_frames', 'tx_bytes', 'tx_retries', 'rx_frames', 'rx_bytes', 'rx_super_frames'];
+const deviceCounters = [
+  'tx_read',
+  'tx_frames',
+  'tx_bytes',
+  'tx_retries',
+  'rx_frames',
+  'rx_bytes',
+  'rx_super_frames',
+];
 const muxCounters = ['rx_read'];
 const workerCounters = ['wakeups', 'tx_batches', 'rx_batches', 'send_calls', 'events_lost'];
 
@@ -87,7 +96,9 @@ export function statsView(overlay: Overlay): StatsView {
 
 function rowView({ counters, drops }: Counts, names: readonly string[]): RowView {
   const shown = names.map((name) => [name, countToJson(counters[name as keyof typeof counters])]);
-  const dropped = dropNames.filter((name) => drops[name] > 0n).map((name) => [name, countToJson(drops[name])]);
+  const dropped = dropNames
+    .filter((name) => drops[name] > 0n)
+    .map((name) => [name, countToJson(drops[name])]);
   return { counters: Object.fromEntries(shown), drops: Object.fromEntries(dropped) };
 }
 

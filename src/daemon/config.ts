@@ -1,7 +1,7 @@
 /** The daemon's settings: flags over the YAML file over the defaults. */
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { LineCounter, parseDocument, type Document } from 'yaml';
+import { type Document, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { BANK_MAX } from '../../assembly/layout.js';
 import { DEFAULT_SOCKET } from '../control/client.js';
@@ -24,7 +24,12 @@ const logLevels = ['debug', 'info', 'warn', 'error'] as const;
 
 /** One schema for file and flags: both hold text or numbers. */
 const schema = z.strictObject({
-  workers: z.coerce.number().int().min(1).max(WORKERS_MAX).default(Math.min(availableParallelism(), WORKERS_MAX)),
+  workers: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(WORKERS_MAX)
+    .default(Math.min(availableParallelism(), WORKERS_MAX)),
   memory: z
     .union([z.string(), z.number()])
     .transform((text, context) => sizeBytes(String(text)) ?? refuse(context, 'a size such as 256M or 1G'))

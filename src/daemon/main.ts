@@ -6,10 +6,10 @@ import { ControlServer } from '../control/server.js';
 import { memoryBytesNeeded } from '../datapath/memory.js';
 import { OverlayError } from '../errors.js';
 import { ARENAS_SPARE, DRAIN_MS_MAX } from '../limits.js';
-import { Overlay } from '../overlay.js';
 import { TapSource } from '../overlay/ports.js';
-import { lockDirectory } from '../sys/lock.js';
+import { Overlay } from '../overlay.js';
 import { after } from '../sys/clock.js';
+import { lockDirectory } from '../sys/lock.js';
 import { type Flags, readConfig } from './config.js';
 
 const program = new Command('overlayd')

@@ -31,7 +31,11 @@ class RowPool {
     let row = this.#used.indexOf(false);
     if (row < 0) row = this.#used.length;
     if (row >= this.max) {
-      throw new OverlayError('ENOSPC', 'table_full', `no room for another ${this.what}: the limit is ${this.max}`);
+      throw new OverlayError(
+        'ENOSPC',
+        'table_full',
+        `no room for another ${this.what}: the limit is ${this.max}`,
+      );
     }
     this.#used[row] = true;
     return row;

@@ -12,11 +12,11 @@
  *
  * PROHIBITED: reusing the arena of a thread that may still be alive; waiting for a worker without a bound.
  */
-import { Piscina } from 'piscina';
+import type { Piscina } from 'piscina';
 import * as layout from '../../assembly/layout.js';
 import type { WorkerTask } from '../../workers/context.js';
-import { ringEventfd } from '../sys/fd.js';
 import { monotonicMs } from '../sys/clock.js';
+import { ringEventfd } from '../sys/fd.js';
 import type { Core } from './core.js';
 import type { MemoryViews } from './memory.js';
 import type { Queue } from './queue.js';

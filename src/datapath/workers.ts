@@ -101,7 +101,10 @@ export class Workers {
   async close(): Promise<void> {
     this.#isClosing = true;
     this.#stopSupervising();
-    const bounded = Promise.race([Promise.all(this.list.map((worker) => worker.stop())), sleep(WORKER_STUCK_MS)]);
+    const bounded = Promise.race([
+      Promise.all(this.list.map((worker) => worker.stop())),
+      sleep(WORKER_STUCK_MS),
+    ]);
     await bounded;
     await Promise.race([this.#pool.close({ force: true }), sleep(WORKER_STUCK_MS)]);
     for (const { queue } of this.list) queue.close();
@@ -116,7 +119,11 @@ export class Workers {
       const epoch = Atomics.load(this.views.i32, (arena + layout.ARENA_EPOCH) / 4);
       if (epoch % 2 !== 0) throw stuckError('a worker that was replaced');
     }
-    const waits = this.list.map((worker) => ({ worker, epoch: worker.epoch, queueArena: worker.queue.arena }));
+    const waits = this.list.map((worker) => ({
+      worker,
+      epoch: worker.epoch,
+      queueArena: worker.queue.arena,
+    }));
     const deadline = monotonicMs() + QUIESCE_MS_MAX;
     for (const { worker, epoch, queueArena } of waits) {
       // Even is parked, and a stopped or dead worker's epoch is made even. A replaced worker has another arena.
@@ -178,7 +185,11 @@ export class Workers {
       const spare = this.#spares.pop();
       if (spare === undefined) {
         // Without an arena it cannot be replaced, and the old one may still be written to.
-        this.options.onEvent({ kind: 'lost', worker: index, reason: 'no spare arena is left; restart the daemon' });
+        this.options.onEvent({
+          kind: 'lost',
+          worker: index,
+          reason: 'no spare arena is left; restart the daemon',
+        });
         return;
       }
       this.#zombies.add(arena);

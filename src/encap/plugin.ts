@@ -52,8 +52,18 @@ export interface EncapPlugin {
   readonly operations: EncapOperations;
 }
 
-const operationNames = ['init', 'fini', 'encap', 'decap', 'socket', 'getprop', 'setprop', 'propinfo'] as const;
+const operationNames = [
+  'init',
+  'fini',
+  'encap',
+  'decap',
+  'socket',
+  'getprop',
+  'setprop',
+  'propinfo',
+] as const;
 const optionalNames = ['sockopt'];
+const nameRule = `the name is 1 to ${PLUGIN_NAME_BYTES_MAX} bytes without '/'`;
 
 /** Highest vnetid of an encapsulation. */
 export function vnetidMax(plugin: EncapPlugin): bigint {
@@ -67,7 +77,7 @@ export function checkEncapPlugin(plugin: EncapPlugin): void {
   };
   const { version, name, idBytes, flags, destinations, operations } = plugin;
   if (version !== ENCAP_VERSION) refuse('EINVAL', `version is ${version}, it must be ${ENCAP_VERSION}`);
-  if (!isPluginName(name)) refuse('EINVAL', `the name is 1 to ${PLUGIN_NAME_BYTES_MAX} bytes without '/'`);
+  if (!isPluginName(name)) refuse('EINVAL', nameRule);
   if (!operations) refuse('EINVAL', 'operations are missing');
   if ((flags & ~ENCAP_FLAG_VLAN_TAG) !== 0) refuse('EINVAL', `flags ${flags} are not all known`);
   if (!Number.isInteger(idBytes) || idBytes < 1) refuse('EINVAL', 'the vnetid has at least 1 byte');
@@ -89,6 +99,13 @@ export function checkEncapPlugin(plugin: EncapPlugin): void {
     }
     operations.propinfo(property);
   }
+}
+
+/** Throws EINVAL for a name that no encap plugin can have. */
+export function checkEncapName(name: string): void {
+  if (isPluginName(name)) return;
+  const shown = name.slice(0, PLUGIN_NAME_BYTES_MAX);
+  throw new OverlayError('EINVAL', 'bad_encap_name', `'${shown}' cannot be an encap plugin: ${nameRule}`);
 }
 
 /** Rule for encap and lookup plugin names. */

@@ -36,7 +36,11 @@ export class EncapRegistry {
   unregister(name: string): void {
     const row = this.#row(name);
     if (row.devices > 0) {
-      throw new OverlayError('EBUSY', 'encap_busy', `encap plugin '${name}' is used by ${row.devices} devices`);
+      throw new OverlayError(
+        'EBUSY',
+        'encap_busy',
+        `encap plugin '${name}' is used by ${row.devices} devices`,
+      );
     }
     this.#rows.delete(name);
   }

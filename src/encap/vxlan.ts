@@ -6,7 +6,13 @@ import { ENCAP_VXLAN } from '../../assembly/layout.js';
 import { OverlayError } from '../errors.js';
 import { endpointFault } from '../ip.js';
 import { type PropertyInfo, PropertyStore } from '../property.js';
-import { DESTINATION_IP, DESTINATION_PORT, ENCAP_FLAG_VLAN_TAG, ENCAP_VERSION, type EncapPlugin } from './plugin.js';
+import {
+  DESTINATION_IP,
+  DESTINATION_PORT,
+  ENCAP_FLAG_VLAN_TAG,
+  ENCAP_VERSION,
+  type EncapPlugin,
+} from './plugin.js';
 
 const HEADER_BYTES = 8;
 const I_FLAG = 0x08;

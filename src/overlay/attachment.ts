@@ -24,7 +24,8 @@ export class Attachments {
    * mux already, and what opening the mux throws; nothing is half done then.
    */
   async start(device: Device, point: Point): Promise<void> {
-    if (!device.isActivated) throw new OverlayError('EAGAIN', 'not_activated', `${device.name} is not activated`);
+    if (!device.isActivated)
+      throw new OverlayError('EAGAIN', 'not_activated', `${device.name} is not activated`);
     const { encap, row, vnetid, mtu } = device;
     const { tables } = this.engine;
     const { ip, port } = encap.operations.socket(device.properties);

@@ -1,7 +1,7 @@
 /** Where devices get their ports from: TAP links in this namespace, or memory. */
 import { writeFileSync } from 'node:fs';
-import { every } from '../sys/clock.js';
 import { NETLINK_POLL_MS } from '../limits.js';
+import { every } from '../sys/clock.js';
 import { EventSocket, type LinkEvent, Netlink } from '../sys/netlink/index.js';
 import type { Port } from '../sys/port.js';
 import { Tap } from '../sys/tap.js';

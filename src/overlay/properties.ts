@@ -70,11 +70,18 @@ export function deviceProperties(
 }
 
 /** The property of that name or id. Throws ENOENT for an unknown name, EINVAL for an id that is none. */
-export function findProperty(properties: readonly DeviceProperty[], nameOrId: string | number): DeviceProperty {
+export function findProperty(
+  properties: readonly DeviceProperty[],
+  nameOrId: string | number,
+): DeviceProperty {
   if (typeof nameOrId === 'number') {
     const property = properties[nameOrId];
     if (Number.isInteger(nameOrId) && property) return property;
-    throw new OverlayError('EINVAL', 'bad_property_id', `property id ${nameOrId} is not 0 to ${properties.length - 1}`);
+    throw new OverlayError(
+      'EINVAL',
+      'bad_property_id',
+      `property id ${nameOrId} is not 0 to ${properties.length - 1}`,
+    );
   }
   const property = properties.find(({ info }) => info.name === nameOrId);
   if (property) return property;

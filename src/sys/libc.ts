@@ -19,14 +19,18 @@ export const readAt: (fd: number, address: number, bytes: number) => number = li
 export const writeAt: (fd: number, address: number, bytes: number) => number = libc.func(
   'long write(int fd, uintptr_t buf, size_t count)',
 );
-export const recvmmsgAt: (fd: number, messages: number, count: number, flags: number, timeout: number) => number =
-  libc.func('int recvmmsg(int fd, uintptr_t msgvec, uint vlen, int flags, uintptr_t timeout)');
+export const recvmmsgAt: (
+  fd: number,
+  messages: number,
+  count: number,
+  flags: number,
+  timeout: number,
+) => number = libc.func('int recvmmsg(int fd, uintptr_t msgvec, uint vlen, int flags, uintptr_t timeout)');
 export const sendmmsgAt: (fd: number, messages: number, count: number, flags: number) => number = libc.func(
   'int sendmmsg(int fd, uintptr_t msgvec, uint vlen, int flags)',
 );
-export const epollWaitAt: (epoll: number, events: number, max: number, timeoutMs: number) => number = libc.func(
-  'int epoll_wait(int epfd, uintptr_t events, int maxevents, int timeout)',
-);
+export const epollWaitAt: (epoll: number, events: number, max: number, timeoutMs: number) => number =
+  libc.func('int epoll_wait(int epfd, uintptr_t events, int maxevents, int timeout)');
 
 // ─── Control: typed arrays ──────────────────────────────────────────────────────────────────────────────
 export const open: (path: string, flags: number, mode: number) => number = libc.func(
@@ -58,9 +62,8 @@ export const ioctlValue: (fd: number, request: number, argument: number) => numb
 export const socket: (domain: number, type: number, protocol: number) => number = libc.func(
   'int socket(int domain, int type, int protocol)',
 );
-export const socketpair: (domain: number, type: number, protocol: number, fds: Int32Array) => number = libc.func(
-  'int socketpair(int domain, int type, int protocol, void *sv)',
-);
+export const socketpair: (domain: number, type: number, protocol: number, fds: Int32Array) => number =
+  libc.func('int socketpair(int domain, int type, int protocol, void *sv)');
 export const bind: (fd: number, address: Uint8Array, bytes: number) => number = libc.func(
   'int bind(int fd, void *addr, uint addrlen)',
 );
@@ -69,8 +72,13 @@ export const getsockname: (fd: number, address: Uint8Array, bytes: Uint32Array) 
 );
 export const setsockopt: (fd: number, level: number, name: number, value: Buffer, bytes: number) => number =
   libc.func('int setsockopt(int fd, int level, int optname, void *optval, uint optlen)');
-export const getsockopt: (fd: number, level: number, name: number, value: Buffer, bytes: Uint32Array) => number =
-  libc.func('int getsockopt(int fd, int level, int optname, void *optval, void *optlen)');
+export const getsockopt: (
+  fd: number,
+  level: number,
+  name: number,
+  value: Buffer,
+  bytes: Uint32Array,
+) => number = libc.func('int getsockopt(int fd, int level, int optname, void *optval, void *optlen)');
 export const send: (fd: number, buffer: Uint8Array, bytes: number, flags: number) => number = libc.func(
   'long send(int fd, void *buf, size_t len, int flags)',
 );
@@ -91,7 +99,9 @@ export const poll: (fds: Buffer, count: number, timeoutMs: number) => number = l
 export const epollCreate: (flags: number) => number = libc.func('int epoll_create1(int flags)');
 export const epollCtl: (epoll: number, operation: number, fd: number, event: Uint8Array | null) => number =
   libc.func('int epoll_ctl(int epfd, int op, int fd, void *event)');
-export const eventfd: (initial: number, flags: number) => number = libc.func('int eventfd(uint initval, int flags)');
+export const eventfd: (initial: number, flags: number) => number = libc.func(
+  'int eventfd(uint initval, int flags)',
+);
 export const setns: (fd: number, type: number) => number = libc.func('int setns(int fd, int nstype)');
 export const unshare: (flags: number) => number = libc.func('int unshare(int flags)');
 export const schedSetaffinity: (thread: number, bytes: number, mask: Uint8Array) => number = libc.func(

@@ -13,7 +13,11 @@ export function lockDirectory(directory: string): () => void {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
   } catch (error) {
     const { code = 'EIO', message } = error as NodeJS.ErrnoException;
-    throw new OverlayError(code, 'state_dir', `the state directory cannot be made: ${message}; see --state-dir`);
+    throw new OverlayError(
+      code,
+      'state_dir',
+      `the state directory cannot be made: ${message}; see --state-dir`,
+    );
   }
   const path = join(directory, 'lock');
   const fd = must(libc.open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600), `open of ${path}`);

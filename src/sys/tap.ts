@@ -22,7 +22,18 @@ import {
   TUNSETPERSIST,
   TUNSETVNETHDRSZ,
 } from './abi.js';
-import { EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, EPERM, lastErrno, must, SystemError, EACCES } from './errno.js';
+import {
+  EACCES,
+  EBUSY,
+  EEXIST,
+  EINVAL,
+  ENODEV,
+  ENOENT,
+  EPERM,
+  lastErrno,
+  must,
+  SystemError,
+} from './errno.js';
 import { closeFd } from './fd.js';
 import * as libc from './libc.js';
 import type { Netlink } from './netlink/index.js';
@@ -150,10 +161,18 @@ function openNode(node: string): number {
   if (fd >= 0) return fd;
   const errno = lastErrno();
   if (errno === ENOENT || errno === ENODEV) {
-    throw new OverlayError('ENODEV', 'no_tun_device', `${node} is missing: load the tun module (modprobe tun)`);
+    throw new OverlayError(
+      'ENODEV',
+      'no_tun_device',
+      `${node} is missing: load the tun module (modprobe tun)`,
+    );
   }
   if (errno === EACCES || errno === EPERM) {
-    throw new OverlayError('EPERM', 'no_tun_access', `${node} may not be opened: make it readable and writable`);
+    throw new OverlayError(
+      'EPERM',
+      'no_tun_access',
+      `${node} may not be opened: make it readable and writable`,
+    );
   }
   throw new SystemError(errno, `open of ${node}`);
 }
@@ -165,7 +184,11 @@ function attach(fd: number, name: string, flags: number): void {
   if (libc.ioctl(fd, TUNSETIFF, request) >= 0) return;
   const errno = lastErrno();
   if (errno === EPERM) {
-    throw new OverlayError('EPERM', 'no_cap_net_admin', 'creating a link needs CAP_NET_ADMIN: run overlayd as root');
+    throw new OverlayError(
+      'EPERM',
+      'no_cap_net_admin',
+      'creating a link needs CAP_NET_ADMIN: run overlayd as root',
+    );
   }
   // EINVAL: a link of that name that is not a TAP.
   if (errno === EBUSY || errno === EEXIST || errno === EINVAL) {

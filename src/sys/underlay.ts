@@ -8,12 +8,7 @@
  */
 import { OverlayError } from '../errors.js';
 import { formatEndpoint } from '../ip.js';
-import {
-  SOCKET_BUFFER_BYTES,
-  SOURCE_PORT_MAX,
-  SOURCE_PORT_MIN,
-  SOURCE_PORT_TRIES_MAX,
-} from '../limits.js';
+import { SOCKET_BUFFER_BYTES, SOURCE_PORT_MAX, SOURCE_PORT_MIN, SOURCE_PORT_TRIES_MAX } from '../limits.js';
 import {
   AF_INET,
   AF_INET6,
@@ -158,7 +153,11 @@ function bindTo(fd: number, address: Uint8Array, what: string): void {
   }
   const error = new SystemError(errno, what);
   if (error.errno !== 'EADDRNOTAVAIL') throw error;
-  throw new OverlayError('EADDRNOTAVAIL', 'address_not_here', `${what}: no interface of this host has the address`);
+  throw new OverlayError(
+    'EADDRNOTAVAIL',
+    'address_not_here',
+    `${what}: no interface of this host has the address`,
+  );
 }
 
 /** Binds to a random free port of the dynamic range. */
@@ -181,7 +180,10 @@ function dropInput(fd: number): void {
   const view = new DataView(program.buffer);
   view.setUint16(structs.sock_fprog.len, 1, true);
   view.setBigUint64(structs.sock_fprog.filter, BigInt(libc.addressOf(filter)), true);
-  must(libc.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, program, program.length), 'setsockopt SO_ATTACH_FILTER');
+  must(
+    libc.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, program, program.length),
+    'setsockopt SO_ATTACH_FILTER',
+  );
 }
 
 /** Asks for large buffers, past the system's limit where we may. True when the kernel gave less. */

@@ -29,10 +29,18 @@ export class Varpd {
   /** Throws EINVAL for a bad declaration, EEXIST for a name that is taken. */
   register(plugin: LookupPlugin): void {
     if (plugin.version !== LOOKUP_VERSION || !isPluginName(plugin.name)) {
-      throw new OverlayError('EINVAL', 'bad_lookup_plugin', `lookup plugin '${plugin.name}' is not well declared`);
+      throw new OverlayError(
+        'EINVAL',
+        'bad_lookup_plugin',
+        `lookup plugin '${plugin.name}' is not well declared`,
+      );
     }
     if (this.#plugins.has(plugin.name)) {
-      throw new OverlayError('EEXIST', 'lookup_exists', `lookup plugin '${plugin.name}' is registered already`);
+      throw new OverlayError(
+        'EEXIST',
+        'lookup_exists',
+        `lookup plugin '${plugin.name}' is registered already`,
+      );
     }
     this.#plugins.set(plugin.name, plugin);
   }

@@ -4,7 +4,10 @@ import type { Daemon, Host } from './hosts.js';
 import { until } from './hosts.js';
 
 const sum = (counts: Readonly<Record<string, string | number | undefined>>, prefix: string): number =>
-  Object.entries(counts).reduce((total, [name, count]) => total + (name.startsWith(prefix) ? Number(count) : 0), 0);
+  Object.entries(counts).reduce(
+    (total, [name, count]) => total + (name.startsWith(prefix) ? Number(count) : 0),
+    0,
+  );
 
 /**
  * Asserts, when traffic has stopped, for one device alone on its mux:
@@ -23,7 +26,11 @@ export async function assertBooks(host: Host, daemon: Daemon, link: string, mux:
   const device = stats.overlays[link]!;
   const underlay = stats.muxes[mux]!;
   const { counters, drops } = device;
-  assert.is(Number(counters.tx_read), Number(kernel.txPackets), 'frames read = frames the kernel sent to the link');
+  assert.is(
+    Number(counters.tx_read),
+    Number(kernel.txPackets),
+    'frames read = frames the kernel sent to the link',
+  );
   assert.is(
     Number(counters.tx_read),
     Number(counters.tx_frames) + sum(drops, 'tx_'),

@@ -26,7 +26,11 @@ export const underlay = {
 } as const;
 
 /** Polls until `condition` holds; fails with `what` after `ms`. */
-export async function until(what: string, ms: number, condition: () => boolean | Promise<boolean>): Promise<void> {
+export async function until(
+  what: string,
+  ms: number,
+  condition: () => boolean | Promise<boolean>,
+): Promise<void> {
   const deadline = performance.now() + ms;
   while (!(await condition())) {
     if (performance.now() > deadline) throw new Error(`waited ${ms} ms in vain: ${what}`);
@@ -42,18 +46,24 @@ export class Host {
 
   /** Runs a program to its end in the host; throws when it fails. */
   run(program: string, ...args: string[]): string {
-    return inNamespace(this.namespace, () => execFileSync(program, args, { encoding: 'utf8', timeout: 60_000 }));
+    return inNamespace(this.namespace, () =>
+      execFileSync(program, args, { encoding: 'utf8', timeout: 60_000 }),
+    );
   }
 
   /** Likewise, but a failure is an answer: exit code and output. */
   attempt(program: string, ...args: string[]): { status: number; output: string } {
-    const result = inNamespace(this.namespace, () => spawnSync(program, args, { encoding: 'utf8', timeout: 60_000 }));
+    const result = inNamespace(this.namespace, () =>
+      spawnSync(program, args, { encoding: 'utf8', timeout: 60_000 }),
+    );
     return { status: result.status ?? -1, output: `${result.stdout}${result.stderr}` };
   }
 
   /** Runs several at a time without waiting in between. */
   start(program: string, ...args: string[]): ChildProcess {
-    const child = inNamespace(this.namespace, () => spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] }));
+    const child = inNamespace(this.namespace, () =>
+      spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] }),
+    );
     this.#children.push(child);
     return child;
   }
@@ -80,7 +90,8 @@ export class Host {
     return inNamespace(this.namespace, () => {
       if (family === 6) {
         const text = readFileSync('/proc/thread-self/net/snmp6', 'utf8');
-        const read = (name: string) => Number(new RegExp(`^${name}\\s+(\\d+)`, 'm').exec(text)?.[1] ?? Number.NaN);
+        const read = (name: string) =>
+          Number(new RegExp(`^${name}\\s+(\\d+)`, 'm').exec(text)?.[1] ?? Number.NaN);
         return { in: read('Udp6InDatagrams'), out: read('Udp6OutDatagrams') };
       }
       const text = readFileSync('/proc/thread-self/net/snmp', 'utf8');
@@ -153,7 +164,9 @@ export class Daemon {
   }
 
   async state(name: string): Promise<string> {
-    const answer = await this.client.get<{ overlays: Record<string, { state: string }> }>(`/v1/overlays/${name}`);
+    const answer = await this.client.get<{ overlays: Record<string, { state: string }> }>(
+      `/v1/overlays/${name}`,
+    );
     return answer.overlays[name]!.state;
   }
 

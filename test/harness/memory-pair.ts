@@ -1,9 +1,9 @@
 /** Two overlays in one process that reach each other over loopback, with memory ports instead of links. */
 import { createSocket } from 'node:dgram';
-import { silent } from '../../src/log.js';
 import { MEMORY_DEFAULT_BYTES } from '../../src/limits.js';
-import { Overlay } from '../../src/overlay.js';
+import { silent } from '../../src/log.js';
 import type { PortEvent, PortSource } from '../../src/overlay/ports.js';
+import { Overlay } from '../../src/overlay.js';
 import { MemoryPort } from '../../src/sys/memory-port.js';
 import { encap } from '../reference/vxlan.js';
 

@@ -1,6 +1,7 @@
 /** Tests that need something of the machine: named when it is missing, never silently passed. */
-import { accessSync, constants } from 'node:fs';
+
 import { spawnSync } from 'node:child_process';
+import { accessSync, constants } from 'node:fs';
 import type { Test } from 'uvu';
 
 export const skipped: string[] = [];

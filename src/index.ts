@@ -1,0 +1,16 @@
+/** The library: an engine of overlay devices to embed. The theory is in `overlay.ts`. */
+
+export { ControlClient } from './control/client.js';
+export { ControlServer } from './control/server.js';
+export type { EncapOperations, EncapPlugin } from './encap/plugin.js';
+export { EncapRegistry } from './encap/registry.js';
+export { OverlayError } from './errors.js';
+export { type Log, silent } from './log.js';
+export { type PortEvent, type PortSource, TapSource } from './overlay/ports.js';
+export { Overlay, type OverlayOptions, type OverlayRequest } from './overlay.js';
+export type { PropertyInfo, PropertyValue } from './property.js';
+export { MemoryPort } from './sys/memory-port.js';
+export type { Port } from './sys/port.js';
+export { Tap } from './sys/tap.js';
+export type { LookupInstance, LookupPlugin, Point } from './varpd/plugin.js';
+export { Varpd } from './varpd/varpd.js';
