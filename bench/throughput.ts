@@ -26,11 +26,11 @@ export async function main(options: Options): Promise<void> {
   const rates = new Map<string, number[]>(usable.map(({ name }) => [name, []]));
   for (let round = 0; round < rounds; round++) {
     for (const peer of usable) {
-      process.stderr.write(`throughput: round ${round + 1} of ${rounds}, ${peer.name}          \r`);
+      if (process.stderr.isTTY) process.stderr.write(`throughput: round ${round + 1} of ${rounds}, ${peer.name}          \r`);
       rates.get(peer.name)!.push(await measure(peer, seconds));
     }
   }
-  process.stderr.write(`${' '.repeat(60)}\r`);
+  if (process.stderr.isTTY) process.stderr.write(`${' '.repeat(60)}\r`);
   console.log(`\nTCP, one stream, cubic, MTU 1500 underlay, ${rounds} rounds of ${seconds} s; medians`);
   console.log('peer       Gbit/s   spread   to kernel   to native C');
   for (const { name } of usable) {

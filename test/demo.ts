@@ -1,4 +1,4 @@
-/** `npm run demo` as everybody may run it: what it says, how it ends, and that nothing of it is left behind. */
+/** `npm run demo` as everybody may run it: what it says, how it ends, and that nothing of it is left. */
 import { spawnSync } from 'node:child_process';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';

@@ -1,6 +1,6 @@
 /**
- * The books of the two hosts: every frame that went in must have come out on the other side, or be dropped under a
- * name. Only when traffic has stopped.
+ * The books of the two hosts: every frame that went in must have come out on the other side, or be dropped
+ * under a name. Only when traffic has stopped.
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { ControlClient } from '../control/client.js';

@@ -1,4 +1,4 @@
-/** Processes of the demo: Node programs, in a namespace where one is given, ended with the demo whatever happens. */
+/** Processes of the demo: Node programs, in a namespace where one is given, that end with the demo. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { inNamespace } from '../sys/netns.js';
 import type { Cleanup } from './cleanup.js';
@@ -8,7 +8,7 @@ const KILL_MS_MAX = 2000;
 
 export interface ChildOptions {
   readonly namespace?: number;
-  /** A channel for messages; the child's output goes where ours goes. Without it the output is piped to us. */
+  /** A channel for messages; the child's output goes where ours goes. Without it the output comes to us. */
   readonly hasChannel?: boolean;
 }
 
@@ -22,7 +22,7 @@ export function startNode(
   const start = () => {
     const child = spawn(process.execPath, [...process.execArgv, program, ...args], {
       stdio: hasChannel ? ['ignore', 'inherit', 'inherit', 'ipc'] : ['ignore', 'pipe', 'pipe'],
-      // Out of the terminal's reach: a Ctrl-C is for the demo, which then ends its children in the right order.
+      // Out of the terminal's reach: a Ctrl-C is for the demo, which then ends its children in order.
       detached: true,
     });
     child.on('error', (error) => console.error(`demo: ${program}: ${error.message}`));

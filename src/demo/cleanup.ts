@@ -1,7 +1,9 @@
 /**
- * What the demo has made in the system, and how each of it is unmade: the last first, every one bounded. Also for
- * the end in a hurry (a second Ctrl-C, a crash), where there is no time to wait.
+ * What the demo has made in the system, and how each of it is unmade: the last first, every one bounded.
+ * Also for the end in a hurry (a second Ctrl-C, a crash), where there is no time to wait.
  */
+import { problemOf } from './problem.js';
+
 const UNDO_MS_MAX = 12_000;
 
 interface Undo {
@@ -49,7 +51,7 @@ export class Cleanup {
       try {
         await within(UNDO_MS_MAX, last.undo);
       } catch (error) {
-        console.error(`demo: cleaning up: ${error instanceof Error ? error.message : error}`);
+        console.error(`demo: cleaning up: ${problemOf(error)}`);
         last.undoNow();
       }
       this.#undos.pop();
@@ -63,7 +65,7 @@ export class Cleanup {
       try {
         this.#undos.pop()?.undoNow();
       } catch (error) {
-        console.error(`demo: cleaning up: ${error instanceof Error ? error.message : error}`);
+        console.error(`demo: cleaning up: ${problemOf(error)}`);
       }
     }
   }

@@ -19,6 +19,8 @@ export class Ending {
   ) {
     for (const signal of SIGNALS) process.on(signal, () => this.#onSignal(signal));
     if (isNested) process.on('disconnect', () => this.#onSignal('SIGTERM'));
+    // Nobody reads any more (as in `npm run demo | head`): there is nobody to show anything to.
+    process.stdout.on('error', () => void this.finish(1));
     process.on('uncaughtException', (error) => {
       console.error(error);
       void this.finish(1);

@@ -11,6 +11,7 @@ import { startMemoryPair } from './memory-pair.js';
 import { startNamespacePair } from './namespace-pair.js';
 import { runNested } from './nest.js';
 import type { Pair } from './pair.js';
+import { problemOf } from './problem.js';
 import { findWay, printMissing, type Way } from './requirements.js';
 import { run } from './run.js';
 import { print, title } from './screen.js';
@@ -67,7 +68,7 @@ async function start({ inMemory = false, nested = false, megabytes, stay = false
     await ending.finish(code);
   } catch (error) {
     // Once the end has begun, what fails fails because of it.
-    if (!cleanup.hasBegun) print(`demo: ${error instanceof Error ? error.message : error}`);
+    if (!cleanup.hasBegun) print(`demo: ${problemOf(error)}`);
     await ending.finish(1);
   }
 }

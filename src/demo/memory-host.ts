@@ -1,6 +1,6 @@
 /**
- * A host without a namespace: an engine with ports in memory, its control API, and a station on the overlay that
- * answers echo requests and blocks of data.
+ * A host without a namespace: an engine with ports in memory, its control API, and a station on the overlay
+ * that answers echo requests and blocks of data.
  */
 import { join } from 'node:path';
 import { ControlServer } from '../control/server.js';

@@ -1,6 +1,6 @@
 /**
- * A transfer in numbered blocks, each with a checksum and each acknowledged. Nothing is sent again: no more blocks
- * are under way than every buffer on the way holds, so that none may be lost.
+ * A transfer in numbered blocks, each with a checksum and each acknowledged. Nothing is sent again: no more
+ * blocks are under way than every buffer on the way holds, so that none may be lost.
  */
 import { monotonicMs, nextTurn } from '../sys/clock.js';
 import { BLOCK_HEADER_BYTES } from './frame.js';

@@ -1,4 +1,4 @@
-/** A host that is a network namespace: the kernel's own network stack, a veth end as underlay, one overlayd. */
+/** A host that is a network namespace: the kernel's network stack, a veth end as underlay, one overlayd. */
 import { OverlayError } from '../errors.js';
 import { closeFd } from '../sys/fd.js';
 import { type Link, Netlink } from '../sys/netlink/index.js';
@@ -39,7 +39,7 @@ export class NamespaceHost implements Host {
     this.#netlink.setLink(this.#netlink.getLink('lo').index, { up: true });
   }
 
-  /** Joins the two hosts by a veth pair and gives both ends their addresses; the commands that would do the same. */
+  /** Joins two hosts by a veth pair and gives both ends addresses; the commands that would do the same. */
   joinTo(other: NamespaceHost): readonly string[] {
     this.#netlink.createVeth(UNDERLAY, UNDERLAY, { peerNamespaceFd: other.namespace });
     const ends = [this, other].flatMap((host) => host.#takeUp(UNDERLAY, host.underlayIp));

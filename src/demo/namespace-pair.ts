@@ -1,11 +1,10 @@
-/** Two network namespaces joined by a veth pair, with a daemon in each: everything as on two real machines. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+/** Two network namespaces joined by a veth pair, with a daemon in each: all as on two real machines. */
 import { join } from 'node:path';
 import { inNamespace } from '../sys/netns.js';
 import type { Cleanup } from './cleanup.js';
 import { overlayadmLine } from './cli.js';
 import { Daemon } from './daemon.js';
+import { makeDirectory } from './directory.js';
 import { IcmpSocket } from './icmp-socket.js';
 import { NamespaceHost, UNDERLAY } from './namespace-host.js';
 import type { Pair } from './pair.js';
@@ -31,6 +30,7 @@ export async function startNamespacePair(cleanup: Cleanup, isNested: boolean): P
 
   title('Two hosts');
   print(...picture({ a, b, port: PORT }, 'a network namespace', 'overlayd', UNDERLAY, 'veth pair'), '');
+  print('Below each step is the command that does it, or that would do the same.');
 
   step(
     'Two network namespaces',
@@ -85,10 +85,4 @@ export async function startNamespacePair(cleanup: Cleanup, isNested: boolean): P
       ];
     },
   };
-}
-
-/** A directory for sockets and state, gone with the demo. */
-export function makeDirectory(cleanup: Cleanup): string {
-  const remove = (directory: string) => rmSync(directory, { recursive: true, force: true });
-  return cleanup.hold(() => mkdtempSync(join(tmpdir(), 'overlayd-demo-')), remove, remove);
 }

@@ -12,8 +12,8 @@ export const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 export function runNested(args: readonly string[]): Promise<number> {
   const [unshare, ...words] = [...UNSHARE, process.execPath, ...process.execArgv, DEMO, '--nested', ...args];
   return new Promise((resolve, reject) => {
-    // The channel tells the inner demo when this one is gone. Out of the terminal's reach, so that a Ctrl-C comes
-    // once, from here.
+    // The channel tells the inner demo when this one is gone. Out of the terminal's reach, so that a Ctrl-C
+    // comes once, from here.
     const child = spawn(unshare!, words, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'], detached: true });
     child.once('error', reject);
     child.once('exit', (code, signal) => resolve(code ?? signalCode(signal ?? 'SIGKILL')));

@@ -1,6 +1,6 @@
 /**
- * The bytes that are transferred. They repeat with a period that is prime, so that a piece that is lost, doubled or
- * moved does not fit where it lands.
+ * The bytes that are transferred. They repeat with a period that is prime, so that a piece that is lost,
+ * doubled or moved does not fit where it lands.
  */
 const PERIOD_BYTES = 65521;
 export const PIECE_BYTES_MAX = 256 * 1024;

@@ -1,7 +1,8 @@
-/** The pings of the demo: ten as `ping` sends them, and the smallest and the largest the overlay carries whole. */
+/** The pings: ten as `ping` sends them, the smallest, and the largest the overlay carries whole. */
 import { setTimeout as pause } from 'node:timers/promises';
 import { MTU_DEFAULT_BYTES } from '../limits.js';
 import { ICMP_HEADER_BYTES, IPV4_HEADER_BYTES } from './icmp.js';
+import { problemOf } from './problem.js';
 import { print } from './screen.js';
 
 const ECHOES = 10;
@@ -42,7 +43,7 @@ async function attempt(echo: Echoer, size: number): Promise<number | string> {
   try {
     return (await echo(size, REPLY_MS_MAX)) ?? 'no answer';
   } catch (error) {
-    return `failed: ${error instanceof Error ? error.message : error}`;
+    return `failed: ${problemOf(error)}`;
   }
 }
 

@@ -9,6 +9,7 @@ import { Netlink } from '../sys/netlink/index.js';
 import { createNamespace, inNamespace } from '../sys/netns.js';
 import { Tap } from '../sys/tap.js';
 import { IcmpSocket } from './icmp-socket.js';
+import { problemOf } from './problem.js';
 import { DEMO } from './programs.js';
 
 const TUN_NODE = '/dev/net/tun';
@@ -51,14 +52,14 @@ function probe(hasTun: boolean): Probe {
   } catch (error) {
     if (error instanceof OverlayError && error.errno === 'EPERM')
       return { mayMakeNamespaces: false, missing: [] };
-    return { mayMakeNamespaces: true, missing: [`network namespaces cannot be made: ${textOf(error)}`] };
+    return { mayMakeNamespaces: true, missing: [`network namespaces cannot be made: ${problemOf(error)}`] };
   }
   const missing: string[] = [];
   const attempt = (what: string, work: () => void) => {
     try {
       work();
     } catch (error) {
-      missing.push(`${what}: ${textOf(error)}`);
+      missing.push(`${what}: ${problemOf(error)}`);
     }
   };
   try {
@@ -137,8 +138,4 @@ function tunFault(): string | undefined {
     `${TUN_NODE} may not be opened: ${errnoText(errno)} (${errnoName(errno)}); ` +
     `as root: chmod 666 ${TUN_NODE}, or run the demo as root`
   );
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

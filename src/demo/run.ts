@@ -4,12 +4,13 @@ import { formatTable } from '../cli/table.js';
 import { ControlClient } from '../control/client.js';
 import type { OverlayView } from '../control/view.js';
 import { monotonicMs } from '../sys/clock.js';
-import { type Balance, type Books, balance, readBooks } from './books.js';
+import { type Books, balance, readBooks } from './books.js';
 import type { Cleanup } from './cleanup.js';
 import { within } from './cleanup.js';
 import { overlayadm, overlayadmLine } from './cli.js';
 import { DEVICE, type Host, type LinkRow, type Pair, VNETID } from './pair.js';
 import { type PingResult, pingSeries } from './ping.js';
+import { problemOf } from './problem.js';
 import { gigabits, megabytes, Progress } from './progress.js';
 import { indented, print, step, title } from './screen.js';
 import type { TransferResult } from './transfer.js';
@@ -23,7 +24,6 @@ const PORT_DEFAULT = 4789;
 interface Outcome {
   ping: PingResult | undefined;
   transfer: TransferResult | undefined;
-  balance: Balance | undefined;
   readonly problems: string[];
 }
 
@@ -31,18 +31,18 @@ interface Outcome {
 export async function run(pair: Pair, cleanup: Cleanup, totalBytes: number): Promise<boolean> {
   const before = await Promise.race([createOverlays(pair, cleanup), pair.lost]);
   const over = new AbortController();
-  const outcome: Outcome = { ping: undefined, transfer: undefined, balance: undefined, problems: [] };
+  const outcome: Outcome = { ping: undefined, transfer: undefined, problems: [] };
   try {
     await Promise.race([sendTraffic(pair, totalBytes, outcome, over.signal), pair.lost]);
   } catch (error) {
     // What is under way for a host that is lost must not go on below.
     over.abort(error);
-    outcome.problems.push(error instanceof Error ? error.message : String(error));
+    outcome.problems.push(problemOf(error));
   }
   try {
     await within(SHOW_MS_MAX, () => show(pair, cleanup, before, outcome), 'showing the counters');
   } catch (error) {
-    outcome.problems.push(error instanceof Error ? error.message : String(error));
+    outcome.problems.push(problemOf(error));
   }
   verdict(pair, outcome);
   return outcome.problems.length === 0;
@@ -130,9 +130,9 @@ async function show(pair: Pair, cleanup: Cleanup, before: Books, outcome: Outcom
     indented(await overlayadm(cleanup, a.socket, ...args));
   }
   title('The books of both, while the traffic ran');
-  outcome.balance = balance(before, await readBooks(pair));
-  for (const line of outcome.balance.lines) print(`  ${line}`);
-  if (!outcome.balance.isBalanced) outcome.problems.push('the books do not balance');
+  const { isBalanced, lines } = balance(before, await readBooks(pair));
+  for (const line of lines) print(`  ${line}`);
+  if (!isBalanced) outcome.problems.push('the books do not balance');
 }
 
 const linkColumns = [
@@ -156,7 +156,7 @@ function verdict(pair: Pair, { ping, transfer, problems }: Outcome): void {
   }
   const { bytes, seconds } = transfer;
   print(
-    `  OK: ${ping.answered} of ${ping.sent} pings answered, ${megabytes(bytes)} MB of ${pair.carries} arrived intact ` +
-      `at ${gigabits(bytes, seconds)}, the books balance`,
+    `  OK: ${ping.answered} of ${ping.sent} pings answered, ${megabytes(bytes)} MB of ${pair.carries} ` +
+      `arrived intact at ${gigabits(bytes, seconds)}, the books balance`,
   );
 }

@@ -46,7 +46,7 @@ function clearStatus(): void {
   hasStatus = false;
 }
 
-/** From here on nothing is printed but the last words: what is being taken down may still have something to say. */
+/** From here on only last words are printed: what is being taken down may still have something to say. */
 export function mute(): void {
   clearStatus();
   isMuted = true;

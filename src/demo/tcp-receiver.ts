@@ -1,5 +1,6 @@
 /**
- * Receiving end of a TCP transfer, in a process in its host's namespace: takes one connection, checks every byte.
+ * Receiving end of a TCP transfer, in a process in its host's namespace: takes one connection and checks
+ * every byte.
  * `tcp-receiver.js <ip> <port>`
  */
 import { createServer } from 'node:net';

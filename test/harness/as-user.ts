@@ -1,6 +1,6 @@
 /**
- * Runs a program as an ordinary user, with a tun node that all may open or with none; in a mount namespace of its own
- * (`unshare -m`), so that nothing outside changes.
+ * Runs a program as an ordinary user, with a tun node that all may open or with none; in a mount namespace of
+ * its own (`unshare -m`), so that nothing outside changes.
  * `as-user.js <tun | no-tun> <program> <argument>...`
  */
 import { execFileSync, spawn } from 'node:child_process';

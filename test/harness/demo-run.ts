@@ -22,7 +22,7 @@ export class DemoRun {
   output = '';
 
   constructor(who: Who, ...flags: readonly string[]) {
-    // The demo's own temporary directory: what is left in it, and who has it in the environment, is of this run.
+    // A temporary directory of its own: what is left in it, or has it in the environment, is of this run.
     chmodSync(this.#directory, 0o777);
     const env = { ...process.env, HOME: '/tmp', TMPDIR: this.#directory };
     const demo = [

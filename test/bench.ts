@@ -1,0 +1,28 @@
+/** The benches still run and say something; how fast is not a test's business. */
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { testWith } from './harness/needs.js';
+
+const bench = suite('benches, for a moment each');
+const program = join(import.meta.dirname, '../bench/run.js');
+
+function run(name: string): string {
+  return execFileSync(process.execPath, [program, '--smoke', name], { encoding: 'utf8', timeout: 120_000 });
+}
+
+testWith(bench, ['gcc'], 'core', () => {
+  const output = run('core');
+  for (const step of ['encap', 'decap', 'arrange']) assert.match(output, new RegExp(`${step} +\\d`));
+  assert.match(output, /ratio \d/, 'compared with C');
+});
+
+testWith(bench, ['root', '/dev/net/tun', 'iperf3', 'ip', 'gcc'], 'throughput', () => {
+  const output = run('throughput');
+  for (const peer of ['veth', 'kernel', 'native', 'overlayd']) {
+    assert.match(output, new RegExp(`^${peer} +\\d+\\.\\d+ `, 'm'));
+  }
+});
+
+bench.run();
