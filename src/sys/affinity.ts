@@ -1,5 +1,6 @@
 /** Which CPUs a thread may run on (man 2 sched_setaffinity). */
 import { OverlayError } from '../errors.js';
+import { must } from './errno.js';
 import * as libc from './libc.js';
 
 const MASK_BYTES = 128;
@@ -8,9 +9,9 @@ const CPUS_MAX = MASK_BYTES * 8;
 /** CPUs the calling thread may run on. */
 export function allowedCpus(): number[] {
   const mask = new Uint8Array(MASK_BYTES);
-  const bytes = libc.schedGetaffinity(0, MASK_BYTES, mask);
+  must(libc.schedGetaffinity(0, MASK_BYTES, mask), 'sched_getaffinity');
   const cpus: number[] = [];
-  for (let cpu = 0; cpu < Math.max(0, bytes) * 8; cpu++) {
+  for (let cpu = 0; cpu < CPUS_MAX; cpu++) {
     if (mask[cpu >> 3]! & (1 << (cpu & 7))) cpus.push(cpu);
   }
   return cpus;
