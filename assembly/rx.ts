@@ -8,7 +8,7 @@
 import { check } from './check';
 import { add, deviceCounters, dropDevice, dropMux, muxCounters } from './counter';
 import { refusalReason } from './encap/refusal';
-import { decapDatagram, vnetid } from './encap/registry';
+import { decapDatagram, NO_SIGNATURE, SIGNATURE_BYTES, signatureOf, vnetid } from './encap/registry';
 import {
   ARENA_BYTES,
   ARENA_FRAME,
@@ -61,14 +61,19 @@ import { ETHERNET_BYTES } from './wire';
 
 const MSG_TRUNC: u32 = 0x20;
 
-/** Device of the datagram that was looked at last, or NONE: who a drop is counted for. */
+/** Device of the datagram that was dropped last, or NONE: who the drop is counted for. */
 let rxDevice: u32 = NONE;
 
 // What is the same for all datagrams of a batch, read from the tables once when it begins.
 let encap: u32 = 0;
 let base: u64 = 0;
-// The device that was looked up last; neighbours in a batch mostly share it.
-let lastVnetid: u64 = 0;
+/** TAP writes of the batch so far. */
+let writes: u32 = 0;
+
+// The vnet that was looked up last; neighbours in a batch mostly share it. The device's state holds for the batch, since
+// main waits for our epoch.
+let lastSignature: u64 = 0;
+let lastHeader: u32 = 0;
 let lastDevice: u32 = NONE;
 let isActive: bool = false;
 let frameMax: u32 = 0;
@@ -77,18 +82,24 @@ let tapFd: i32 = -1;
 function rxBegin(mux: u32): void {
   encap = load<u32>(muxRow(mux), MUX_ENCAP);
   base = load<u64>(HEADER_OFFSET, HEADER_BASE);
-  lastDevice = NONE;
+  lastSignature = NO_SIGNATURE;
 }
 
-/** Looks a vnetid up and reads the device's row; its state holds for the batch (main waits for our epoch). */
-function rxSelect(arena: usize, mux: u32): void {
-  lastDevice = findDevice(mux, vnetid);
-  lastVnetid = vnetid;
-  if (lastDevice == NONE) return;
-  const row = deviceRow(lastDevice);
+/** Takes the header off and finds the device; a drop reason, or VERDICT_PASS with the globals above set. */
+function rxSelect(arena: usize, mux: u32, datagram: usize, bytes: u32): u32 {
+  rxDevice = NONE;
+  const header = decapDatagram(encap, datagram, bytes);
+  if (header < 0) return refusalReason(header);
+  const device = findDevice(mux, vnetid);
+  if (device == NONE) return DROP_RX_UNKNOWN_VNETID;
+  const row = deviceRow(device);
+  lastDevice = device;
+  lastHeader = header;
+  lastSignature = signatureOf(encap, datagram);
   isActive = atomic.load<u32>(row, DEVICE_STATE) == DEVICE_STATE_ACTIVE;
   frameMax = frameBytesMax(row);
-  tapFd = load<i32>(arena + lastDevice * 4, ARENA_TAP_FDS);
+  tapFd = load<i32>(arena + device * 4, ARENA_TAP_FDS);
+  return VERDICT_PASS;
 }
 
 /** Lays out the messages and iovecs that recvmmsg fills, once for each arena. */
@@ -105,7 +116,7 @@ export function rxPrepare(arena: usize): void {
 export function rxDecide(arena: usize, mux: u32, first: u32, count: u32): u32 {
   check(count <= BATCH_MAX && mux < MUXES_MAX);
   if (first == 0) {
-    store<u32>(arena, 0, ARENA_WRITES);
+    writes = 0;
     add(muxCounters(arena, mux), COUNTER_RX_READ, count);
   }
   store<u32>(arena, first, ARENA_FRAME);
@@ -117,70 +128,70 @@ export function rxDecide(arena: usize, mux: u32, first: u32, count: u32): u32 {
     if (rxDevice == NONE) dropMux(arena, mux, verdict, 1);
     else dropDevice(arena, rxDevice, verdict, 1);
   }
-  return load<u32>(arena, ARENA_WRITES);
+  store<u32>(arena, writes, ARENA_WRITES);
+  return writes;
 }
 
 /** After a trap: drops the datagram that was being decided and returns the index to go on with. */
 export function rxTrapped(arena: usize, mux: u32): u32 {
+  store<u32>(arena, writes, ARENA_WRITES);
   dropMux(arena, mux, DROP_RX_CORE_TRAP, 1);
   return load<u32>(arena, ARENA_FRAME) + 1;
 }
 
-/** Verdict on one datagram; when it passes, its write is appended. */
+/** Verdict on one datagram as the first of a batch; when it passes, its write is the batch's. */
 export function rxDatagram(arena: usize, mux: u32, i: u32): u32 {
+  writes = 0;
   rxBegin(mux);
-  return decideDatagram(arena, mux, i);
+  const verdict = decideDatagram(arena, mux, i);
+  store<u32>(arena, writes, ARENA_WRITES);
+  return verdict;
 }
 
-// @ts-expect-error: decorator
 @inline
 function decideDatagram(arena: usize, mux: u32, i: u32): u32 {
-  rxDevice = NONE;
   const message = arena + ARENA_RX_MESSAGES + i * MESSAGE_BYTES;
-  if (load<u32>(message, MESSAGE_FLAGS) & MSG_TRUNC) return DROP_RX_TRUNCATED;
   const datagram = usize(load<u64>(arena + ARENA_RX_IOVECS + i * IOVEC_BYTES) - base);
   const bytes = load<u32>(message, MESSAGE_LENGTH);
+  if (load<u32>(message, MESSAGE_FLAGS) & MSG_TRUNC) {
+    rxDevice = NONE;
+    return DROP_RX_TRUNCATED;
+  }
   // The whole of it in this worker's arena, headroom included; u64 so that a wild length cannot wrap.
-  check(datagram >= arena + RX_HEADROOM_BYTES && u64(datagram) + bytes <= u64(arena) + ARENA_BYTES);
-  const header = decapDatagram(encap, datagram, bytes);
-  if (header < 0) return refusalReason(header);
-  if (lastDevice == NONE || lastVnetid != vnetid) rxSelect(arena, mux);
-  if (lastDevice == NONE) return DROP_RX_UNKNOWN_VNETID;
-  rxDevice = lastDevice;
-  if (!isActive) return DROP_RX_DEVICE_STOPPED;
-  const frame = datagram + header;
-  const length = bytes - header;
-  if (length < ETHERNET_BYTES) return DROP_RX_SHORT_FRAME;
-  if (length <= frameMax) {
-    writePlain(frame, length);
-  } else {
-    const verdict = decideLong(arena, frame, length);
+  const start = u64(u32(datagram - arena - RX_HEADROOM_BYTES));
+  check(start + bytes <= ARENA_BYTES - RX_HEADROOM_BYTES);
+  if (bytes < SIGNATURE_BYTES || signatureOf(encap, datagram) != lastSignature) {
+    const verdict = rxSelect(arena, mux, datagram, bytes);
     if (verdict != VERDICT_PASS) return verdict;
   }
-  append(arena, frame - VNET_HDR_BYTES, length + VNET_HDR_BYTES);
+  const frame = datagram + lastHeader;
+  const length = bytes - lastHeader;
+  let verdict = VERDICT_PASS;
+  if (!isActive) verdict = DROP_RX_DEVICE_STOPPED;
+  else if (length < ETHERNET_BYTES) verdict = DROP_RX_SHORT_FRAME;
+  else if (length > frameMax) verdict = decideLong(arena, frame, length);
+  else writePlain(frame, length);
+  if (verdict != VERDICT_PASS) {
+    rxDevice = lastDevice;
+    return verdict;
+  }
+  const entry = arena + ARENA_RX_WRITES + writes * RX_WRITE_BYTES;
+  store<i32>(entry, tapFd);
+  store<u32>(entry, u32(frame - VNET_HDR_BYTES), 4);
+  store<u32>(entry, length + VNET_HDR_BYTES, 8);
+  store<u32>(entry, lastDevice, 12);
+  // At most one a datagram, so never more than BATCH_MAX.
+  writes++;
   return VERDICT_PASS;
 }
 
 /** A frame above the limit: a super-frame of a kernel on the same host passes, everything else does not. */
 function decideLong(arena: usize, frame: usize, length: u32): u32 {
-  const row = deviceRow(rxDevice);
+  const row = deviceRow(lastDevice);
   if (isTagAboveLimit(row, frame, length, frameMax)) return DROP_RX_VLAN_NOT_CARRIED;
   if (!writeSuper(frame, length, atomic.load<u32>(row, DEVICE_MTU))) return DROP_RX_TOO_BIG;
-  add(deviceCounters(arena, rxDevice), COUNTER_RX_SUPER_FRAMES, 1);
+  add(deviceCounters(arena, lastDevice), COUNTER_RX_SUPER_FRAMES, 1);
   return VERDICT_PASS;
-}
-
-// @ts-expect-error: decorator
-@inline
-function append(arena: usize, offset: usize, length: u32): void {
-  const writes = load<u32>(arena, ARENA_WRITES);
-  check(writes < BATCH_MAX);
-  const entry = arena + ARENA_RX_WRITES + writes * RX_WRITE_BYTES;
-  store<i32>(entry, tapFd);
-  store<u32>(entry, u32(offset), 4);
-  store<u32>(entry, length, 8);
-  store<u32>(entry, rxDevice, 12);
-  store<u32>(arena, writes + 1, ARENA_WRITES);
 }
 
 /** Counts a write that failed; `rxDelivered` then passes over it. */

@@ -130,7 +130,8 @@ function decideFrame(arena: usize, device: u32, i: u32): u32 {
   const offset: usize = load<u32>(entry);
   const bytes = load<u32>(entry, 4);
   // The whole of it in this worker's arena, headroom included; u64 so that a wild length cannot wrap.
-  check(offset >= arena + TX_HEADROOM_BYTES && u64(offset) + bytes <= u64(arena) + ARENA_BYTES);
+  const start = u64(u32(offset - arena - TX_HEADROOM_BYTES));
+  check(start + bytes <= ARENA_BYTES - TX_HEADROOM_BYTES);
   if (bytes < VNET_HDR_BYTES + ETHERNET_BYTES) return DROP_TX_SHORT_FRAME;
   const frame = offset + VNET_HDR_BYTES;
   const length = bytes - VNET_HDR_BYTES;

@@ -1,6 +1,6 @@
 /** The encapsulations the core knows, one row in each function. Mirror of `src/encap/registry.ts`. */
 import { ENCAP_VXLAN } from '../layout';
-import { decapVxlan, encapVxlan, vxlanVnetid } from './vxlan';
+import { decapVxlan, encapVxlan, vxlanSignature, vxlanVnetid } from './vxlan';
 
 /** Vnetid of the datagram that `decap` accepted last. */
 export let vnetid: u64 = 0;
@@ -23,6 +23,23 @@ export function decapDatagram(encap: u32, datagram: usize, length: u32): i32 {
     vnetid = vxlanVnetid;
     return header;
   }
+  unreachable();
+  return 0;
+}
+
+/** What no acceptable datagram has. */
+export const NO_SIGNATURE: u64 = 0xffffffffffffffff;
+/** A signature is made of this many first bytes; every encapsulation has at least these. */
+export const SIGNATURE_BYTES: u32 = 8;
+
+/**
+ * What of the first bytes decides: a datagram of the same signature as one that `decapDatagram` accepted has the same
+ * vnetid and a header of the same length, so that neighbours in a batch need not be looked at again. Traps on an
+ * unknown encap.
+ */
+@inline
+export function signatureOf(encap: u32, datagram: usize): u64 {
+  if (encap == ENCAP_VXLAN) return vxlanSignature(datagram);
   unreachable();
   return 0;
 }

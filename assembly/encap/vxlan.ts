@@ -36,3 +36,12 @@ export function decapVxlan(datagram: usize, length: u32): i32 {
   vxlanVnetid = bswap(load<u32>(datagram, VNI)) >> 8;
   return VXLAN_BYTES;
 }
+
+// Flags byte and VNI of the header as one little-endian word.
+const SIGNATURE_MASK: u64 = 0x00ffffff00000008;
+
+/** Two datagrams of one signature have the same VNI, and if one is accepted so is the other. See the registry. */
+@inline
+export function vxlanSignature(datagram: usize): u64 {
+  return load<u64>(datagram) & SIGNATURE_MASK;
+}
