@@ -26,7 +26,8 @@ export async function main(options: Options): Promise<void> {
   const rates = new Map<string, number[]>(usable.map(({ name }) => [name, []]));
   for (let round = 0; round < rounds; round++) {
     for (const peer of usable) {
-      if (process.stderr.isTTY) process.stderr.write(`throughput: round ${round + 1} of ${rounds}, ${peer.name}          \r`);
+      if (process.stderr.isTTY)
+        process.stderr.write(`throughput: round ${round + 1} of ${rounds}, ${peer.name}          \r`);
       rates.get(peer.name)!.push(await measure(peer, seconds));
     }
   }
