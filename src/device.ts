@@ -55,7 +55,7 @@ export class Device {
 }
 
 const nameRule = /^[A-Za-z][A-Za-z0-9_.-]*$/;
-/** In /proc/sys/net these stand for every link and for links to come; the kernel makes no link of the name. */
+/** In /proc/sys/net these stand for every link and for links to come; the kernel makes no such link. */
 const reservedNames: readonly string[] = ['all', 'default'];
 
 /** Throws EINVAL stating the rule for device names. */

@@ -205,7 +205,10 @@ export class Overlay {
     return this.#serial.run(() => this.#setprop(this.#entry(name), property, value));
   }
 
-  /** ACTIVATE: ENOENT, EEXIST, EINVAL for a required encap property, then what the lookup plugin's start gives. */
+  /**
+   * ACTIVATE: ENOENT, EEXIST, ENODEV when the link is gone, EINVAL for a required encap property, then what the
+   * lookup plugin's start gives.
+   */
   activate(name: string): Promise<void> {
     return this.#serial.run(() => this.#activate(this.#entry(name)));
   }
@@ -242,7 +245,8 @@ export class Overlay {
       if (!first) return;
       await this.#remove(entry);
       for (const property of entryMissing(entry)) {
-        if (!Object.hasOwn(properties, property)) details.push(`${property}: it is required and has no value`);
+        if (!Object.hasOwn(properties, property))
+          details.push(`${property}: it is required and has no value`);
       }
       throw new OverlayError(
         first.errno,
@@ -411,6 +415,7 @@ export class Overlay {
     if (device.isActivated) {
       throw new OverlayError('EEXIST', 'already_active', `overlay '${device.name}' is activated already`);
     }
+    if (device.isLinkGone) throw new OverlayError('ENODEV', 'link_gone', linkGoneText(device));
     const missing = device.properties.missing();
     if (missing.length > 0) {
       throw new OverlayError('EINVAL', 'property_missing', `not set: ${missing.join(', ')}`);
@@ -523,7 +528,9 @@ export class Overlay {
       for (const entry of this.#entries.values()) if (entry.device.cancelRetry) await this.#startIfUp(entry);
       return;
     }
-    const entry = [...this.#entries.values()].find(({ device }) => device.port.index === event.index);
+    const entry = [...this.#entries.values()].find(
+      ({ device }) => !device.isLinkGone && device.port.index === event.index,
+    );
     if (!entry) return;
     const { device } = entry;
     if (event.isDeleted) {
@@ -531,11 +538,7 @@ export class Overlay {
       device.isUp = false;
       this.engine.detachPort(device.row);
       await this.#stop(entry);
-      this.fma.degrade(
-        device.name,
-        'link_gone',
-        `the link ${device.name} was deleted; delete and create the overlay`,
-      );
+      this.fma.degrade(device.name, 'link_gone', linkGoneText(device));
       return;
     }
     this.#followMtu(device, event.mtu);
@@ -593,6 +596,10 @@ export class Overlay {
 
 function entryMissing({ device, instance }: Entry): string[] {
   return [...device.properties.missing(), ...instance.lookup.properties.missing()];
+}
+
+function linkGoneText({ name }: Device): string {
+  return `the link ${name} was deleted; delete and create the overlay`;
 }
 
 function workerText(event: Exclude<WorkerEvent, { kind: 'replaced' }>): string {

@@ -1,5 +1,5 @@
 /** The control API: HTTP and JSON on a unix socket. Every request is one row of `operations.ts`. */
-import { chmodSync, mkdirSync, rmSync } from 'node:fs';
+import { chmodSync, lstatSync, mkdirSync, rmSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
@@ -18,6 +18,7 @@ const httpStatus: Readonly<Record<string, number>> = {
   EPERM: 403,
   EACCES: 403,
   ENOENT: 404,
+  EAGAIN: 409,
   EBUSY: 409,
   EEXIST: 409,
   ENOTSUP: 422,
@@ -37,6 +38,11 @@ export class ControlServer {
       requestTimeout: CONTROL_REQUEST_MS_MAX,
       forceCloseConnections: true,
       routerOptions: { maxParamLength: 256 },
+      // A path that is not well encoded gets this far only.
+      frameworkErrors: (error, _request, reply) => this.#answerError(error, reply as FastifyReply),
+      clientErrorHandler: refuseClient,
+      // On a unix socket there is no host to name; Node would refuse with an empty answer.
+      http: { requireHostHeader: false },
     });
     this.#fastify.server.maxConnections = CONTROL_CONNECTIONS_MAX;
     for (const operation of operations) this.#route(operation);
@@ -61,10 +67,12 @@ export class ControlServer {
     const server = new ControlServer(overlay, log);
     try {
       mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-      rmSync(path, { force: true });
+      removeSocket(path);
       await server.#fastify.listen({ path });
       chmodSync(path, SOCKET_MODE);
     } catch (error) {
+      await server.close();
+      if (error instanceof OverlayError) throw error;
       const { code = 'EIO', message } = error as NodeJS.ErrnoException;
       throw new OverlayError(
         code,
@@ -85,9 +93,7 @@ export class ControlServer {
       url: path,
       handler: (request) => {
         if (needsWrite) requireWriter(request);
-        const { params, query, body } = request as { params: object; query: object; body: unknown };
-        const fields = typeof body === 'object' && body !== null ? body : {};
-        const parsed = input.safeParse({ ...fields, ...query, ...params });
+        const parsed = input.safeParse(fieldsOf(request));
         if (!parsed.success) throw badRequest(parsed.error);
         return run(this.overlay, parsed.data);
       },
@@ -99,18 +105,27 @@ export class ControlServer {
       reply.code(httpStatus[error.errno] ?? 500).send({ error: error.toJSON() });
     } else if (error.statusCode !== undefined && error.statusCode < 500) {
       // The HTTP layer's own: bad JSON, a body too large.
-      const answer = new OverlayError(
-        'EINVAL',
-        'bad_request',
-        `the request was not understood: ${error.message}`,
-      );
-      reply.code(error.statusCode).send({ error: answer.toJSON() });
+      reply.code(error.statusCode).send({ error: misunderstood(error.message).toJSON() });
     } else {
       this.log.error({ error: error.stack }, 'an operation failed by a defect');
       const answer = new OverlayError('EIO', 'internal', 'the daemon failed at this; its log says more');
       reply.code(500).send({ error: answer.toJSON() });
     }
   }
+}
+
+/** What path, query and body say, in one object. Throws EINVAL for another body and for a field said twice. */
+function fieldsOf(request: FastifyRequest): object {
+  const { params, query, body = {} } = request as { params: object; query: object; body: unknown };
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+    throw misunderstood('the body is no object');
+  }
+  const fields = new Map<string, unknown>();
+  for (const [name, value] of [params, query, body].flatMap((part) => Object.entries(part))) {
+    if (fields.has(name)) throw misunderstood(`${name} is given twice`);
+    fields.set(name, value);
+  }
+  return Object.fromEntries(fields);
 }
 
 /** Writes are for root and the user the daemon runs as. */
@@ -120,15 +135,42 @@ function requireWriter(request: FastifyRequest): void {
   throw new OverlayError('EPERM', 'not_permitted', `user ${uid} may look but not change: run this as root`);
 }
 
-/** Node keeps a socket's descriptor to itself; this is where. */
+/** Node keeps a socket's descriptor to itself; this is where. Throws EPERM when the caller has hung up. */
 function descriptorOf(socket: Socket): number {
-  const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
-  return fd;
+  const { _handle: handle } = socket as unknown as { _handle: { fd: number } | null };
+  if (handle) return handle.fd;
+  throw new OverlayError('EPERM', 'not_permitted', 'nobody is there any more to have asked for it');
 }
 
 function badRequest(error: z.ZodError): OverlayError {
   const details = error.issues.map(({ path, message }) => `${path.join('.') || 'request'}: ${message}`);
-  return new OverlayError('EINVAL', 'bad_request', `the request was not understood: ${details[0]}`, details);
+  return misunderstood(details[0]!, details);
+}
+
+function misunderstood(why: string, details: readonly string[] = []): OverlayError {
+  return new OverlayError('EINVAL', 'bad_request', `the request was not understood: ${why}`, details);
+}
+
+/** Answers what is not even HTTP. */
+function refuseClient(error: Error, socket: Socket): void {
+  if (!socket.writable) return void socket.destroy();
+  const body = JSON.stringify({ error: misunderstood(error.message).toJSON() });
+  const length = Buffer.byteLength(body);
+  const head = ['HTTP/1.1 400 Bad Request', 'Content-Type: application/json', `Content-Length: ${length}`];
+  socket.end([...head, 'Connection: close', '', body].join('\r\n'));
+}
+
+/** Makes room for the socket: a dead daemon's is removed. Throws EEXIST for anything that is no socket. */
+function removeSocket(path: string): void {
+  const there = lstatSync(path, { throwIfNoEntry: false });
+  if (there && !there.isSocket()) {
+    throw new OverlayError(
+      'EEXIST',
+      'not_a_socket',
+      `${path} is there and no socket: choose another --socket`,
+    );
+  }
+  rmSync(path, { force: true });
 }
 
 function answers(path: string): Promise<boolean> {
@@ -138,6 +180,7 @@ function answers(path: string): Promise<boolean> {
       socket.destroy();
       resolve(true);
     });
-    socket.once('error', () => resolve(false));
+    // EAGAIN: somebody listens and has many waiting.
+    socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'EAGAIN'));
   });
 }

@@ -20,16 +20,23 @@ export interface Config {
   readonly logLevel: string;
 }
 
+/** sun_path less the NUL (man 7 unix); a longer path would be cut off silently. */
+const SOCKET_PATH_BYTES_MAX = 107;
 const logLevels = ['debug', 'info', 'warn', 'error'] as const;
+
+const digits = z
+  .string()
+  .regex(/^\d{1,9}$/)
+  .transform(Number);
+
+/** 1 to `max`, in the file a number, in a flag its decimal digits. */
+function whole(max: number) {
+  return z.union([z.number(), digits], 'it is a whole number').pipe(z.number().int().min(1).max(max));
+}
 
 /** One schema for file and flags: both hold text or numbers. */
 const schema = z.strictObject({
-  workers: z.coerce
-    .number()
-    .int()
-    .min(1)
-    .max(WORKERS_MAX)
-    .default(Math.min(availableParallelism(), WORKERS_MAX)),
+  workers: whole(WORKERS_MAX).default(Math.min(availableParallelism(), WORKERS_MAX)),
   memory: z
     .union([z.string(), z.number()])
     .transform((text, context) => sizeBytes(String(text)) ?? refuse(context, 'a size such as 256M or 1G'))
@@ -38,8 +45,15 @@ const schema = z.strictObject({
     .union([z.string(), z.number()])
     .transform((text, context) => cpuList(String(text)) ?? refuse(context, 'a list of CPUs such as 0,2-3'))
     .default([]),
-  bank: z.coerce.number().int().min(1).max(BANK_MAX).default(BANK_DEFAULT),
-  socket: z.string().min(1).max(107).default(DEFAULT_SOCKET), // sun_path, man 7 unix
+  bank: whole(BANK_MAX).default(BANK_DEFAULT),
+  socket: z
+    .string()
+    .min(1)
+    .refine(
+      (path) => Buffer.byteLength(path) <= SOCKET_PATH_BYTES_MAX,
+      `it is at most ${SOCKET_PATH_BYTES_MAX} bytes`,
+    )
+    .default(DEFAULT_SOCKET),
   stateDir: z.string().min(1).default('/var/lib/overlayd'),
   logLevel: z.enum(logLevels).default('info'),
 });
@@ -77,13 +91,23 @@ function readFile(file: string): object {
   const document = parseDocument(text, { lineCounter: lines });
   const [syntax] = document.errors;
   if (syntax) throw atPlace(file, lines, syntax.pos[0], syntax.message.split('\n')[0]!);
-  const values: unknown = document.toJS() ?? {};
+  const values = valuesOf(file, lines, document);
   const parsed = schema.safeParse(values);
   if (parsed.success) return values as object;
   const issue = parsed.error.issues[0]!;
   const unknownKey = issue.code === 'unrecognized_keys' ? issue.keys[0] : undefined;
   const path = unknownKey === undefined ? issue.path.map(String) : [...issue.path.map(String), unknownKey];
   throw atPlace(file, lines, offsetOf(document, path), `${path.join('.') || 'file'}: ${issue.message}`);
+}
+
+/** The document as plain values. Throws EINVAL for aliases that lead nowhere or unfold too far. */
+function valuesOf(file: string, lines: LineCounter, document: Document.Parsed): unknown {
+  try {
+    return document.toJS() ?? {};
+  } catch (error) {
+    if (error instanceof ReferenceError) throw atPlace(file, lines, 0, error.message);
+    throw error;
+  }
 }
 
 function offsetOf(document: Document.Parsed, path: readonly string[]): number {

@@ -104,8 +104,7 @@ export function checkEncapPlugin(plugin: EncapPlugin): void {
 /** Throws EINVAL for a name that no encap plugin can have. */
 export function checkEncapName(name: string): void {
   if (isPluginName(name)) return;
-  const shown = name.slice(0, PLUGIN_NAME_BYTES_MAX);
-  throw new OverlayError('EINVAL', 'bad_encap_name', `'${shown}' cannot be an encap plugin: ${nameRule}`);
+  throw new OverlayError('EINVAL', 'bad_encap_name', `this cannot be an encap plugin: ${nameRule}`);
 }
 
 /** Rule for encap and lookup plugin names. */
