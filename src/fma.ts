@@ -35,8 +35,8 @@ export class Fma {
   degrade(device: string, code: FaultCode, text: string): void {
     const faults = this.#faults.get(device) ?? new Map<FaultCode, Fault>();
     const known = faults.get(code);
-    if (known?.text === text) return;
     const cut = Buffer.from(text).subarray(0, FAULT_TEXT_BYTES_MAX).toString();
+    if (known?.text === cut) return;
     faults.set(code, { code, text: cut, since: known?.since ?? wallTime() });
     this.#faults.set(device, faults);
     this.onChange(device, this.status(device));

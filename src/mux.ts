@@ -87,7 +87,15 @@ export class Muxes {
     }
     this.engine.counters.clearMux(row);
     this.engine.tables.writeMux(row, encap.core, this.bank);
-    this.engine.attachMux(row, underlay.receive, underlay.send);
+    try {
+      this.engine.attachMux(row, underlay.receive, underlay.send);
+    } catch (error) {
+      // No device is on it yet: what workers have read from it, they have dropped.
+      this.engine.detachMux(row);
+      closeUnderlay(underlay);
+      this.engine.tables.muxes.free(row);
+      throw error;
+    }
     return { row, ip, port, encap, underlay, users: 1 };
   }
 }

@@ -368,17 +368,20 @@ export class Overlay {
   ): Device {
     const { tables, workers, counters } = this.engine;
     const row = tables.devices.take();
-    let port: Device['port'];
+    let port: Device['port'] | undefined;
     try {
-      const alias = `overlayd overlay ${name}, ${encap.name} vnetid ${vnetid}`;
+      const alias = aliasOf(name, encap.name, vnetid);
       port = this.options.ports.open(name, workers.list.length, MTU_DEFAULT_BYTES, alias);
+      counters.clearDevice(row);
+      tables.setDeviceState(row, layout.DEVICE_STATE_DROP);
+      this.engine.attachPort(row, port.fds);
     } catch (error) {
+      // Nothing has come from the port yet, so that no worker can be reading it.
+      this.engine.detachPort(row);
+      port?.release();
       tables.devices.free(row);
       throw error;
     }
-    counters.clearDevice(row);
-    tables.setDeviceState(row, layout.DEVICE_STATE_DROP);
-    this.engine.attachPort(row, port.fds);
     return new Device(name, encap, properties, row, port, vnetid, MTU_DEFAULT_BYTES);
   }
 
@@ -407,6 +410,7 @@ export class Overlay {
       device.mtu = Number(parsed);
     } else {
       if (parsed !== device.vnetid) this.#refuseVnetid(device.encap.name, parsed);
+      device.port.setAlias(aliasOf(device.name, device.encap.name, parsed));
       device.vnetid = parsed;
     }
   }
@@ -568,9 +572,13 @@ export class Overlay {
   onWorker(event: WorkerEvent): void {
     const { log } = this.options;
     log.warn(event, `worker ${event.kind}`);
+    const isWhole = this.engine.workers.list.every(({ state }) => state === 'running');
     for (const { device } of this.#entries.values()) {
-      if (event.kind === 'replaced') this.fma.restore(device.name, 'worker');
-      else this.fma.degrade(device.name, 'worker', `worker ${event.worker} ${workerText(event)}`);
+      if (event.kind !== 'replaced') {
+        this.fma.degrade(device.name, 'worker', `worker ${event.worker} ${workerText(event)}`);
+      } else if (isWhole) {
+        this.fma.restore(device.name, 'worker');
+      }
     }
   }
 
@@ -592,6 +600,11 @@ export class Overlay {
   #properties({ device, instance }: Entry): DeviceProperty[] {
     return deviceProperties(device, instance, this.encaps.names, this.varpd.pluginNames);
   }
+}
+
+/** What the link says of itself in the kernel. */
+function aliasOf(name: string, encap: string, vnetid: bigint): string {
+  return `overlayd overlay ${name}, ${encap} vnetid ${vnetid}`;
 }
 
 function entryMissing({ device, instance }: Entry): string[] {

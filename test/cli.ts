@@ -483,7 +483,7 @@ testWith(cli, needs, 'every bad input of an operator: a sentence and its exit co
     }
     assertSaid(
       ask('show-overlay', '-o', 'colour'),
-      1,
+      2,
       /no column 'colour'; there are: link, property/,
       'a column',
     );
@@ -743,7 +743,7 @@ testWith(cli, needs, 'a daemon that cannot start says why, in a sentence', () =>
       [['--workers', '65'], '', 8, /--workers: /],
       [['--bank', '65'], '', 8, /--bank: /],
       [['--log-level', 'loud'], '', 8, /--log-level: /],
-      [['--pin', '9998'], '', 1, /--pin: this process has no CPU 9998/],
+      [['--pin', '9998'], '', 8, /--pin: this process has no CPU 9998/],
       [['--nope'], '', 2, /unknown option '--nope'/],
       [['hello'], '', 2, /too many arguments/],
       [['--config', config], 'workers: 1\nmemory: lots\n', 8, /overlayd\.yaml:2:9: memory: it is a size/],

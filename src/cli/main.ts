@@ -130,5 +130,5 @@ try {
   if (!(error instanceof OverlayError)) throw error;
   console.error(`overlayadm: ${error.message}`);
   for (const part of error.parts) console.error(`  ${part}`);
-  process.exitCode = error.code === 'usage' ? USAGE : exitCodeOf(error);
+  process.exitCode = error.code === 'usage' || error.code === 'no_such_column' ? USAGE : exitCodeOf(error);
 }

@@ -12,6 +12,9 @@ import { after } from '../sys/clock.js';
 import { lockDirectory } from '../sys/lock.js';
 import { type Flags, readConfig } from './config.js';
 
+/** Faults of the settings, for which the exit code is 8. */
+const configCodes = ['bad_config', 'config_unreadable', 'no_such_cpu'];
+
 const program = new Command('overlayd')
   .description('userland overlay networks: runs overlay devices and serves overlayadm')
   .option('--workers <n>', 'data-plane threads (default: one a CPU)')
@@ -31,7 +34,7 @@ try {
 } catch (error) {
   if (!(error instanceof OverlayError)) throw error;
   console.error(`overlayd: ${error.message}`);
-  process.exit(error.code === 'bad_config' || error.code === 'config_unreadable' ? 8 : 1);
+  process.exit(configCodes.includes(error.code) ? 8 : 1);
 }
 
 async function serve(flags: Flags, file: string | undefined): Promise<void> {

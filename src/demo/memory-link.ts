@@ -35,6 +35,10 @@ export class MemoryLink implements Port {
     this.#port.setMtu(bytes);
   }
 
+  setAlias(text: string): void {
+    this.#port.setAlias(text);
+  }
+
   /** Sends a frame towards the engine on one queue; false when the queue takes no more for now. */
   send(queue: number, frame: Uint8Array): boolean {
     return !this.#isReleased && this.#port.send(queue, frame);

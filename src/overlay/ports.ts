@@ -1,5 +1,6 @@
 /** Where devices get their ports from: TAP links in this namespace, or memory. */
 import { writeFileSync } from 'node:fs';
+import { OverlayError } from '../errors.js';
 import { NETLINK_POLL_MS } from '../limits.js';
 import { every } from '../sys/clock.js';
 import { EventSocket, type LinkEvent, Netlink } from '../sys/netlink/index.js';
@@ -32,7 +33,8 @@ export class TapSource implements PortSource {
   open(name: string, queues: number, mtu: number, alias: string): Port {
     const tap = new Tap({ name, queues, netlink: this.#netlink });
     try {
-      this.#netlink.setLink(tap.index, { mtu, alias });
+      tap.setMtu(mtu);
+      tap.setAlias(alias);
       this.#quietIpv6(tap);
     } catch (error) {
       tap.release();
@@ -50,7 +52,13 @@ export class TapSource implements PortSource {
   }
 
   overflow(port: Port): bigint {
-    return this.#netlink.getLink(port.index).stats.txDropped;
+    try {
+      return this.#netlink.getLink(port.index).stats.txDropped;
+    } catch (error) {
+      // Deleted a moment ago; the event that says so is on its way.
+      if (error instanceof OverlayError && error.errno === 'ENODEV') return 0n;
+      throw error;
+    }
   }
 
   watch(listener: (event: PortEvent) => void): () => void {

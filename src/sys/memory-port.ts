@@ -17,6 +17,7 @@ export class MemoryPort implements Port {
   readonly #ends: readonly number[];
   readonly #buffer = new Uint8Array(65536 + VNET_HDR_BYTES);
   mtu = 0;
+  alias = '';
   hasCarrier = false;
 
   constructor(queues: number) {
@@ -39,6 +40,10 @@ export class MemoryPort implements Port {
 
   setMtu(bytes: number): void {
     this.mtu = bytes;
+  }
+
+  setAlias(text: string): void {
+    this.alias = text;
   }
 
   /** Sends a frame towards the workers on one queue; false when the queue is full. */

@@ -7,6 +7,8 @@ export interface Port {
   readonly index: number;
   setCarrier(on: boolean): void;
   setMtu(bytes: number): void;
+  /** A text that the kernel keeps with the link. */
+  setAlias(text: string): void;
   /** Closes the descriptors; a link goes away with them. */
   release(): void;
 }

@@ -107,6 +107,10 @@ export class Tap implements Port {
     this.mtu = bytes;
   }
 
+  setAlias(text: string): void {
+    this.#netlink.setLink(this.index, { alias: text });
+  }
+
   get isUp(): boolean {
     return this.#netlink.getLink(this.index).isUp;
   }

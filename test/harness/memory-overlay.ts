@@ -32,7 +32,7 @@ export class TestLink implements Port {
     readonly index: number,
     queues: number,
     public mtu: number,
-    readonly alias: string,
+    public alias: string,
   ) {
     this.port = new MemoryPort(queues);
     this.fds = this.port.fds;
@@ -51,6 +51,10 @@ export class TestLink implements Port {
 
   setMtu(bytes: number): void {
     this.mtu = bytes;
+  }
+
+  setAlias(text: string): void {
+    this.alias = text;
   }
 
   release(): void {
