@@ -108,8 +108,7 @@ for (const family of [4, 6] as const) {
     async () => {
       const { hosts, daemon } = await setUp(family);
       try {
-        const udpBefore = hosts.a.udp(family);
-        const statsBefore = await daemon.stats();
+        const before = await countBoth(hosts, daemon, family);
         for (const innerFamily of [4, 6] as const) {
           for (const from of ['a', 'b'] as const) {
             const target = inner[innerFamily][from === 'a' ? 'b' : 'a'];
@@ -124,16 +123,17 @@ for (const family of [4, 6] as const) {
         assert.ok(Number(overlays.ov0!.counters.rx_super_frames) > 0, 'the kernel passed super-frames uncut');
         await assertBooks(hosts.a, daemon, 'ov0', muxName(family));
         // Only TCP so far, so that every UDP datagram of the host is ours.
-        const udp = hosts.a.udp(family);
-        const stats = await daemon.stats();
-        const sent =
-          Number(stats.overlays.ov0!.counters.tx_frames) -
-          Number(statsBefore.overlays.ov0!.counters.tx_frames);
-        const read =
-          Number(stats.muxes[muxName(family)]!.counters.rx_read) -
-          Number(statsBefore.muxes[muxName(family)]!.counters.rx_read);
-        assert.is(sent, udp.out - udpBefore.out, 'frames sent = UDP datagrams the kernel sent');
-        assert.is(read, udp.in - udpBefore.in, 'datagrams read = UDP datagrams the kernel received');
+        const after = await countBoth(hosts, daemon, family);
+        assert.is(
+          after.sent - before.sent,
+          after.udp.out - before.udp.out,
+          'frames sent = datagrams by the kernel',
+        );
+        assert.is(
+          after.read - before.read,
+          after.udp.in - before.udp.in,
+          'datagrams read = datagrams by the kernel',
+        );
 
         for (const innerFamily of [4, 6] as const) {
           for (const from of ['a', 'b'] as const) {
@@ -150,6 +150,27 @@ for (const family of [4, 6] as const) {
       }
     },
   );
+}
+
+/** Our counts and the kernel's of the same moment: read again when a frame passed in between. */
+async function countBoth(
+  hosts: Hosts,
+  daemon: Daemon,
+  family: 4 | 6,
+): Promise<{ sent: number; read: number; udp: { in: number; out: number } }> {
+  const ours = async () => {
+    const { overlays, muxes } = await daemon.stats();
+    const mux = muxes[muxName(family)]!;
+    return { sent: Number(overlays.ov0!.counters.tx_frames), read: Number(mux.counters.rx_read) };
+  };
+  for (let tries = 0; tries < 100; tries++) {
+    const first = await ours();
+    const udp = hosts.a.udp(family);
+    const second = await ours();
+    if (first.sent === second.sent && first.read === second.read) return { ...second, udp };
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  throw new Error('the counters never rest');
 }
 
 function muxName(family: 4 | 6): string {

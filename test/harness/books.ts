@@ -1,5 +1,7 @@
 /** The books of an end-to-end test, balanced against the kernel's own counters. */
 import * as assert from 'uvu/assert';
+import type { StatsView } from '../../src/control/view.js';
+import type { LinkStats } from '../../src/sys/netlink/index.js';
 import type { Daemon, Host } from './hosts.js';
 import { until } from './hosts.js';
 
@@ -16,13 +18,7 @@ const sum = (counts: Readonly<Record<string, string | number | undefined>>, pref
  * - datagrams read = delivered + named drops of mux and device.
  */
 export async function assertBooks(host: Host, daemon: Daemon, link: string, mux: string): Promise<void> {
-  await until('the counters rest', 5000, async () => {
-    const before = JSON.stringify((await daemon.stats()).overlays);
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    return JSON.stringify((await daemon.stats()).overlays) === before;
-  });
-  const stats = await daemon.stats();
-  const kernel = host.linkStats(link);
+  const { stats, kernel } = await readAtRest(host, daemon, link);
   const device = stats.overlays[link]!;
   const underlay = stats.muxes[mux]!;
   const { counters, drops } = device;
@@ -43,4 +39,23 @@ export async function assertBooks(host: Host, daemon: Daemon, link: string, mux:
     'datagrams read = delivered + dropped by name',
   );
   assert.is(Number(device.link_overflow), Number(kernel.txDropped), 'link overflow = the kernel’s own drops');
+}
+
+/** Our counts and the kernel's of the same moment: read again when a frame passed in between. */
+async function readAtRest(
+  host: Host,
+  daemon: Daemon,
+  link: string,
+): Promise<{ stats: StatsView; kernel: LinkStats }> {
+  let result: { stats: StatsView; kernel: LinkStats } | undefined;
+  await until('the counters rest', 5000, async () => {
+    const before = await daemon.stats();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const kernel = host.linkStats(link);
+    const stats = await daemon.stats();
+    result = { stats, kernel };
+    const traffic = ({ overlays, muxes }: StatsView) => JSON.stringify([overlays, muxes]);
+    return traffic(before) === traffic(stats);
+  });
+  return result!;
 }
