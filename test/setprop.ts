@@ -1,0 +1,133 @@
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { force, gently, HERE, withMemory } from './harness/lifecycle.js';
+import { assertRefused, freePort, refusal, request } from './harness/memory-overlay.js';
+
+const setprop = suite('setprop');
+
+const propertyOrder = [
+  'mtu',
+  'vnetid',
+  'encap',
+  'varpd/id',
+  'vxlan/listen_ip',
+  'vxlan/listen_port',
+  'search',
+  'direct/dest_ip',
+  'direct/dest_port',
+];
+
+setprop('properties: order, permissions, by name and by id', async () => {
+  await withMemory(async ({ overlay }) => {
+    await overlay.create('ov0', 'vxlan', 'direct', 7);
+    assert.equal(
+      overlay.properties('ov0').map(({ info }) => info.name),
+      propertyOrder,
+    );
+    const permissions = overlay.properties('ov0').map(({ info }) => (info.isWritable ? 'rw' : 'r-'));
+    assert.equal(permissions, ['rw', 'rw', 'r-', 'r-', 'rw', 'rw', 'r-', 'rw', 'rw']);
+    const required = overlay.properties('ov0').map(({ info }) => info.isRequired);
+    assert.equal(required, [false, false, false, false, true, true, false, true, true]);
+    for (const [id, name] of propertyOrder.entries()) {
+      assert.equal(overlay.property('ov0', id), overlay.property('ov0', name));
+      assert.is(overlay.property('ov0', id).info.name, name);
+    }
+    // Illumos' bugs 9 and 10: plugin properties by name; an id equal to the count.
+    for (const id of [9, 10, -1, -2, 1.5, Number.NaN, 2 ** 31, Number.POSITIVE_INFINITY]) {
+      await assertRefused(() => overlay.property('ov0', id), 'EINVAL', 'bad_property_id', /not 0 to 8/);
+      await assertRefused(overlay.setprop('ov0', id, '1'), 'EINVAL', 'bad_property_id');
+    }
+    for (const name of ['nope', '', 'MTU', 'listen_ip', 'vxlan/', '__proto__', 'constructor', '0']) {
+      await assertRefused(() => overlay.property('ov0', name), 'ENOENT', 'no_such_property');
+      await assertRefused(overlay.setprop('ov0', name, '1'), 'ENOENT', 'no_such_property');
+    }
+    for (const property of ['encap', 'varpd/id', 'search', 2, 3, 6]) {
+      await assertRefused(overlay.setprop('ov0', property, 'vxlan'), 'EPERM', 'property_read_only');
+      await assertRefused(overlay.setprop('ov0', property, { a: 1 }), 'EPERM', 'property_read_only');
+    }
+    assert.is(overlay.property('ov0', 'varpd/id').value, undefined, 'not associated before activation');
+    await overlay.setprop('ov0', 4, HERE);
+    await overlay.setprop('ov0', 'direct/dest_ip', '::ffff:127.0.0.2');
+    await overlay.setprop('ov0', 8, 4789);
+    assert.is(overlay.property('ov0', 'vxlan/listen_ip').value, HERE);
+    assert.is(overlay.property('ov0', 7).value, '127.0.0.2');
+    assert.is(overlay.property('ov0', 'direct/dest_port').value, 4789n);
+    await overlay.activate('ov0');
+    assert.is(overlay.property('ov0', 'varpd/id').value, 1n);
+  });
+});
+
+setprop('setprop vnetid: the range, a duplicate, its own again', async () => {
+  await withMemory(async ({ overlay }) => {
+    await overlay.create('ov0', 'vxlan', 'direct', 1);
+    await overlay.create('ov1', 'vxlan', 'direct', 2);
+    await assertRefused(overlay.setprop('ov1', 'vnetid', 1), 'EEXIST', 'vnetid_in_use', /'ov0'/);
+    await assertRefused(overlay.setprop('ov1', 'vnetid', 0x1000000), 'EINVAL', 'bad_property_value');
+    assert.is(overlay.property('ov1', 'vnetid').value, 2n);
+    await overlay.setprop('ov1', 'vnetid', 2);
+    // Illumos' bug 15: what create accepts, setprop accepts.
+    await overlay.setprop('ov1', 'vnetid', 0xffffff);
+    await overlay.setprop('ov0', 'vnetid', 2);
+    assert.is(overlay.property('ov0', 'vnetid').value, 2n);
+  });
+});
+
+setprop('setprop mtu: 576 to 8900, and the link has it', async () => {
+  await withMemory(async ({ overlay, links }) => {
+    await overlay.create('ov0', 'vxlan', 'direct', 1);
+    assert.is(overlay.property('ov0', 'mtu').value, 1400n);
+    assert.is(links.get('ov0').mtu, 1400);
+    for (const mtu of [576, 8900]) {
+      await overlay.setprop('ov0', 'mtu', mtu);
+      assert.equal([overlay.property('ov0', 'mtu').value, links.get('ov0').mtu], [BigInt(mtu), mtu]);
+    }
+    for (const mtu of [575, 8901, 0, -1]) {
+      await assertRefused(overlay.setprop('ov0', 'mtu', mtu), 'EINVAL', 'bad_property_value');
+      assert.equal([overlay.property('ov0', 'mtu').value, links.get('ov0').mtu], [8900n, 8900]);
+    }
+  });
+});
+
+setprop('setprop on an activated device: ENOTSUP for all, and delete works afterwards', async () => {
+  await withMemory(async (memory) => {
+    const { overlay } = memory;
+    const before = memory.holdings();
+    await overlay.createOverlay(request('ov0', 1, await freePort(HERE)));
+    for (const property of [...propertyOrder, 'nope', 0, 99]) {
+      await assertRefused(
+        overlay.setprop('ov0', property, '600'),
+        'ENOTSUP',
+        'already_active',
+        /delete and create/,
+      );
+    }
+    const mtu = await refusal(overlay.setprop('ov0', 'mtu', '600'));
+    assert.match(mtu.message, /ip link set ov0 mtu N/);
+    await overlay.delete('ov0', gently);
+    assert.equal(memory.holdings(), before);
+  });
+});
+
+setprop('every operation on a device that is not there: ENOENT', async () => {
+  await withMemory(async ({ overlay }) => {
+    const operations: (() => unknown)[] = [
+      () => overlay.setprop('ov0', 'mtu', 600),
+      () => overlay.setprop('ov0', 'nope', 600),
+      () => overlay.activate('ov0'),
+      () => overlay.delete('ov0', gently),
+      () => overlay.delete('ov0', force),
+      () => overlay.properties('ov0'),
+      () => overlay.property('ov0', 'mtu'),
+      () => overlay.property('ov0', 99),
+      () => overlay.status('ov0'),
+      () => overlay.state('ov0'),
+      () => overlay.target('ov0'),
+      () => overlay.deviceStats('ov0'),
+    ];
+    for (const operation of operations) await assertRefused(operation, 'ENOENT', 'no_such_device', /'ov0'/);
+    assert.equal(overlay.names, []);
+    assert.equal(overlay.muxStats(), []);
+  });
+});
+
+setprop.run();
