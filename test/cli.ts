@@ -158,6 +158,7 @@ cli('show-stats: counters, then drops, then workers', () => {
   const counters = { tx_read: 1, tx_frames: '9007199254740993' };
   const lines = showStats(
     {
+      meanings: { tx_too_big: 'too long: it was' },
       overlays: { ov0: { counters, drops: { tx_too_big: 2 }, link_overflow: 3 } },
       muxes: {
         '192.0.2.1:4789': { encap: 'vxlan', counters: { rx_read: 4 }, drops: {}, socket_overflow: 5 },
@@ -167,15 +168,15 @@ cli('show-stats: counters, then drops, then workers', () => {
     { parsable: true, output: 'all' },
   );
   assert.equal(lines, [
-    'ov0:tx_read:1',
-    'ov0:tx_frames:9007199254740993',
-    'ov0:drop\\:link_overflow:3',
-    'ov0:drop\\:tx_too_big:2',
-    '192.0.2.1\\:4789:rx_read:4',
-    '192.0.2.1\\:4789:drop\\:socket_overflow:5',
-    'worker 0:state:running',
-    'worker 0:restarts:6',
-    'worker 0:wakeups:7',
+    'ov0:tx_read:1:',
+    'ov0:tx_frames:9007199254740993:',
+    'ov0:drop\\:link_overflow:3:',
+    'ov0:drop\\:tx_too_big:2:too long\\: it was',
+    '192.0.2.1\\:4789:rx_read:4:',
+    '192.0.2.1\\:4789:drop\\:socket_overflow:5:',
+    'worker 0:state:running:',
+    'worker 0:restarts:6:',
+    'worker 0:wakeups:7:',
   ]);
 });
 
@@ -571,8 +572,8 @@ testWith(cli, needs, 'the commands, their tables and documents', () =>
     assert.equal(Object.keys(document('show-overlay').overlays as object), ['ov0', 'ov1']);
     assert.equal(Object.keys(document('show-overlay', 'ov1').overlays as object), ['ov1']);
     const stats = document('show-stats');
-    assert.equal(Object.keys(stats), ['version', 'overlays', 'muxes', 'workers']);
-    assert.match(ask('show-stats', '-p', '-o', 'all').stdout, /^ov0:tx_read:0$/m);
+    assert.equal(Object.keys(stats), ['version', 'meanings', 'overlays', 'muxes', 'workers']);
+    assert.match(ask('show-stats', '-p', '-o', 'all').stdout, /^ov0:tx_read:0:$/m);
     assert.equal(document('delete-overlay', 'ov0'), { version: 1 });
     assert.equal(ask('delete-overlay', 'ov1'), { status: 0, stdout: '', stderr: '' });
     assert.equal(document('show-overlay').overlays, {});

@@ -36,11 +36,12 @@ const targetColumns: Column<TargetRow>[] = [
   { name: 'DESTINATION', width: 42, value: ({ destination }) => destination },
 ];
 
-type StatRow = { scope: string; name: string; value: string };
+type StatRow = { scope: string; name: string; value: string; meaning: string };
 const statColumns: Column<StatRow>[] = [
   { name: 'SCOPE', width: 19, value: ({ scope }) => scope },
   { name: 'COUNTER', width: 26, value: ({ name }) => name },
   { name: 'VALUE', width: 16, value: ({ value }) => value },
+  { name: 'MEANING', width: 10, value: ({ meaning }) => meaning },
 ];
 
 /** Lines of `show-overlay`. */
@@ -67,8 +68,10 @@ export function showOverlays(
 export function showStats(stats: StatsView, options: ShowOptions): string[] {
   const rows: StatRow[] = [];
   const add = (scope: string, counts: Readonly<Record<string, unknown>>, prefix = '') => {
-    for (const [name, value] of Object.entries(counts))
-      rows.push({ scope, name: prefix + name, value: `${value}` });
+    for (const [name, value] of Object.entries(counts)) {
+      const meaning = stats.meanings[name as keyof typeof stats.meanings] ?? '';
+      rows.push({ scope, name: prefix + name, value: `${value}`, meaning });
+    }
   };
   for (const [link, { counters, drops, link_overflow }] of Object.entries(stats.overlays)) {
     add(link, counters);

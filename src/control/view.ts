@@ -1,7 +1,7 @@
 /** What the control API shows of devices and counters, as JSON: numbers above 2^53 are decimal strings. */
 
 import type { Counts } from '../datapath/counters.js';
-import { type DropName, dropNames } from '../datapath/drop.js';
+import { type DropName, dropNames, dropSentences } from '../datapath/drop.js';
 import { formatEndpoint } from '../ip.js';
 import type { DeviceProperty } from '../overlay/properties.js';
 import type { Overlay } from '../overlay.js';
@@ -39,6 +39,8 @@ export interface RowView {
 }
 
 export interface StatsView {
+  /** A sentence for each drop that stands below. */
+  readonly meanings: Readonly<Partial<Record<DropName, string>>>;
   readonly overlays: Readonly<Record<string, RowView & { link_overflow: string | number }>>;
   readonly muxes: Readonly<Record<string, RowView & { encap: string; socket_overflow: number }>>;
   readonly workers: readonly (RowView & { worker: number; state: string; restarts: number })[];
@@ -83,15 +85,18 @@ const workerCounters = ['wakeups', 'tx_batches', 'rx_batches', 'send_calls', 'ev
 export function statsView(overlay: Overlay): StatsView {
   const overlays = overlay.names.map((name) => {
     const { counts, linkOverflow } = overlay.deviceStats(name);
-    return [name, { ...rowView(counts, deviceCounters), link_overflow: countToJson(linkOverflow) }];
+    return [name, { ...rowView(counts, deviceCounters), link_overflow: countToJson(linkOverflow) }] as const;
   });
   const muxes = overlay.muxStats().map(({ name, encap, counts, socketOverflow }) => {
-    return [name, { encap, ...rowView(counts, muxCounters), socket_overflow: socketOverflow }];
+    return [name, { encap, ...rowView(counts, muxCounters), socket_overflow: socketOverflow }] as const;
   });
   const workers = overlay.workerStats().map(({ worker, state, restarts, counts }) => {
     return { worker, state, restarts, ...rowView(counts, workerCounters) };
   });
-  return { overlays: Object.fromEntries(overlays), muxes: Object.fromEntries(muxes), workers };
+  const rows = [...overlays, ...muxes].map(([, { drops }]) => drops);
+  const happened = dropNames.filter((name) => rows.some((drops) => name in drops));
+  const meanings = Object.fromEntries(happened.map((name) => [name, dropSentences[name]]));
+  return { meanings, overlays: Object.fromEntries(overlays), muxes: Object.fromEntries(muxes), workers };
 }
 
 function rowView({ counters, drops }: Counts, names: readonly string[]): RowView {
