@@ -33,6 +33,8 @@ const TCP_DATA_OFFSET: u32 = 12;
 const TCP_FLAGS: u32 = 13;
 const TCP_CWR: u32 = 0x80;
 const UDP_CHECKSUM: u32 = 6;
+/** Headers that leave less of a segment than this are a peer's try to have us cut thousands of them. */
+const SEGMENT_BYTES_MIN: u32 = 256;
 
 /** Flag of a frame whose checksum somebody has verified: a remark, nothing is asked of us. */
 const DATA_VALID: u16 = 2;
@@ -85,7 +87,9 @@ export function writeSuper(frame: usize, length: u32, mtu: u32): bool {
   if (unfinishedChecksum(frame) != TCP_CHECKSUM || protocol != TCP) return false;
   const headerBytes = u32(load<u8>(frame + l4, TCP_DATA_OFFSET) >> 4) << 2;
   const networkBytes = l4 - l3 + headerBytes;
-  if (headerBytes < TCP_BYTES || headerBytes > l4Bytes || networkBytes >= mtu) return false;
+  if (headerBytes < TCP_BYTES || headerBytes > l4Bytes || networkBytes + SEGMENT_BYTES_MIN > mtu) {
+    return false;
+  }
   const ecn = load<u8>(frame + l4, TCP_FLAGS) & TCP_CWR ? GSO_ECN : 0;
   const at = frame - VNET_HDR_BYTES;
   store<u8>(at, NEEDS_CSUM);

@@ -41,7 +41,8 @@ export const WORKER_DEATHS_WINDOW_MS = 10_000;
 export const WORKER_BACKOFF_MS_MAX = 8000;
 export const CORE_TRAPS_MAX = 5;
 export const CORE_TRAPS_WINDOW_MS = 10_000;
-export const QUIESCE_MS_MAX = 1000;
+/** Longer than it takes to notice a stuck worker, end its thread and replace it. */
+export const QUIESCE_MS_MAX = 4000;
 export const SUPERVISE_MS = 100;
 
 /** How often link and address events are read. */
@@ -57,3 +58,5 @@ export const CONTROL_CONNECTIONS_MAX = 64;
 export const CONTROL_REQUEST_MS_MAX = 30_000;
 /** What a planned stop may take before the process leaves anyway. */
 export const DRAIN_MS_MAX = 2000;
+/** And for each device more: closing a link takes the kernel some 20 ms. */
+export const DRAIN_DEVICE_MS_MAX = 50;

@@ -163,7 +163,9 @@ export class Overlay {
       (device) => this.fma.restore(device, 'core_traps'),
     );
     this.#stopWatching = ports.watch((event) => {
-      this.#serial.run(() => this.#onPort(event)).catch((error) => log.error({ error }, 'link event failed'));
+      this.#serial
+        .run(() => this.#onPort(event))
+        .catch((error) => log.error({ err: error }, 'link event failed'));
     });
   }
 
@@ -516,7 +518,7 @@ export class Overlay {
     const { log } = this.options;
     this.#serial
       .run(() => (this.#entries.get(entry.device.name) === entry ? this.#startIfUp(entry) : undefined))
-      .catch((error) => log.error({ error }, 'retry failed'));
+      .catch((error) => log.error({ err: error }, 'retry failed'));
   }
 
   async #stop({ device }: Entry): Promise<void> {
@@ -612,7 +614,7 @@ function entryMissing({ device, instance }: Entry): string[] {
 }
 
 function linkGoneText({ name }: Device): string {
-  return `the link ${name} was deleted; delete and create the overlay`;
+  return `the link ${name} was deleted or moved away; delete and create the overlay`;
 }
 
 function workerText(event: Exclude<WorkerEvent, { kind: 'replaced' }>): string {

@@ -125,7 +125,7 @@ activate('a link that somebody else deletes: degraded, and the device can still 
       assert.equal(overlay.muxStats(), []);
       const { status, message, faults } = overlay.status('ov0');
       assert.is(status, 'DEGRADED');
-      assert.match(message, /the link ov0 was deleted; delete and create/);
+      assert.match(message, /the link ov0 was deleted or moved away; delete and create/);
       assert.equal(
         faults.map(({ code }) => code),
         ['link_gone'],

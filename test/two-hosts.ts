@@ -178,7 +178,7 @@ testWith(twoHosts, needs, 'a start that fails degrades with the reason and is tr
       2000,
       async () => (await status(second, 'ov2')).status === 'DEGRADED',
     );
-    assert.match((await status(second, 'ov2')).message, /was deleted; delete and create/);
+    assert.match((await status(second, 'ov2')).message, /was deleted or moved away; delete and create/);
     await second.client.delete('/v1/overlays/ov2');
   }),
 );

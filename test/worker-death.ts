@@ -94,6 +94,29 @@ death('a throw in the loop', () => dieUnderTraffic(faults.throw, 1000));
 death('process.exit in the worker', () => dieUnderTraffic(faults.exit, 1500));
 death('a hang', () => dieUnderTraffic(faults.spin, 4000));
 
+death('a device deleted while a worker hangs is gone with all it held', async () => {
+  const pair = await MemoryPair.start({ workers: 2, entry });
+  try {
+    const { overlay, port } = pair.a;
+    const { views, workers } = overlay.engine;
+    const worker = workers.list[0]!;
+    const retired = worker.queue.arena;
+    Atomics.store(views.i32, FAULT_KIND, faults.spin);
+    Atomics.store(views.i32, FAULT_ARENA, retired);
+    assert.ok(port.send(0, new Uint8Array(60)));
+    await until('it hangs', 2000, () => Atomics.load(views.i32, FAULT_ARENA) === 0);
+    await overlay.delete('ov0', { force: true });
+    assert.is(worker.restarts, 1, 'nothing was freed before its thread was ended and replaced');
+    assert.is.not(worker.queue.arena, retired, 'the successor has an arena of its own');
+    assert.equal(overlay.names, []);
+    assert.equal(overlay.muxStats(), [], 'the mux is closed');
+    assert.throws(() => port.release(), /EBADF/, 'the port is closed');
+    assert.is(overlay.engine.tables.devices.take(), 0, 'the row is free again');
+  } finally {
+    await pair.close();
+  }
+});
+
 death('a trap in the core costs one frame each, the batch goes on, five degrade', async () => {
   const pair = await MemoryPair.start({ workers: 1 });
   try {

@@ -5,8 +5,9 @@ import { type Document, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { BANK_MAX } from '../../assembly/layout.js';
 import { DEFAULT_SOCKET } from '../control/client.js';
+import { memoryBytesNeeded } from '../datapath/memory.js';
 import { OverlayError } from '../errors.js';
-import { BANK_DEFAULT, MEMORY_DEFAULT_BYTES, WORKERS_MAX } from '../limits.js';
+import { ARENAS_SPARE, BANK_DEFAULT, MEMORY_DEFAULT_BYTES, WORKERS_MAX } from '../limits.js';
 import { allowedCpus } from '../sys/affinity.js';
 
 export interface Config {
@@ -40,7 +41,7 @@ const schema = z.strictObject({
   memory: z
     .union([z.string(), z.number()])
     .transform((text, context) => sizeBytes(String(text)) ?? refuse(context, 'a size such as 256M or 1G'))
-    .default(MEMORY_DEFAULT_BYTES),
+    .optional(),
   pin: z
     .union([z.string(), z.number()])
     .transform((text, context) => cpuList(String(text)) ?? refuse(context, 'a list of CPUs such as 0,2-3'))
@@ -71,7 +72,8 @@ export function readConfig(flags: Flags, file: string | undefined): Config {
     throw new OverlayError('EINVAL', 'bad_config', `--${flag}: ${message}`);
   }
   const { memory, ...rest } = parsed.data;
-  const config = { ...rest, memoryBytes: memory };
+  const needed = memoryBytesNeeded(rest.workers + ARENAS_SPARE);
+  const config = { ...rest, memoryBytes: memory ?? Math.max(MEMORY_DEFAULT_BYTES, needed) };
   const missing = config.pin.filter((cpu) => !allowedCpus().includes(cpu));
   if (missing.length > 0) {
     throw new OverlayError('EINVAL', 'no_such_cpu', `--pin: this process has no CPU ${missing.join(', ')}`);

@@ -5,7 +5,7 @@ import { pino } from 'pino';
 import { ControlServer } from '../control/server.js';
 import { memoryBytesNeeded } from '../datapath/memory.js';
 import { OverlayError } from '../errors.js';
-import { ARENAS_SPARE, DRAIN_MS_MAX } from '../limits.js';
+import { ARENAS_SPARE, DRAIN_DEVICE_MS_MAX, DRAIN_MS_MAX } from '../limits.js';
 import { TapSource } from '../overlay/ports.js';
 import { Overlay } from '../overlay.js';
 import { after } from '../sys/clock.js';
@@ -65,7 +65,7 @@ async function serve(flags: Flags, file: string | undefined): Promise<void> {
     if (isStopping) return;
     isStopping = true;
     log.info({ signal }, 'stopping');
-    after(DRAIN_MS_MAX, () => process.exit(1));
+    after(DRAIN_MS_MAX + overlay.names.length * DRAIN_DEVICE_MS_MAX, () => process.exit(1));
     await server.close();
     await overlay.close();
     unlock();

@@ -1,5 +1,6 @@
 /** Main's end of the workers' event rings. */
 import * as layout from '../../assembly/layout.js';
+import { nextTurn } from '../sys/clock.js';
 import type { Core } from './core.js';
 import type { MemoryViews } from './memory.js';
 import type { Workers } from './workers.js';
@@ -52,6 +53,9 @@ export class Events {
     const seen = Atomics.load(this.views.i32, bell);
     this.drain();
     const wait = Atomics.waitAsync(this.views.i32, bell, seen);
-    Promise.resolve(wait.value).then(() => this.#listen());
+    // By way of a turn of the event loop: a worker that reports all the time must not starve the timers.
+    Promise.resolve(wait.value)
+      .then(nextTurn)
+      .then(() => this.#listen());
   }
 }

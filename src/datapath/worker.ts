@@ -48,6 +48,7 @@ export class Worker {
   start(onDeath: (error: Error) => void): void {
     const { arena } = this.queue;
     Atomics.store(this.views.i32, (arena + layout.ARENA_STOP) / 4, 0);
+    Atomics.store(this.views.u32, (arena + layout.ARENA_THREAD) / 4, 0);
     // Odd, that is running, until its first wait.
     Atomics.store(this.views.i32, (arena + layout.ARENA_EPOCH) / 4, 1);
     this.core.rxPrepare(arena);
@@ -67,13 +68,18 @@ export class Worker {
 
   #end(arena: number, onDeath: (error: Error) => void, error: Error): void {
     const wasAsked = this.state === 'stopped';
-    // Even: whoever waits for this worker to move on need not.
-    Atomics.or(this.views.i32, (arena + layout.ARENA_EPOCH) / 4, 1);
-    Atomics.add(this.views.i32, (arena + layout.ARENA_EPOCH) / 4, 1);
+    // An arena that was taken from it is the crew's: its thread may still be alive.
+    if (this.queue.arena === arena) this.#settle(arena);
     if (wasAsked) return;
     this.state = 'dead';
     this.lastDeath = error.message;
     onDeath(error);
+  }
+
+  #settle(arena: number): void {
+    // Even: whoever waits for this worker to move on need not.
+    Atomics.or(this.views.i32, (arena + layout.ARENA_EPOCH) / 4, 1);
+    Atomics.add(this.views.i32, (arena + layout.ARENA_EPOCH) / 4, 1);
   }
 
   get epoch(): number {

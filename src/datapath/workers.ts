@@ -115,10 +115,6 @@ export class Workers {
    * then be freed. Rejects with EBUSY when one does not move within QUIESCE_MS_MAX: nothing may be freed then.
    */
   async quiesce(): Promise<void> {
-    for (const arena of this.#zombies) {
-      const epoch = Atomics.load(this.views.i32, (arena + layout.ARENA_EPOCH) / 4);
-      if (epoch % 2 !== 0) throw stuckError('a worker that was replaced');
-    }
     const waits = this.list.map((worker) => ({
       worker,
       epoch: worker.epoch,
@@ -131,6 +127,11 @@ export class Workers {
         if (monotonicMs() > deadline) throw stuckError(`worker ${worker.queue.index}`);
         await nextTurn();
       }
+    }
+    // Whatever their epochs say: they may be about to wake up in the middle of what they were doing.
+    while (this.#zombies.size > 0) {
+      if (monotonicMs() > deadline) throw stuckError('the thread of a worker that was replaced');
+      await sleep(1);
     }
   }
 
@@ -170,7 +171,8 @@ export class Workers {
     // The whole process stood still, or main was busy: look at the workers afresh, blame nobody.
     if (paused) for (const worker of this.list) worker.forgiveIdle(now);
     for (const worker of this.list) {
-      if (worker.state === 'running' && worker.idleMs(now) > WORKER_STUCK_MS) this.#unstick(worker);
+      const most = worker.hasBegun ? WORKER_STUCK_MS : WORKER_START_MS_MAX;
+      if (worker.state === 'running' && worker.idleMs(now) > most) this.#unstick(worker);
     }
   }
 
@@ -192,13 +194,15 @@ export class Workers {
         });
         return;
       }
-      this.#zombies.add(arena);
       const threadId = Atomics.load(this.views.u32, (arena + layout.ARENA_THREAD) / 4);
       const thread = this.#pool.threads.find((candidate) => candidate.threadId === threadId);
-      thread?.once('exit', () => {
-        this.#zombies.delete(arena);
-        this.#spares.push(arena);
-      });
+      if (thread) {
+        this.#zombies.add(arena);
+        thread.once('exit', () => {
+          this.#zombies.delete(arena);
+          this.#spares.push(arena);
+        });
+      }
       worker.queue.moveTo(spare);
       worker.endThread();
     });

@@ -1,5 +1,5 @@
 /** Where devices get their ports from: TAP links in this namespace, or memory. */
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { OverlayError } from '../errors.js';
 import { NETLINK_POLL_MS } from '../limits.js';
 import { every } from '../sys/clock.js';
@@ -29,6 +29,10 @@ export interface PortSource {
 export class TapSource implements PortSource {
   readonly #netlink = new Netlink();
   readonly #events = new EventSocket();
+  /** Names of the links we made, by index. */
+  readonly #opened = new Map<number, string>();
+  /** Events were lost; a list of everything makes up for them. */
+  #isBehind = false;
 
   open(name: string, queues: number, mtu: number, alias: string): Port {
     const tap = new Tap({ name, queues, netlink: this.#netlink });
@@ -36,6 +40,7 @@ export class TapSource implements PortSource {
       tap.setMtu(mtu);
       tap.setAlias(alias);
       this.#quietIpv6(tap);
+      this.#opened.set(tap.index, name);
     } catch (error) {
       tap.release();
       throw error;
@@ -63,7 +68,14 @@ export class TapSource implements PortSource {
 
   watch(listener: (event: PortEvent) => void): () => void {
     return every(NETLINK_POLL_MS, () => {
-      for (const event of this.#events.drain()) this.#pass(event, listener);
+      try {
+        for (const event of this.#events.drain()) this.#pass(event, listener);
+        if (this.#isBehind) this.#resync(listener);
+      } catch (error) {
+        // A list that changes while it is read, no memory: the next turn lists everything afresh.
+        if (!(error instanceof OverlayError)) throw error;
+        this.#isBehind = true;
+      }
     });
   }
 
@@ -73,24 +85,38 @@ export class TapSource implements PortSource {
   }
 
   #pass(event: LinkEvent, listener: (event: PortEvent) => void): void {
-    if (event.kind === 'address') listener({ kind: 'address' });
-    else if (event.kind === 'link') listener(linkEvent(event, event.deleted));
-    else for (const link of this.#netlink.listLinks()) listener(linkEvent(link, false));
+    if (event.kind === 'overrun') this.#isBehind = true;
+    else if (event.kind === 'address') listener({ kind: 'address' });
+    else listener(linkEvent(event, event.deleted));
+  }
+
+  /** Events were lost: tells of every link as it is now, and of our own that are gone. */
+  #resync(listener: (event: PortEvent) => void): void {
+    const links = this.#netlink.listLinks();
+    this.#isBehind = false;
+    for (const link of links) listener(linkEvent(link, false));
+    const there = new Set(links.map(({ index }) => index));
+    for (const [index, name] of this.#opened) {
+      if (there.has(index)) continue;
+      listener({ kind: 'link', index, isUp: false, mtu: 0, name, isDeleted: true });
+      this.#opened.delete(index);
+    }
+    listener({ kind: 'address' });
   }
 
   /** The link is a wire for what stands on it; by itself it has no address and takes part in no autoconfiguration. */
   #quietIpv6(tap: Tap): void {
-    for (const [setting, value] of [
-      ['accept_ra', '0'],
-      ['autoconf', '0'],
-    ] as const) {
+    const settings = `/proc/sys/net/ipv6/conf/${tap.name}`;
+    if (!existsSync(settings)) return; // no IPv6 in this kernel: nothing to switch off
+    this.#netlink.setLink(tap.index, { addrGenModeNone: true });
+    for (const setting of ['accept_ra', 'autoconf']) {
       try {
-        writeFileSync(`/proc/sys/net/ipv6/conf/${tap.name}/${setting}`, value);
-      } catch {
-        return; // no IPv6 in this kernel or namespace: nothing to switch off
+        writeFileSync(`${settings}/${setting}`, '0');
+      } catch (error) {
+        // A container's /proc/sys may be read-only; without a link-local address nothing is solicited.
+        if (!['EROFS', 'EACCES'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
       }
     }
-    this.#netlink.setLink(tap.index, { addrGenModeNone: true });
   }
 }
 

@@ -12,6 +12,7 @@ export const ENOTSUP = 95;
 
 const names = new Map<number, Errno>(Object.entries(constants.errno).map(([name, number]) => [number, name]));
 names.set(ENOTSUP, 'ENOTSUP');
+names.set(77, 'EBADFD');
 names.set(EAGAIN, 'EAGAIN');
 const texts = getSystemErrorMap();
 

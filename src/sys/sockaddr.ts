@@ -1,4 +1,5 @@
 /** struct sockaddr_in and sockaddr_in6 (man 7 ip, ipv6). */
+import { OverlayError } from '../errors.js';
 import { familyOf, ipBytes, ipNativeBytes } from '../ip.js';
 import { AF_INET, AF_INET6, structs } from './abi.js';
 
@@ -8,12 +9,15 @@ import { AF_INET, AF_INET6, structs } from './abi.js';
  */
 export function sockaddr(domain: number, ip: string, port: number): Uint8Array {
   if (domain === AF_INET) {
+    if (familyOf(ip) !== 4) {
+      throw new OverlayError('EAFNOSUPPORT', 'no_ipv6', `this kernel has no IPv6, so ${ip} cannot be used`);
+    }
     const { size, sin_family, sin_port, sin_addr } = structs.sockaddr_in;
     const bytes = new Uint8Array(size);
     const view = new DataView(bytes.buffer);
     view.setUint16(sin_family, AF_INET, true);
     view.setUint16(sin_port, port, false);
-    bytes.set(ipNativeBytes(familyOf(ip) === 4 ? ip : '0.0.0.0'), sin_addr);
+    bytes.set(ipNativeBytes(ip), sin_addr);
     return bytes;
   }
   const { size, sin6_family, sin6_port, sin6_addr } = structs.sockaddr_in6;

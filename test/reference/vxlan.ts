@@ -215,7 +215,8 @@ function superHeader(transport: TransportHeader, mtu: number): Uint8Array | unde
   const headerBytes = Math.floor(segment[12]! / 16) * 4;
   if (headerBytes < 20 || headerBytes > segment.length) return undefined;
   const payloadBytes = mtu - (start - networkStart) - headerBytes;
-  if (payloadBytes <= 0) return undefined;
+  // Fewer would let a peer have one datagram cut into thousands of segments.
+  if (payloadBytes < 256) return undefined;
   const hasCwr = segment[13]! >= 128;
   const gsoType = (family === 4 ? 1 : 4) + (hasCwr ? 128 : 0);
   return concat(
