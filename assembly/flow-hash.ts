@@ -4,7 +4,25 @@
  * fragments of a datagram hash alike because none of their ports is looked at.
  */
 import { NONE } from './layout';
-import { family, l3, l4, l4Bytes, PLAIN_IPV4, PLAIN_L4, parse, plainL4Bytes, protocol, TCP, UDP } from './wire';
+import {
+  ETHERTYPE_IPV4,
+  ETHERTYPE_IPV6,
+  etherType,
+  family,
+  l3,
+  l4,
+  l4Bytes,
+  mayCarryIp,
+  PLAIN_IPV4_L4,
+  PLAIN_IPV6_L4,
+  PLAIN_L3,
+  parse,
+  plainIpv4Bytes,
+  plainIpv6Bytes,
+  protocol,
+  TCP,
+  UDP,
+} from './wire';
 
 const SCTP: u32 = 132;
 const ESP: u32 = 50;
@@ -22,40 +40,64 @@ const MULTIPLIER_D: u64 = 0xd6e8feb86659fd93;
 // @ts-expect-error: decorator
 @inline
 export function flowHash(frame: usize, length: u32, seed: u64): u32 {
-  const bytes = plainL4Bytes(frame, length);
-  return bytes == NONE ? hashAny(frame, length, seed) : hashPlain(frame, bytes, seed);
-}
-
-// @ts-expect-error: decorator
-@inline
-function hashPlain(frame: usize, bytes: u32, seed: u64): u32 {
-  let hash = hashAddresses(frame, seed) + load<u64>(frame, PLAIN_IPV4 + 12) * MULTIPLIER_B;
-  const protocol = u32(load<u8>(frame, PLAIN_IPV4 + 9));
-  if (bytes >= 4 && hasPorts(protocol)) hash += hashPorts(protocol, load<u32>(frame, PLAIN_L4));
+  const type = etherType(frame);
+  let hash = hashEthernet(frame, seed);
+  if (type == ETHERTYPE_IPV4) {
+    const bytes = plainIpv4Bytes(frame, length);
+    if (bytes == NONE) return hashAny(frame, length, seed);
+    hash += hashIpv4(frame + PLAIN_L3);
+    const carried = u32(load<u8>(frame, PLAIN_L3 + 9));
+    if (bytes >= 4 && hasPorts(carried)) hash += hashPorts(carried, load<u32>(frame, PLAIN_IPV4_L4));
+  } else if (type == ETHERTYPE_IPV6) {
+    const bytes = plainIpv6Bytes(frame, length);
+    if (bytes == NONE) return hashAny(frame, length, seed);
+    const carried = u32(load<u8>(frame, PLAIN_L3 + 6));
+    if (carried != TCP && carried != UDP) return hashAny(frame, length, seed);
+    hash += hashIpv6(frame + PLAIN_L3);
+    if (bytes >= 4) hash += hashPorts(carried, load<u32>(frame, PLAIN_IPV6_L4));
+  } else if (mayCarryIp(type)) {
+    return hashAny(frame, length, seed);
+  } else {
+    hash += hashType(type);
+  }
   return finish(hash);
 }
 
 /** The same for every kind of frame: fields at other places hash to the same. */
 function hashAny(frame: usize, length: u32, seed: u64): u32 {
   parse(frame, length);
-  let hash = hashAddresses(frame, seed);
-  if (family == 4) {
-    hash += load<u64>(frame + l3, 12) * MULTIPLIER_B;
-  } else if (family == 6) {
-    hash += load<u64>(frame + l3, 8) * MULTIPLIER_B + load<u64>(frame + l3, 16) * MULTIPLIER_C;
-    hash ^= hash >> 29;
-    hash += load<u64>(frame + l3, 24) * MULTIPLIER_D + load<u64>(frame + l3, 32) * MULTIPLIER_A;
-  } else {
-    hash += u64(load<u16>(frame, 12)) * MULTIPLIER_B;
-  }
+  let hash = hashEthernet(frame, seed);
+  if (family == 4) hash += hashIpv4(frame + l3);
+  else if (family == 6) hash += hashIpv6(frame + l3);
+  else hash += hashType(etherType(frame));
   if (l4 != 0 && l4Bytes >= 4 && hasPorts(protocol)) hash += hashPorts(protocol, load<u32>(frame + l4));
   return finish(hash);
 }
 
 // @ts-expect-error: decorator
 @inline
-function hashAddresses(frame: usize, seed: u64): u64 {
+function hashEthernet(frame: usize, seed: u64): u64 {
   return (load<u64>(frame) ^ seed) * MULTIPLIER_A + u64(load<u32>(frame, 8)) * MULTIPLIER_D;
+}
+
+// @ts-expect-error: decorator
+@inline
+function hashIpv4(ip: usize): u64 {
+  return load<u64>(ip, 12) * MULTIPLIER_B;
+}
+
+// @ts-expect-error: decorator
+@inline
+function hashIpv6(ip: usize): u64 {
+  const source = load<u64>(ip, 8) * MULTIPLIER_B + load<u64>(ip, 16) * MULTIPLIER_C;
+  // Turned, so that what is alike in source and destination does not cancel out.
+  return rotr(source, 29) + load<u64>(ip, 24) * MULTIPLIER_D + load<u64>(ip, 32) * MULTIPLIER_A;
+}
+
+// @ts-expect-error: decorator
+@inline
+function hashType(type: u16): u64 {
+  return u64(type) * MULTIPLIER_B;
 }
 
 /** Protocols whose first four bytes tell flows apart: ports, or ESP's SPI. */

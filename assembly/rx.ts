@@ -8,7 +8,7 @@
 import { check } from './check';
 import { add, deviceCounters, dropDevice, dropMux, muxCounters } from './counter';
 import { refusalReason } from './encap/refusal';
-import { decapDatagram, NO_SIGNATURE, SIGNATURE_BYTES, signatureOf, vnetid } from './encap/registry';
+import { decapDatagram, SIGNATURE_BYTES, signatureOf, vnetid } from './encap/registry';
 import {
   ARENA_BYTES,
   ARENA_FRAME,
@@ -61,45 +61,48 @@ import { ETHERNET_BYTES } from './wire';
 
 const MSG_TRUNC: u32 = 0x20;
 
-/** Device of the datagram that was dropped last, or NONE: who the drop is counted for. */
-let rxDevice: u32 = NONE;
+/** Verdict of the datagram that was dropped last; what `rxDatagram` tells. */
+let rxVerdict: u32 = VERDICT_PASS;
 
 // What is the same for all datagrams of a batch, read from the tables once when it begins.
 let encap: u32 = 0;
 let base: u64 = 0;
-/** TAP writes of the batch so far. */
-let writes: u32 = 0;
 
 // The vnet that was looked up last; neighbours in a batch mostly share it. The device's state holds for the batch, since
 // main waits for our epoch.
-let lastSignature: u64 = 0;
-let lastHeader: u32 = 0;
-let lastDevice: u32 = NONE;
+let runHeader: u32 = 0;
+let runDevice: u32 = NONE;
 let isActive: bool = false;
 let frameMax: u32 = 0;
 let tapFd: i32 = -1;
 
-function rxBegin(mux: u32): void {
-  encap = load<u32>(muxRow(mux), MUX_ENCAP);
-  base = load<u64>(HEADER_OFFSET, HEADER_BASE);
-  lastSignature = NO_SIGNATURE;
-}
-
-/** Takes the header off and finds the device; a drop reason, or VERDICT_PASS with the globals above set. */
-function rxSelect(arena: usize, mux: u32, datagram: usize, bytes: u32): u32 {
-  rxDevice = NONE;
+/** Takes the header off datagram `i` and finds the device; a drop reason, or VERDICT_PASS with the run's globals set. */
+function rxSelect(arena: usize, mux: u32, i: u32): u32 {
+  const message = arena + ARENA_RX_MESSAGES + i * MESSAGE_BYTES;
+  if (load<u32>(message, MESSAGE_FLAGS) & MSG_TRUNC) return DROP_RX_TRUNCATED;
+  const bytes = load<u32>(message, MESSAGE_LENGTH);
+  const datagram = rxDatagramAt(arena, i, bytes);
   const header = decapDatagram(encap, datagram, bytes);
   if (header < 0) return refusalReason(header);
   const device = findDevice(mux, vnetid);
   if (device == NONE) return DROP_RX_UNKNOWN_VNETID;
   const row = deviceRow(device);
-  lastDevice = device;
-  lastHeader = header;
-  lastSignature = signatureOf(encap, datagram);
+  runDevice = device;
+  runHeader = header;
   isActive = atomic.load<u32>(row, DEVICE_STATE) == DEVICE_STATE_ACTIVE;
   frameMax = frameBytesMax(row);
   tapFd = load<i32>(arena + device * 4, ARENA_TAP_FDS);
   return VERDICT_PASS;
+}
+
+/** Where datagram `i` lies; the whole of it is in this worker's arena, headroom included. */
+@inline
+function rxDatagramAt(arena: usize, i: u32, bytes: u32): usize {
+  const datagram = usize(load<u64>(arena + ARENA_RX_IOVECS + i * IOVEC_BYTES) - base);
+  // u64 so that a wild length cannot wrap.
+  const start = u64(u32(datagram - arena - RX_HEADROOM_BYTES));
+  check(start + bytes <= ARENA_BYTES - RX_HEADROOM_BYTES);
+  return datagram;
 }
 
 /** Lays out the messages and iovecs that recvmmsg fills, once for each arena. */
@@ -116,81 +119,101 @@ export function rxPrepare(arena: usize): void {
 export function rxDecide(arena: usize, mux: u32, first: u32, count: u32): u32 {
   check(count <= BATCH_MAX && mux < MUXES_MAX);
   if (first == 0) {
-    writes = 0;
+    store<u32>(arena, 0, ARENA_WRITES);
     add(muxCounters(arena, mux), COUNTER_RX_READ, count);
   }
-  store<u32>(arena, first, ARENA_FRAME);
-  rxBegin(mux);
-  for (let i = first; i < count; i++) {
+  encap = load<u32>(muxRow(mux), MUX_ENCAP);
+  base = load<u64>(HEADER_OFFSET, HEADER_BASE);
+  let i = first;
+  while (i < count) {
     store<u32>(arena, i, ARENA_FRAME);
-    const verdict = decideDatagram(arena, mux, i);
-    if (verdict == VERDICT_PASS) continue;
-    if (rxDevice == NONE) dropMux(arena, mux, verdict, 1);
-    else dropDevice(arena, rxDevice, verdict, 1);
+    const verdict = rxSelect(arena, mux, i);
+    if (verdict == VERDICT_PASS) {
+      // Decides datagram i at least, since its signature is its own.
+      i = decideRun(arena, i, count);
+    } else {
+      rxVerdict = verdict;
+      dropMux(arena, mux, verdict, 1);
+      i++;
+    }
   }
-  store<u32>(arena, writes, ARENA_WRITES);
-  return writes;
+  return load<u32>(arena, ARENA_WRITES);
 }
 
 /** After a trap: drops the datagram that was being decided and returns the index to go on with. */
 export function rxTrapped(arena: usize, mux: u32): u32 {
-  store<u32>(arena, writes, ARENA_WRITES);
   dropMux(arena, mux, DROP_RX_CORE_TRAP, 1);
   return load<u32>(arena, ARENA_FRAME) + 1;
 }
 
-/** Verdict on one datagram as the first of a batch; when it passes, its write is the batch's. */
+/** Verdict on one datagram, decided as a batch of its own. */
 export function rxDatagram(arena: usize, mux: u32, i: u32): u32 {
-  writes = 0;
-  rxBegin(mux);
-  const verdict = decideDatagram(arena, mux, i);
-  store<u32>(arena, writes, ARENA_WRITES);
-  return verdict;
+  rxVerdict = VERDICT_PASS;
+  store<u32>(arena, 0, ARENA_WRITES);
+  rxDecide(arena, mux, i, i + 1);
+  return rxVerdict;
 }
 
-@inline
-function decideDatagram(arena: usize, mux: u32, i: u32): u32 {
-  const message = arena + ARENA_RX_MESSAGES + i * MESSAGE_BYTES;
-  const datagram = usize(load<u64>(arena + ARENA_RX_IOVECS + i * IOVEC_BYTES) - base);
-  const bytes = load<u32>(message, MESSAGE_LENGTH);
-  if (load<u32>(message, MESSAGE_FLAGS) & MSG_TRUNC) {
-    rxDevice = NONE;
-    return DROP_RX_TRUNCATED;
+/**
+ * Decides datagrams from `first` on that share its vnet and header, which were just selected, and returns the index of
+ * the first that does not. What a run has in common is in locals: this is the loop that costs.
+ */
+function decideRun(arena: usize, first: u32, count: u32): u32 {
+  const header = runHeader;
+  const fd = tapFd;
+  const device = runDevice;
+  const kind = encap;
+  const signature = signatureOf(kind, rxDatagramAt(arena, first, SIGNATURE_BYTES));
+  // One comparison finds the datagrams that are too short and those that are too long. A stopped device has no others.
+  const shortest = header + ETHERNET_BYTES;
+  const lengths = isActive ? frameMax - ETHERNET_BYTES + 1 : 0;
+  let writes = load<u32>(arena, ARENA_WRITES);
+  let i = first;
+  for (; i < count; i++) {
+    const message = arena + ARENA_RX_MESSAGES + i * MESSAGE_BYTES;
+    const bytes = load<u32>(message, MESSAGE_LENGTH);
+    const datagram = rxDatagramAt(arena, i, bytes);
+    if (bytes < SIGNATURE_BYTES) break;
+    if (signatureOf(kind, datagram) != signature) break;
+    if (load<u32>(message, MESSAGE_FLAGS) & MSG_TRUNC) break;
+    store<u32>(arena, i, ARENA_FRAME);
+    const frame = datagram + header;
+    const length = bytes - header;
+    if (bytes - shortest >= lengths) {
+      const verdict = decideOdd(arena, frame, length);
+      if (verdict != VERDICT_PASS) {
+        rxVerdict = verdict;
+        dropDevice(arena, device, verdict, 1);
+        continue;
+      }
+    } else {
+      writePlain(frame, length);
+    }
+    // At most one a datagram, so never more than BATCH_MAX.
+    const entry = arena + ARENA_RX_WRITES + writes * RX_WRITE_BYTES;
+    store<i32>(entry, fd);
+    store<u32>(entry, u32(frame - VNET_HDR_BYTES), 4);
+    store<u32>(entry, length + VNET_HDR_BYTES, 8);
+    store<u32>(entry, device, 12);
+    // In memory, so that a trap loses none.
+    store<u32>(arena, ++writes, ARENA_WRITES);
   }
-  // The whole of it in this worker's arena, headroom included; u64 so that a wild length cannot wrap.
-  const start = u64(u32(datagram - arena - RX_HEADROOM_BYTES));
-  check(start + bytes <= ARENA_BYTES - RX_HEADROOM_BYTES);
-  if (bytes < SIGNATURE_BYTES || signatureOf(encap, datagram) != lastSignature) {
-    const verdict = rxSelect(arena, mux, datagram, bytes);
-    if (verdict != VERDICT_PASS) return verdict;
-  }
-  const frame = datagram + lastHeader;
-  const length = bytes - lastHeader;
-  let verdict = VERDICT_PASS;
-  if (!isActive) verdict = DROP_RX_DEVICE_STOPPED;
-  else if (length < ETHERNET_BYTES) verdict = DROP_RX_SHORT_FRAME;
-  else if (length > frameMax) verdict = decideLong(arena, frame, length);
-  else writePlain(frame, length);
-  if (verdict != VERDICT_PASS) {
-    rxDevice = lastDevice;
-    return verdict;
-  }
-  const entry = arena + ARENA_RX_WRITES + writes * RX_WRITE_BYTES;
-  store<i32>(entry, tapFd);
-  store<u32>(entry, u32(frame - VNET_HDR_BYTES), 4);
-  store<u32>(entry, length + VNET_HDR_BYTES, 8);
-  store<u32>(entry, lastDevice, 12);
-  // At most one a datagram, so never more than BATCH_MAX.
-  writes++;
-  return VERDICT_PASS;
+  return i;
+}
+
+/** Verdict on a frame that is shorter or longer than those of an active device; one that passes has its vnet_hdr. */
+function decideOdd(arena: usize, frame: usize, length: u32): u32 {
+  if (!isActive) return DROP_RX_DEVICE_STOPPED;
+  if (i32(length) < i32(ETHERNET_BYTES)) return DROP_RX_SHORT_FRAME;
+  return decideLong(arena, frame, length);
 }
 
 /** A frame above the limit: a super-frame of a kernel on the same host passes, everything else does not. */
 function decideLong(arena: usize, frame: usize, length: u32): u32 {
-  const row = deviceRow(lastDevice);
+  const row = deviceRow(runDevice);
   if (isTagAboveLimit(row, frame, length, frameMax)) return DROP_RX_VLAN_NOT_CARRIED;
   if (!writeSuper(frame, length, atomic.load<u32>(row, DEVICE_MTU))) return DROP_RX_TOO_BIG;
-  add(deviceCounters(arena, lastDevice), COUNTER_RX_SUPER_FRAMES, 1);
+  add(deviceCounters(arena, runDevice), COUNTER_RX_SUPER_FRAMES, 1);
   return VERDICT_PASS;
 }
 

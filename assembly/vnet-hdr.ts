@@ -8,14 +8,20 @@
  */
 import { NONE, VNET_HDR_BYTES } from './layout';
 import {
+  ETHERTYPE_IPV4,
+  ETHERTYPE_IPV6,
+  etherType,
   family,
   l3,
   l4,
   l4Bytes,
-  PLAIN_IPV4,
-  PLAIN_L4,
+  mayCarryIp,
+  PLAIN_IPV4_L4,
+  PLAIN_IPV6_L4,
+  PLAIN_L3,
   parse,
-  plainL4Bytes,
+  plainIpv4Bytes,
+  plainIpv6Bytes,
   protocol,
   TCP,
   TCP_BYTES,
@@ -56,13 +62,34 @@ export function writePlain(frame: usize, length: u32): void {
   const at = frame - VNET_HDR_BYTES;
   store<u64>(at, 0);
   store<u16>(at, 0, 8);
-  const bytes = plainL4Bytes(frame, length);
-  if (bytes == NONE) return writeAny(frame, length);
-  const carried = u32(load<u8>(frame, PLAIN_IPV4 + 9));
+  const type = etherType(frame);
+  let bytes: u32 = 0;
+  let carried: u32 = 0;
+  let l4: u32 = 0;
+  let sum: u64 = 0;
+  if (type == ETHERTYPE_IPV4) {
+    bytes = plainIpv4Bytes(frame, length);
+    if (bytes == NONE) return writeAny(frame, length);
+    carried = load<u8>(frame, PLAIN_L3 + 9);
+    l4 = PLAIN_IPV4_L4;
+    sum = sumIpv4(frame + PLAIN_L3);
+  } else if (type == ETHERTYPE_IPV6) {
+    bytes = plainIpv6Bytes(frame, length);
+    if (bytes == NONE) return writeAny(frame, length);
+    carried = load<u8>(frame, PLAIN_L3 + 6);
+    l4 = PLAIN_IPV6_L4;
+    sum = sumIpv6(frame + PLAIN_L3);
+  } else {
+    if (mayCarryIp(type)) writeAny(frame, length);
+    return;
+  }
   const offset = checksumOffset(carried, bytes);
-  if (offset == 0) return;
-  const sum = halves(load<u64>(frame, PLAIN_IPV4 + 12)) + lengthSum(carried, bytes);
-  if (load<u16>(frame + PLAIN_L4 + offset) == fold(sum)) writeUnfinished(at, PLAIN_L4, offset);
+  if (offset == 0) {
+    // An extension header, perhaps.
+    if (type == ETHERTYPE_IPV6) writeAny(frame, length);
+  } else if (isUnfinished(load<u16>(frame + l4 + offset), sum + sumLength(carried, bytes))) {
+    writeUnfinished(at, l4, offset);
+  }
 }
 
 /** The same for every kind of frame. */
@@ -101,52 +128,67 @@ export function writeSuper(frame: usize, length: u32, mtu: u32): bool {
   return true;
 }
 
-/**
- * Offset of the checksum in the transport header when it holds the pseudo-header's sum alone, else 0. A finished
- * checksum looks so once in 65,536; that is harmless, since finishing it again gives the right value.
- */
+/** Offset of the checksum in the transport header when it holds the pseudo-header's sum alone, else 0. */
 function unfinishedChecksum(frame: usize): u32 {
   if (l4 == 0) return 0;
   const offset = checksumOffset(protocol, l4Bytes);
   if (offset == 0) return 0;
-  return load<u16>(frame + l4 + offset) == pseudoHeaderSum(frame) ? offset : 0;
+  const sum = family == 4 ? sumIpv4(frame + l3) : sumIpv6(frame + l3);
+  return isUnfinished(load<u16>(frame + l4 + offset), sum + sumLength(protocol, l4Bytes)) ? offset : 0;
 }
 
 /** Where the transport header has its checksum; 0 when it has none that we know, or is cut off. */
 // @ts-expect-error: decorator
 @inline
 function checksumOffset(carried: u32, bytes: u32): u32 {
-  if (carried == TCP && bytes >= TCP_BYTES) return TCP_CHECKSUM;
-  if (carried == UDP && bytes >= UDP_BYTES) return UDP_CHECKSUM;
+  if (carried == TCP) return bytes >= TCP_BYTES ? TCP_CHECKSUM : 0;
+  if (carried == UDP) return bytes >= UDP_BYTES ? UDP_CHECKSUM : 0;
   return 0;
 }
 
-/** Folded sum, in memory order, of addresses, protocol and length (RFC 9293 section 3.1, RFC 8200 section 8.1). */
-function pseudoHeaderSum(frame: usize): u16 {
-  const ip = frame + l3;
-  let sum = lengthSum(protocol, l4Bytes);
-  if (family == 4) return fold(sum + halves(load<u64>(ip, 12)));
-  sum += halves(load<u64>(ip, 8)) + halves(load<u64>(ip, 16));
-  return fold(sum + halves(load<u64>(ip, 24)) + halves(load<u64>(ip, 32)));
-}
+// The pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1) as a number that is congruent to its ones' complement
+// sum modulo 65,535: words of 32 bits may be added as they are, and bytes swapped by a shift.
 
-/** Protocol and length, both big endian; widened before the addition, where two 16-bit numbers would wrap. */
+/** 1 / 65535 modulo 2^64: a product with it is small for multiples of 65,535 and large for all other numbers. */
+const INVERSE: u64 = 0xfffefffefffeffff;
+/** The largest such product: (2^64 - 1) / 65535. */
+const MULTIPLES: u64 = 0x0001000100010001;
+
+/**
+ * True when the field is the sum. A finished checksum looks so once in 65,535; that is harmless, since finishing it
+ * again gives the right value. So is that 0 and 65,535 are the same here, as they are in ones' complement.
+ */
 // @ts-expect-error: decorator
 @inline
-function lengthSum(carried: u32, bytes: u32): u64 {
-  return u64(bswap<u16>(u16(bytes))) + u64(carried << 8);
+function isUnfinished(field: u16, sum: u64): bool {
+  return (sum + 65535 - u64(field)) * INVERSE <= MULTIPLES;
+}
+
+// @ts-expect-error: decorator
+@inline
+function sumIpv4(ip: usize): u64 {
+  return halves(load<u64>(ip, 12));
+}
+
+// @ts-expect-error: decorator
+@inline
+function sumIpv6(ip: usize): u64 {
+  // Sixteen words of 16 bits become four sums of 32; two of those are a congruent number of 64.
+  const sums = i32x4.add(
+    i32x4.extadd_pairwise_i16x8_u(v128.load(ip, 8)),
+    i32x4.extadd_pairwise_i16x8_u(v128.load(ip, 24)),
+  );
+  return u64(i64x2.extract_lane(sums, 0) + i64x2.extract_lane(sums, 1));
+}
+
+// @ts-expect-error: decorator
+@inline
+function sumLength(carried: u32, bytes: u32): u64 {
+  return u64(carried + bytes) << 8;
 }
 
 // @ts-expect-error: decorator
 @inline
 function halves(word: u64): u64 {
   return (word & 0xffffffff) + (word >> 32);
-}
-
-// @ts-expect-error: decorator
-@inline
-function fold(sum: u64): u16 {
-  sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
-  sum = (sum & 0xffff) + (sum >> 16);
-  return u16((sum & 0xffff) + (sum >> 16));
 }

@@ -16,8 +16,8 @@ export const TCP_BYTES: u32 = 20;
 export const UDP_BYTES: u32 = 8;
 
 // EtherTypes as a little-endian load sees them.
-const ETHERTYPE_IPV4: u16 = 0x0008;
-const ETHERTYPE_IPV6: u16 = 0xdd86;
+export const ETHERTYPE_IPV4: u16 = 0x0008;
+export const ETHERTYPE_IPV6: u16 = 0xdd86;
 const ETHERTYPE_VLAN: u16 = 0x0081;
 const ETHERTYPE_SERVICE_VLAN: u16 = 0xa888;
 const ETHERTYPE_OFFSET: u32 = 12;
@@ -51,23 +51,55 @@ export function isTagged(frame: usize): bool {
   return type == ETHERTYPE_VLAN || type == ETHERTYPE_SERVICE_VLAN;
 }
 
-// What nearly every frame is: untagged IPv4, whole and without options. Its headers lie where these say.
-export const PLAIN_IPV4: u32 = ETHERNET_BYTES;
-export const PLAIN_L4: u32 = ETHERNET_BYTES + IPV4_BYTES;
+// What nearly every frame is: untagged, whole, without options or extension headers. Headers lie where these say.
+export const PLAIN_L3: u32 = ETHERNET_BYTES;
+export const PLAIN_IPV4_L4: u32 = ETHERNET_BYTES + IPV4_BYTES;
+export const PLAIN_IPV6_L4: u32 = ETHERNET_BYTES + IPV6_BYTES;
 /** Version 4 and a header of 20 bytes. */
 const VERSION_AND_BYTES: u8 = 0x45;
 /** More-fragments flag and offset, as a little-endian load sees them. */
 const FRAGMENT_BITS: u16 = 0xff3f;
 
-/** Bytes of transport header and payload of a plain frame, or NONE for any other, which `parse` takes. */
 // @ts-expect-error: decorator
 @inline
-export function plainL4Bytes(frame: usize, length: u32): u32 {
-  if (load<u16>(frame, ETHERTYPE_OFFSET) != ETHERTYPE_IPV4 || length < PLAIN_L4) return NONE;
-  if (load<u8>(frame, PLAIN_IPV4) != VERSION_AND_BYTES) return NONE;
-  if (load<u16>(frame, PLAIN_IPV4 + 6) & FRAGMENT_BITS) return NONE;
-  const bytes = u32(bswap(load<u16>(frame, PLAIN_IPV4 + 2))) - IPV4_BYTES;
-  return bytes <= length - PLAIN_L4 ? bytes : NONE;
+export function etherType(frame: usize): u16 {
+  return load<u16>(frame, ETHERTYPE_OFFSET);
+}
+
+/** Bytes of transport header and payload of a plain IPv4 frame, or NONE for any other, which `parse` takes. */
+// @ts-expect-error: decorator
+@inline
+export function plainIpv4Bytes(frame: usize, length: u32): u32 {
+  if (length < PLAIN_IPV4_L4) return NONE;
+  if (load<u8>(frame, PLAIN_L3) != VERSION_AND_BYTES) return NONE;
+  if (load<u16>(frame, PLAIN_L3 + 6) & FRAGMENT_BITS) return NONE;
+  const bytes = u32(bswap(load<u16>(frame, PLAIN_L3 + 2))) - IPV4_BYTES;
+  return bytes <= length - PLAIN_IPV4_L4 ? bytes : NONE;
+}
+
+/**
+ * The same of an IPv6 frame whose header is followed by what its protocol says. That may be an extension header; only
+ * when it is TCP or UDP is the frame a plain one.
+ */
+// @ts-expect-error: decorator
+@inline
+export function plainIpv6Bytes(frame: usize, length: u32): u32 {
+  if (length < PLAIN_IPV6_L4) return NONE;
+  if (load<u8>(frame, PLAIN_L3) >> 4 != 6) return NONE;
+  const bytes = u32(bswap(load<u16>(frame, PLAIN_L3 + 4)));
+  return bytes <= length - PLAIN_IPV6_L4 ? bytes : NONE;
+}
+
+/** False for what `parse` could find nothing in: neither IP nor a tag that may hide it. */
+// @ts-expect-error: decorator
+@inline
+export function mayCarryIp(type: u16): bool {
+  return (
+    type == ETHERTYPE_IPV4 ||
+    type == ETHERTYPE_IPV6 ||
+    type == ETHERTYPE_VLAN ||
+    type == ETHERTYPE_SERVICE_VLAN
+  );
 }
 
 /** Finds the headers of a frame of at least ETHERNET_BYTES; sets the globals above. */

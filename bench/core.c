@@ -113,9 +113,8 @@ static inline uint32_t flow_hash(const uint8_t *frame, uint32_t length) {
   if (at.family == 4) {
     hash += LOAD(uint64_t, ip + 12) * B;
   } else if (at.family == 6) {
-    hash += LOAD(uint64_t, ip + 8) * B + LOAD(uint64_t, ip + 16) * C;
-    hash ^= hash >> 29;
-    hash += LOAD(uint64_t, ip + 24) * D + LOAD(uint64_t, ip + 32) * A;
+    uint64_t source = LOAD(uint64_t, ip + 8) * B + LOAD(uint64_t, ip + 16) * C;
+    hash += (source >> 29 | source << 35) + LOAD(uint64_t, ip + 24) * D + LOAD(uint64_t, ip + 32) * A;
   } else {
     hash += LOAD(uint16_t, frame + 12) * B;
   }
@@ -171,16 +170,13 @@ static uint32_t find_device(uint32_t mux, uint64_t vnetid) {
   return UINT32_MAX;
 }
 
-static uint16_t pseudo_sum(const uint8_t *frame) {
+/* The sum modulo 65535, compared with the field by a multiplication. */
+static int is_unfinished(const uint8_t *frame, uint16_t field) {
   const uint8_t *ip = frame + at.l3;
-  uint64_t sum = __builtin_bswap16((uint16_t)at.l4_bytes);
-  sum += __builtin_bswap16((uint16_t)at.protocol);
+  uint64_t sum = (uint64_t)(at.protocol + at.l4_bytes) << 8;
   if (at.family == 4) sum += (uint64_t)LOAD(uint32_t, ip + 12) + LOAD(uint32_t, ip + 16);
   else for (int i = 8; i < 40; i += 4) sum += LOAD(uint32_t, ip + i);
-  sum = (sum & 0xffffffff) + (sum >> 32);
-  sum = (sum & 0xffff) + (sum >> 16);
-  sum = (sum & 0xffff) + (sum >> 16);
-  return (uint16_t)((sum & 0xffff) + (sum >> 16));
+  return (sum + 65535 - field) * 0xfffefffefffeffffULL <= 0x0001000100010001ULL;
 }
 
 static uint32_t unfinished(const uint8_t *frame) {
@@ -189,7 +185,7 @@ static uint32_t unfinished(const uint8_t *frame) {
   if (at.protocol == 6 && at.l4_bytes >= 20) offset = 16;
   else if (at.protocol == 17 && at.l4_bytes >= 8) offset = 6;
   else return 0;
-  return LOAD(uint16_t, frame + at.l4 + offset) == pseudo_sum(frame) ? offset : 0;
+  return is_unfinished(frame, LOAD(uint16_t, frame + at.l4 + offset)) ? offset : 0;
 }
 
 static uint64_t last_vnetid;

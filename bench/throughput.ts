@@ -1,6 +1,7 @@
 /** How fast is one TCP stream through our daemon, beside the kernel's VXLAN, plain C and the bare wire? */
 import { pathToFileURL } from 'node:url';
 import { Hosts, until } from '../test/harness/hosts.js';
+import { iperf } from '../test/harness/iperf.js';
 import { has } from '../test/harness/needs.js';
 import { inner, type Peer, peers } from './peers.js';
 import { median, spread } from './statistics.js';
@@ -17,7 +18,7 @@ interface Options {
 /** Peers interleaved, round by round, so that a change in the machine's load falls on all of them. */
 export async function main(options: Options): Promise<void> {
   const { rounds = options.smoke ? 1 : 5, seconds = options.smoke ? 1 : 3 } = options;
-  const missing = ['root', '/dev/net/tun', 'iperf3'].filter((need) => !has(need));
+  const missing = ['root', '/dev/net/tun', 'iperf3', 'ping', 'ss'].filter((need) => !has(need));
   if (missing.length > 0) {
     console.log(`throughput: not measured, it needs ${missing.join(', ')}`);
     return;
@@ -54,17 +55,12 @@ async function measure(peer: Peer, seconds: number): Promise<number> {
   const hosts = new Hosts();
   try {
     await peer.up(hosts, INNER_MTU);
-    const server = hosts.b.start('iperf3', '-s', '-1', '-B', inner.b);
-    server.stdout?.resume();
-    let output = '';
-    await until(`${peer.name} carries TCP`, 10_000, () => {
-      const flags = ['-J', '-C', 'cubic', '-t', `${seconds}`, '--connect-timeout', '1000'];
-      const result = hosts.a.attempt('iperf3', '-c', inner.b, ...flags);
-      output = result.output;
-      return result.status === 0;
+    await until(`${peer.name} carries frames`, 10_000, () => {
+      return hosts.a.attempt('ping', '-q', '-c', '1', '-W', '1', inner.b).status === 0;
     });
-    const { end } = JSON.parse(output) as { end: { sum_received: { bits_per_second: number } } };
-    return end.sum_received.bits_per_second / 1e9;
+    const flags = ['-C', 'cubic', '-t', `${seconds}`];
+    const { bitsPerSecond } = await iperf(hosts, 'a', inner.b, ...flags);
+    return bitsPerSecond / 1e9;
   } finally {
     await hosts.close();
   }

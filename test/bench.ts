@@ -18,7 +18,7 @@ testWith(bench, ['gcc'], 'core', () => {
   assert.match(output, /ratio \d/, 'compared with C');
 });
 
-testWith(bench, ['root', '/dev/net/tun', 'iperf3', 'ip', 'gcc'], 'throughput', () => {
+testWith(bench, ['root', '/dev/net/tun', 'iperf3', 'ip', 'ping', 'ss', 'gcc'], 'throughput', () => {
   const output = run('throughput');
   for (const peer of ['veth', 'kernel', 'native', 'overlayd']) {
     assert.match(output, new RegExp(`^${peer} +\\d+\\.\\d+ `, 'm'));

@@ -27,8 +27,6 @@ export function decapDatagram(encap: u32, datagram: usize, length: u32): i32 {
   return 0;
 }
 
-/** What no acceptable datagram has. */
-export const NO_SIGNATURE: u64 = 0xffffffffffffffff;
 /** A signature is made of this many first bytes; every encapsulation has at least these. */
 export const SIGNATURE_BYTES: u32 = 8;
 
