@@ -170,13 +170,13 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
   let writes = load<u32>(arena, ARENA_WRITES);
   let i = first;
   for (; i < count; i++) {
+    store<u32>(arena, i, ARENA_FRAME);
     const message = arena + ARENA_RX_MESSAGES + i * MESSAGE_BYTES;
     const bytes = load<u32>(message, MESSAGE_LENGTH);
     const datagram = rxDatagramAt(arena, i, bytes);
     if (bytes < SIGNATURE_BYTES) break;
     if (signatureOf(kind, datagram) != signature) break;
     if (load<u32>(message, MESSAGE_FLAGS) & MSG_TRUNC) break;
-    store<u32>(arena, i, ARENA_FRAME);
     const frame = datagram + header;
     const length = bytes - header;
     if (bytes - shortest >= lengths) {
