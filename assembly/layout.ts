@@ -11,7 +11,8 @@
  *            MUXES             one row an underlay address; main writes, workers read
  *            VNETS             hash (mux, vnetid) -> device; main writes, workers read
  *            DESTINATIONS      one row a VTEP: sockaddr, control message, encap header template
- *            ARENA 0..n        one a worker: control block, descriptors, counters, ring, batches, frames
+ *            ARENA 0..n        one a worker: control block, descriptors, counters, rings, batches, frames
+ *            POOL              target tables, counter columns, lists, source sets; main gives it out
  *
  * Each word has one writer. "main" and "worker" in the tables below say who.
  */
@@ -25,7 +26,8 @@ export const NONE: u32 = 0xffffffff;
 
 export const DEVICES_MAX: u32 = 1024;
 export const MUXES_MAX: u32 = 64;
-export const DESTINATIONS_MAX: u32 = 4096;
+/** VTEPs and lists of VTEPs, over all muxes. */
+export const DESTINATIONS_MAX: u32 = 16384;
 /** Send sockets a mux has for each worker, at most (`--bank`). */
 export const BANK_MAX: u32 = 64;
 /** Frames or datagrams that one batch holds. */
@@ -41,6 +43,8 @@ export const HEADER_BASE: u32 = 8; // u64
 /** Seed of the vnet hash and of the flow hash, random per start so that strangers cannot aim at a bucket. */
 export const HEADER_SEED: u32 = 16; // u64
 export const HEADER_ARENAS: u32 = 24; // u32, how many arenas lie behind ARENAS_OFFSET
+export const HEADER_POOL: u32 = 28; // u32, offset of the pool
+export const HEADER_POOL_BYTES: u32 = 32; // u32
 /** Bumped and notified by a worker that has put something on its event ring. */
 export const HEADER_BELL: u32 = 64; // i32, any worker adds, main waits
 
@@ -55,6 +59,9 @@ export const DEVICE_FLAGS: u32 = 20; // u32, DEVICE_FLAG_ bits
 export const DEVICE_MTU: u32 = 24; // u32 atomic, payload bytes of the largest frame
 export const DEVICE_MODE: u32 = 28; // u32, a TARGET_MODE_ number
 export const DEVICE_DESTINATION: u32 = 32; // u32, row of DESTINATIONS (POINT)
+export const DEVICE_TARGETS: u32 = 36; // u32 atomic, offset of the target table (DYNAMIC)
+export const DEVICE_SOURCES: u32 = 40; // u32 atomic, offset of the set of sources, or 0 for any
+export const DEVICE_SOURCE_MODE: u32 = 44; // u32, a SOURCE_MODE_ number
 
 /** No such device. */
 export const DEVICE_STATE_FREE: u32 = 0;
@@ -63,8 +70,15 @@ export const DEVICE_STATE_DROP: u32 = 1;
 export const DEVICE_STATE_ACTIVE: u32 = 2;
 /** The encap carries VLAN tags, so frames may be four bytes longer. */
 export const DEVICE_FLAG_VLAN: u32 = 1;
+/** ARP, neighbour solicitations and DHCP to group addresses go the miss way even when the target is VALID. */
+export const DEVICE_FLAG_PROXY: u32 = 2;
 export const TARGET_MODE_NONE: u32 = 0;
 export const TARGET_MODE_POINT: u32 = 1;
+export const TARGET_MODE_DYNAMIC: u32 = 2;
+/** Whose datagrams are taken: from anyone; from a set of VTEPs; from the VTEP that the inner source belongs to. */
+export const SOURCE_MODE_OFF: u32 = 0;
+export const SOURCE_MODE_KNOWN: u32 = 1;
+export const SOURCE_MODE_STRICT: u32 = 2;
 
 // ─── Mux row (main writes) ──────────────────────────────────────────────────────────────────────────────
 export const MUXES_OFFSET: u32 = DEVICES_OFFSET + DEVICES_MAX * DEVICE_BYTES;
@@ -72,6 +86,8 @@ export const MUX_BYTES: u32 = 64;
 export const MUX_ENCAP: u32 = 0; // u32
 /** Send sockets of each worker, 1 to BANK_MAX. */
 export const MUX_BANK: u32 = 4; // u32
+/** 1 where the sockets are of AF_INET6, 0 for AF_INET: the form of a sender's address. */
+export const MUX_IS_IPV6: u32 = 8; // u32
 
 // ─── Vnet slots: open addressing, linear probing (main writes, DEVICE last) ─────────────────────────────
 export const VNETS_OFFSET: u32 = MUXES_OFFSET + MUXES_MAX * MUX_BYTES;
@@ -88,12 +104,63 @@ export const DESTINATION_BYTES: u32 = 512;
 export const DESTINATION_NAME_BYTES: u32 = 0; // u32, sockaddr length
 export const DESTINATION_CONTROL_BYTES: u32 = 4; // u32, control message length
 export const DESTINATION_HEADER_BYTES: u32 = 8; // u32, encap header length
+export const DESTINATION_KIND: u32 = 12; // u32, a DESTINATION_KIND_ number
 export const DESTINATION_NAME: u32 = 16; // sockaddr_in or sockaddr_in6
+export const DESTINATION_LIST: u32 = 48; // u32, offset in the pool of the rows of a list
+export const DESTINATION_LIST_COUNT: u32 = 52; // u32
 export const DESTINATION_NAME_BYTES_MAX: u32 = 28;
 export const DESTINATION_CONTROL: u32 = 64;
 export const DESTINATION_CONTROL_BYTES_MAX: u32 = 128;
 export const DESTINATION_HEADER: u32 = 192; // template; the core patches the vnetid into it
 export const DESTINATION_HEADER_BYTES_MAX: u32 = 264;
+
+export const DESTINATION_KIND_UNICAST: u32 = 0;
+/** A copy goes to each of the list. The row has the header all of them share. */
+export const DESTINATION_KIND_REPLICATE: u32 = 1;
+/** Each flow goes to one of the list. */
+export const DESTINATION_KIND_SPREAD: u32 = 2;
+
+// ─── Target table: open addressing, linear probing (main writes, workers read without a lock) ───────────
+// A slot is two words. KEY is immutable while a worker may read it: a slot is given to another address only after a
+// quiesce. ENTRY is all that changes, in one atomic store, so that no reader ever sees half of a change.
+export const TABLE_SLOTS: u32 = 0; // u32, how many; a power of two
+export const TABLE_IDS: u32 = 4; // u32, how many entries the columns have room for
+export const TABLE_COLUMNS: u32 = 8; // u32, offset of the counter columns: arena by arena, id by id
+export const TABLE_SHIFT: u32 = 12; // u32, 64 - log2(slots)
+export const TABLE_MULTIPLIER: u32 = 16; // u64, odd and random: strangers cannot aim at a slot
+export const TABLE_SEED: u32 = 24; // u64
+export const TABLE_BYTES: u32 = 64; // the slots come behind
+export const SLOT_BYTES: u32 = 16;
+export const SLOT_KEY: u32 = 0; // u64 atomic: 0 never used, else KEY_TAKEN or KEY_FREE with a MAC address below it
+export const SLOT_ENTRY: u32 = 8; // u64 atomic
+/** Bits 48 and up of KEY. Of a slot that may be given out again, the address is 0. */
+export const KEY_TAKEN: u32 = 1;
+export const KEY_FREE: u32 = 2;
+export const KEY_SHIFT: u32 = 48;
+/** No entry is further than this from its slot. */
+export const TARGET_PROBES_MAX: u32 = 128;
+// ENTRY: destination row, id (place in the columns), flags, low bits of the generation.
+export const ENTRY_DESTINATION_BITS: u32 = 20;
+export const ENTRY_ID_SHIFT: u32 = 20;
+export const ENTRY_FLAGS_SHIFT: u32 = 40;
+export const ENTRY_GENERATION_SHIFT: u32 = 48;
+export const TARGETS_MAX: u32 = 1048576;
+export const TARGET_VALID: u32 = 1;
+export const TARGET_DROP: u32 = 2;
+export const TARGET_PENDING: u32 = 4;
+/** Answered; frames that wait are on their way back to the workers, and later ones queue behind them. */
+export const TARGET_DRAINING: u32 = 8;
+/** Holds as many frames as it may: the next ones are dropped where they come in. */
+export const TARGET_FULL: u32 = 16;
+// Counter column of one entry in one arena (worker writes).
+export const COLUMN_BYTES: u32 = 32;
+export const COLUMN_FRAMES: u32 = 0; // u64
+export const COLUMN_TX_BYTES: u32 = 8; // u64
+export const COLUMN_LAST_USE: u32 = 16; // u32, seconds by ARENA_NOW
+
+// ─── Set of sources: open addressing of IPv6 or IPv4-mapped addresses (immutable once published) ────────
+export const SOURCES_SLOTS: u32 = 0; // u32, a power of two; at most half are used
+export const SOURCES_BYTES: u32 = 16; // the slots come behind, 16 bytes each; `::` is an empty one
 
 // ─── Arena: one a worker ────────────────────────────────────────────────────────────────────────────────
 export const ARENAS_OFFSET: u32 = DESTINATIONS_OFFSET + DESTINATIONS_MAX * DESTINATION_BYTES;
@@ -107,6 +174,12 @@ export const ARENA_THREAD: u32 = 80; // u32, worker
 export const ARENA_FRAME: u32 = 68; // u32, worker: index in the batch of the frame being decided
 export const ARENA_WRITES: u32 = 72; // u32, worker: TAP writes that the receive batch has produced
 export const ARENA_GROUPS: u32 = 76; // u32, worker: send groups that the transmit batch has produced
+export const ARENA_NOW: u32 = 84; // u32, worker: seconds since 1970
+/** Bytes of the wait queue in use. */
+export const ARENA_WAIT_USED: u32 = 88; // u32, worker
+/** What the inject batch is: an INJECT_ number, and the device. */
+export const ARENA_INJECT_KIND: u32 = 92; // u32, worker
+export const ARENA_INJECT_DEVICE: u32 = 96; // u32, worker
 
 // Descriptors of the queue (main writes; -1 is none).
 export const ARENA_TAP_FDS: u32 = 4096; // i32[DEVICES_MAX]
@@ -114,7 +187,7 @@ export const ARENA_RECEIVE_FDS: u32 = ARENA_TAP_FDS + DEVICES_MAX * 4; // i32[MU
 export const ARENA_SEND_FDS: u32 = ARENA_RECEIVE_FDS + MUXES_MAX * 4; // i32[MUXES_MAX][BANK_MAX]
 
 // Counters (worker writes): a row for each device, then for each mux, then one for the worker itself.
-export const COUNTERS_MAX: u32 = 64;
+export const COUNTERS_MAX: u32 = 72;
 export const COUNTER_ROW_BYTES: u32 = COUNTERS_MAX * 8;
 export const COUNTER_ROWS: u32 = DEVICES_MAX + MUXES_MAX + 1;
 export const ARENA_COUNTERS: u32 = ARENA_SEND_FDS + MUXES_MAX * BANK_MAX * 4;
@@ -142,7 +215,15 @@ export const TX_FRAME_BYTES: u32 = 8;
 /** Send socket of each frame, or TX_SOCKET_DROPPED. */
 export const ARENA_TX_SOCKETS: u32 = ARENA_TX_FRAMES + BATCH_MAX * TX_FRAME_BYTES; // u8[BATCH_MAX]
 export const TX_SOCKET_DROPPED: u32 = 0xff;
-export const ARENA_TX_STARTS: u32 = ARENA_TX_SOCKETS + BATCH_MAX; // u32[BANK_MAX], messages before each socket
+export const TX_SOCKET_REPLICATE: u32 = 0xfe;
+/** Send socket of each frame that is replicated. */
+export const ARENA_TX_REPLICA_SOCKETS: u32 = ARENA_TX_SOCKETS + BATCH_MAX; // u8[BATCH_MAX]
+export const ARENA_TX_ROUTES: u32 = ARENA_TX_REPLICA_SOCKETS + BATCH_MAX; // u32[BATCH_MAX], destination rows
+export const ARENA_TX_TARGETS: u32 = ARENA_TX_ROUTES + BATCH_MAX * 4; // u32[BATCH_MAX], entry ids or NONE
+export const ARENA_TX_KEYS: u32 = ARENA_TX_TARGETS + BATCH_MAX * 4; // u64[BATCH_MAX]
+export const ARENA_TX_SLOTS: u32 = ARENA_TX_KEYS + BATCH_MAX * 8; // u32[BATCH_MAX]
+export const ARENA_TX_ENTRIES: u32 = ARENA_TX_SLOTS + BATCH_MAX * 4; // u64[BATCH_MAX], 0 for absent
+export const ARENA_TX_STARTS: u32 = ARENA_TX_ENTRIES + BATCH_MAX * 8; // u32[BANK_MAX], messages before each socket
 export const ARENA_TX_GROUPS: u32 = ARENA_TX_STARTS + BANK_MAX * 4; // {i32 fd, u32 first, u32 count, u32 0}
 export const TX_GROUP_BYTES: u32 = 16;
 export const ARENA_TX_MESSAGES: u32 = ARENA_TX_GROUPS + BANK_MAX * TX_GROUP_BYTES; // struct mmsghdr
@@ -153,6 +234,33 @@ export const ARENA_RX_MESSAGES: u32 = ARENA_TX_IOVECS + BATCH_MAX * 16; // struc
 export const ARENA_RX_IOVECS: u32 = ARENA_RX_MESSAGES + BATCH_MAX * 64;
 export const ARENA_RX_WRITES: u32 = ARENA_RX_IOVECS + BATCH_MAX * 16; // {i32 fd, u32 offset, u32 length, u32 device}
 export const RX_WRITE_BYTES: u32 = 16;
+/** Sender of each datagram: sockaddr_in or sockaddr_in6. */
+export const ARENA_RX_NAMES: u32 = ARENA_RX_WRITES + BATCH_MAX * RX_WRITE_BYTES;
+export const RX_NAME_BYTES: u32 = 32;
+
+// Miss ring, worker -> main, and inject ring, main -> worker: records {u32 device, u32 kind, u32 0, u32 0}, vnet_hdr,
+// frame. The wait queue has records of the same form, each behind its u32 length padded to 8 bytes.
+export const FRAME_RECORD_BYTES: u32 = 16;
+export const MISS_RING_BYTES: u32 = 1048576;
+export const ARENA_MISSES: u32 = ARENA_RX_NAMES + BATCH_MAX * RX_NAME_BYTES;
+export const INJECT_RING_BYTES: u32 = 1048576;
+export const ARENA_INJECTS: u32 = ARENA_MISSES + RING_DATA + MISS_RING_BYTES;
+export const WAIT_BYTES: u32 = 524288;
+export const ARENA_WAIT: u32 = ARENA_INJECTS + RING_DATA + INJECT_RING_BYTES;
+/** A frame to a target that is not VALID. */
+export const MISS_TARGET: u32 = 0;
+/** A frame that varpd answers although its target is VALID. */
+export const MISS_PROXY: u32 = 1;
+/** A received frame whose source is not in the table (SOURCE_MODE_STRICT): its Ethernet header alone. */
+export const MISS_SOURCE: u32 = 2;
+/** Out, the ordinary way. */
+export const INJECT_TX: u32 = 0;
+/** Out, but never back to varpd: it has seen the frame. */
+export const INJECT_TX_ROUTED: u32 = 1;
+/** In, to the guests on the link. */
+export const INJECT_RX: u32 = 2;
+/** From the wait queue. */
+export const INJECT_WAITED: u32 = 3;
 
 // Frame buffers.
 export const VNET_HDR_BYTES: u32 = 10; // struct virtio_net_hdr without num_buffers
@@ -163,7 +271,7 @@ export const VNET_HDR_BYTES: u32 = 10; // struct virtio_net_hdr without num_buff
 export const TX_HEADROOM_BYTES: u32 = 320;
 /** The largest frame a TAP or a datagram can hand over. */
 export const FRAME_BYTES_MAX: u32 = 65550;
-export const ARENA_TX_BUFFER: u32 = ARENA_RX_WRITES + BATCH_MAX * RX_WRITE_BYTES;
+export const ARENA_TX_BUFFER: u32 = ARENA_WAIT + WAIT_BYTES;
 /** Frames are packed one after the other; a batch ends when less than one largest frame fits. */
 export const TX_BUFFER_BYTES: u32 = 1048576;
 /** An odd number of lines, so that the slots do not all fall on one cache set. */
@@ -183,8 +291,13 @@ export const SOURCE_UNDERLAY: u32 = 2;
 export const ENCAP_VXLAN: u32 = 1;
 
 // ─── Verdicts: exactly one a frame ──────────────────────────────────────────────────────────────────────
-// A value below DROP_REASONS is a drop of that name; the others pass.
+// A value below DROP_REASONS is a drop of that name; the others are no drops.
 export const VERDICT_PASS: u32 = 0x100;
+/** Handed to main over the miss ring. */
+export const VERDICT_MISS: u32 = 0x101;
+export const VERDICT_MISS_PROXY: u32 = 0x102;
+/** Put behind the frames that are on their way back to this worker. */
+export const VERDICT_WAIT: u32 = 0x103;
 
 // ─── Drop reasons, the closed list. `src/datapath/drop.ts` has a sentence for each. ─────────────────────
 // Out: from the TAP to the underlay.
@@ -213,28 +326,58 @@ export const DROP_RX_CORE_TRAP: u32 = 20;
 export const DROP_RX_LINK_DOWN: u32 = 21;
 export const DROP_RX_LINK_FULL: u32 = 22;
 export const DROP_RX_LINK_ERROR: u32 = 23;
-export const DROP_REASONS: u32 = 24;
+export const DROP_RX_SOURCE_UNKNOWN: u32 = 24;
+export const DROP_RX_SOURCE_MAC: u32 = 25;
+// Out, to targets that are not VALID: by workers,
+export const DROP_TX_TARGET_DROP: u32 = 26;
+export const DROP_TX_HELD_FULL: u32 = 27;
+export const DROP_TX_MISS_RING_FULL: u32 = 28;
+export const DROP_TX_WAIT_FULL: u32 = 29;
+// and by main.
+export const DROP_TX_HELD_FULL_DEVICE: u32 = 30;
+export const DROP_TX_HELD_FULL_PROCESS: u32 = 31;
+export const DROP_TX_TABLE_FULL: u32 = 32;
+export const DROP_TX_REQUESTS_FULL: u32 = 33;
+export const DROP_TX_LOOKUP_DROP: u32 = 34;
+export const DROP_TX_LOOKUP_TIMEOUT: u32 = 35;
+export const DROP_TX_TARGET_REMOVED: u32 = 36;
+export const DROP_TX_BOGON: u32 = 37;
+export const DROP_RX_INJECT_FAILED: u32 = 38;
+export const DROP_TX_WORKER_LOST: u32 = 39;
+export const DROP_REASONS: u32 = 40;
 
 // ─── Counters of a row: the drops by reason, then these ─────────────────────────────────────────────────
 /** Frames read from the TAP, whatever became of them. */
-export const COUNTER_TX_READ: u32 = 32;
-export const COUNTER_TX_FRAMES: u32 = 33;
+export const COUNTER_TX_READ: u32 = 48;
+export const COUNTER_TX_FRAMES: u32 = 49;
 /** Bytes of the inner frames, without any outer header; likewise RX_BYTES. */
-export const COUNTER_TX_BYTES: u32 = 34;
+export const COUNTER_TX_BYTES: u32 = 50;
 /** Datagrams read from the underlay (mux row), whatever became of them. */
-export const COUNTER_RX_READ: u32 = 35;
-export const COUNTER_RX_FRAMES: u32 = 36;
-export const COUNTER_RX_BYTES: u32 = 37;
+export const COUNTER_RX_READ: u32 = 51;
+export const COUNTER_RX_FRAMES: u32 = 52;
+export const COUNTER_RX_BYTES: u32 = 53;
 /** Super-frames of a kernel on the same host, handed to the TAP as GSO frames; part of RX_FRAMES. */
-export const COUNTER_RX_SUPER_FRAMES: u32 = 38;
+export const COUNTER_RX_SUPER_FRAMES: u32 = 54;
 /** Sends tried again because an error of an earlier datagram was in the way (ECONNREFUSED and its like). */
-export const COUNTER_TX_RETRIES: u32 = 39;
+export const COUNTER_TX_RETRIES: u32 = 55;
+/** Frames that were put aside: on the miss ring or in the wait queue. */
+export const COUNTER_TX_DEFERRED: u32 = 56;
+/** Frames that came back from there, and those that varpd sent. */
+export const COUNTER_TX_RESUMED: u32 = 57;
+/** Copies made beyond the first by replication. */
+export const COUNTER_TX_COPIES: u32 = 58;
+/** Frames that varpd made for the guests of this host. */
+export const COUNTER_RX_INJECTED: u32 = 59;
+/** Main's: frames that a proxy took and answered. */
+export const COUNTER_TX_PROXIED: u32 = 60;
+/** Main's: frames that varpd sent, as if a guest had. */
+export const COUNTER_TX_RESENT: u32 = 61;
 // Worker row only.
-export const COUNTER_WAKEUPS: u32 = 40;
-export const COUNTER_TX_BATCHES: u32 = 41;
-export const COUNTER_RX_BATCHES: u32 = 42;
-export const COUNTER_SEND_CALLS: u32 = 43;
-export const COUNTER_EVENTS_LOST: u32 = 44;
+export const COUNTER_WAKEUPS: u32 = 64;
+export const COUNTER_TX_BATCHES: u32 = 65;
+export const COUNTER_RX_BATCHES: u32 = 66;
+export const COUNTER_SEND_CALLS: u32 = 67;
+export const COUNTER_EVENTS_LOST: u32 = 68;
 
 // ─── Events, worker -> main: {u32 kind, u32 row, u32 a, u32 b} ──────────────────────────────────────────
 export const EVENT_BYTES: u32 = 16;

@@ -48,6 +48,40 @@ export function ringPush(ring: usize, from: usize, length: u32): bool {
   return true;
 }
 
+/** Where the oldest record's length word is, behind a WRAP if there is one; 0 when the ring is empty. */
+function oldest(ring: usize): usize {
+  const capacity = load<u32>(ring, RING_CAPACITY);
+  const head = atomic.load<u32>(ring, RING_HEAD);
+  if (head == atomic.load<u32>(ring, RING_TAIL)) return 0;
+  const at = ring + RING_DATA + (head & (capacity - 1));
+  return load<u32>(at) == WRAP ? ring + RING_DATA : at;
+}
+
+/** Consumer: where the oldest record's payload lies, until `ringDrop`; 0 when the ring is empty. */
+export function ringPeek(ring: usize): usize {
+  const at = oldest(ring);
+  return at == 0 ? 0 : at + RECORD_HEADER_BYTES;
+}
+
+/** Consumer: length of the record that `ringPeek` found. */
+export function ringPeekBytes(ring: usize): u32 {
+  const at = oldest(ring);
+  check(at != 0);
+  return load<u32>(at);
+}
+
+/** Consumer: frees the record that `ringPeek` found. */
+export function ringDrop(ring: usize): void {
+  const at = oldest(ring);
+  check(at != 0);
+  const capacity = load<u32>(ring, RING_CAPACITY);
+  let head = atomic.load<u32>(ring, RING_HEAD);
+  const place = u32(at - ring - RING_DATA);
+  head += (place - head) & (capacity - 1);
+  const record = (RECORD_HEADER_BYTES + load<u32>(at) + RING_ALIGN_BYTES - 1) & ~(RING_ALIGN_BYTES - 1);
+  atomic.store<u32>(ring, head + record, RING_HEAD);
+}
+
 /**
  * Consumer: copies the oldest record to `[into, into + max)` and frees it. Its length, or -1 when the ring is
  * empty. A record longer than `max` is cut, its true length is returned.

@@ -7,6 +7,7 @@
  */
 import { check } from './check';
 import { add, deviceCounters, dropDevice, dropMux, muxCounters } from './counter';
+import { missPush } from './deferred';
 import { refusalReason } from './encap/refusal';
 import { decapDatagram, SIGNATURE_BYTES, signatureOf, vnetid } from './encap/registry';
 import {
@@ -15,6 +16,7 @@ import {
   ARENA_RX_BUFFER,
   ARENA_RX_IOVECS,
   ARENA_RX_MESSAGES,
+  ARENA_RX_NAMES,
   ARENA_RX_WRITES,
   ARENA_TAP_FDS,
   ARENA_WRITES,
@@ -23,26 +25,44 @@ import {
   COUNTER_RX_FRAMES,
   COUNTER_RX_READ,
   COUNTER_RX_SUPER_FRAMES,
+  DESTINATION_KIND,
+  DESTINATION_KIND_UNICAST,
+  DESTINATION_LIST,
+  DESTINATION_LIST_COUNT,
+  DESTINATION_NAME,
   DEVICE_MTU,
+  DEVICE_SOURCE_MODE,
+  DEVICE_SOURCES,
   DEVICE_STATE,
   DEVICE_STATE_ACTIVE,
+  DEVICE_TARGETS,
   DEVICES_MAX,
   DROP_RX_CORE_TRAP,
   DROP_RX_DEVICE_STOPPED,
   DROP_RX_SHORT_FRAME,
+  DROP_RX_SOURCE_MAC,
+  DROP_RX_SOURCE_UNKNOWN,
   DROP_RX_TOO_BIG,
   DROP_RX_TRUNCATED,
   DROP_RX_UNKNOWN_VNETID,
   DROP_RX_VLAN_NOT_CARRIED,
   HEADER_BASE,
   HEADER_OFFSET,
+  KEY_SHIFT,
+  MISS_SOURCE,
   MUX_ENCAP,
+  MUX_IS_IPV6,
   MUXES_MAX,
   NONE,
   RX_DATAGRAM_BYTES_MAX,
   RX_HEADROOM_BYTES,
+  RX_NAME_BYTES,
   RX_SLOT_BYTES,
   RX_WRITE_BYTES,
+  SOURCE_MODE_OFF,
+  SOURCE_MODE_STRICT,
+  TARGET_DRAINING,
+  TARGET_VALID,
   VERDICT_PASS,
   VNET_HDR_BYTES,
 } from './layout';
@@ -55,11 +75,15 @@ import {
   storeIovec,
   storeMessage,
 } from './message';
-import { deviceRow, findDevice, muxRow } from './table';
+import { isKnownSource, sourceHigh, sourceLow } from './source';
+import { destinationRow, deviceRow, findDevice, muxRow } from './table';
+import { entryDestination, entryFlags, keyOf, targetFind } from './target';
 import { writePlain, writeSuper } from './vnet-hdr';
 import { ETHERNET_BYTES } from './wire';
 
 const MSG_TRUNC: u32 = 0x20;
+const ETHERNET_SOURCE: usize = 6;
+const MAC_MASK: u64 = (u64(1) << KEY_SHIFT) - 1;
 
 /** Verdict of the datagram that was dropped last; what `rxDatagram` tells. */
 let rxVerdict: u32 = VERDICT_PASS;
@@ -75,6 +99,9 @@ let runDevice: u32 = NONE;
 let isActive: bool = false;
 let frameMax: u32 = 0;
 let tapFd: i32 = -1;
+let sourceMode: u32 = 0;
+let sources: usize = 0;
+let isIpv6: bool = true;
 
 /** Takes the header off datagram `i` and finds the device; a drop reason, or VERDICT_PASS with the run's globals set. */
 function rxSelect(arena: usize, mux: u32, i: u32): u32 {
@@ -92,6 +119,8 @@ function rxSelect(arena: usize, mux: u32, i: u32): u32 {
   isActive = atomic.load<u32>(row, DEVICE_STATE) == DEVICE_STATE_ACTIVE;
   frameMax = frameBytesMax(row);
   tapFd = load<i32>(arena + device * 4, ARENA_TAP_FDS);
+  sources = atomic.load<u32>(row, DEVICE_SOURCES);
+  sourceMode = load<u32>(row, DEVICE_SOURCE_MODE);
   return VERDICT_PASS;
 }
 
@@ -111,7 +140,8 @@ export function rxPrepare(arena: usize): void {
     const iovec = arena + ARENA_RX_IOVECS + i * IOVEC_BYTES;
     const slot = arena + ARENA_RX_BUFFER + i * RX_SLOT_BYTES;
     storeIovec(iovec, slot + RX_HEADROOM_BYTES, RX_DATAGRAM_BYTES_MAX);
-    storeMessage(arena + ARENA_RX_MESSAGES + i * MESSAGE_BYTES, 0, 0, iovec, 0, 0);
+    const name = arena + ARENA_RX_NAMES + i * RX_NAME_BYTES;
+    storeMessage(arena + ARENA_RX_MESSAGES + i * MESSAGE_BYTES, name, RX_NAME_BYTES, iovec, 0, 0);
   }
 }
 
@@ -123,6 +153,7 @@ export function rxDecide(arena: usize, mux: u32, first: u32, count: u32): u32 {
     add(muxCounters(arena, mux), COUNTER_RX_READ, count);
   }
   encap = load<u32>(muxRow(mux), MUX_ENCAP);
+  isIpv6 = load<u32>(muxRow(mux), MUX_IS_IPV6) != 0;
   base = load<u64>(HEADER_OFFSET, HEADER_BASE);
   let i = first;
   while (i < count) {
@@ -167,6 +198,10 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
   // One comparison finds the datagrams that are too short and those that are too long. A stopped device has no others.
   const shortest = header + ETHERNET_BYTES;
   const lengths = isActive ? frameMax - ETHERNET_BYTES + 1 : 0;
+  const mode = sourceMode;
+  // The sender that was looked up last; `::` sends nothing.
+  let senderHigh: u64 = 0;
+  let senderLow: u64 = 0;
   let writes = load<u32>(arena, ARENA_WRITES);
   let i = first;
   for (; i < count; i++) {
@@ -179,6 +214,28 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
     if (load<u32>(message, MESSAGE_FLAGS) & MSG_TRUNC) break;
     const frame = datagram + header;
     const length = bytes - header;
+    if (mode != SOURCE_MODE_OFF) {
+      const name = arena + ARENA_RX_NAMES + i * RX_NAME_BYTES;
+      const high = sourceHigh(name, isIpv6);
+      const low = sourceLow(name, isIpv6);
+      let reason = VERDICT_PASS;
+      if (high != senderHigh || low != senderLow) {
+        if (sources == 0 || isKnownSource(sources, high, low)) {
+          senderHigh = high;
+          senderLow = low;
+        } else {
+          reason = DROP_RX_SOURCE_UNKNOWN;
+        }
+      }
+      if (reason == VERDICT_PASS && mode == SOURCE_MODE_STRICT && length >= ETHERNET_BYTES) {
+        reason = checkSourceMac(arena, device, frame, high, low);
+      }
+      if (reason != VERDICT_PASS) {
+        rxVerdict = reason;
+        dropDevice(arena, device, reason, 1);
+        continue;
+      }
+    }
     if (bytes - shortest >= lengths) {
       const verdict = decideOdd(arena, frame, length);
       if (verdict != VERDICT_PASS) {
@@ -199,6 +256,37 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
     store<u32>(arena, ++writes, ARENA_WRITES);
   }
   return i;
+}
+
+/**
+ * STRICT: the inner source must be a target, and the sender one of its destinations. A source that is not in the table
+ * is asked about; the answer comes from the lookup plugin, never from the frame.
+ */
+function checkSourceMac(arena: usize, device: u32, frame: usize, high: u64, low: u64): u32 {
+  if (load<u8>(frame, ETHERNET_SOURCE) & 1) return DROP_RX_SOURCE_MAC;
+  const source = keyOf(frame + ETHERNET_SOURCE);
+  const entry = targetFind(atomic.load<u32>(deviceRow(device), DEVICE_TARGETS), source & MAC_MASK);
+  const flags = entryFlags(entry);
+  if ((flags & (TARGET_VALID | TARGET_DRAINING)) == 0) {
+    // Nobody waits for this frame, so a full ring costs nothing but a later try.
+    if (flags == 0) missPush(arena, device, MISS_SOURCE, frame - VNET_HDR_BYTES, VNET_HDR_BYTES + ETHERNET_BYTES);
+    return DROP_RX_SOURCE_MAC;
+  }
+  const row = destinationRow(entryDestination(entry));
+  if (load<u32>(row, DESTINATION_KIND) == DESTINATION_KIND_UNICAST) {
+    return isDestination(row, high, low) ? VERDICT_PASS : DROP_RX_SOURCE_MAC;
+  }
+  const rows: usize = load<u32>(row, DESTINATION_LIST);
+  const count = load<u32>(row, DESTINATION_LIST_COUNT);
+  for (let i: u32 = 0; i < count; i++) {
+    if (isDestination(destinationRow(load<u32>(rows + i * 4)), high, low)) return VERDICT_PASS;
+  }
+  return DROP_RX_SOURCE_MAC;
+}
+
+function isDestination(row: usize, high: u64, low: u64): bool {
+  const name = row + DESTINATION_NAME;
+  return sourceHigh(name, isIpv6) == high && sourceLow(name, isIpv6) == low;
 }
 
 /** Verdict on a frame that is shorter or longer than those of an active device; one that passes has its vnet_hdr. */

@@ -8,6 +8,7 @@
  */
 import { check } from './check';
 import { add, deviceCounters, dropDevice } from './counter';
+import { missPush, waitHolds, waitPush } from './deferred';
 import { encapFrame } from './encap/registry';
 import { flowHash } from './flow-hash';
 import {
@@ -15,55 +16,99 @@ import {
   ARENA_FRAME,
   ARENA_GROUPS,
   ARENA_SEND_FDS,
+  ARENA_TX_ENTRIES,
   ARENA_TX_FRAMES,
   ARENA_TX_GROUPS,
   ARENA_TX_IOVECS,
+  ARENA_TX_KEYS,
   ARENA_TX_MESSAGES,
+  ARENA_TX_REPLICA_SOCKETS,
+  ARENA_TX_ROUTES,
   ARENA_TX_SOCKETS,
   ARENA_TX_STARTS,
+  ARENA_TX_TARGETS,
+  ARENA_WAIT_USED,
   BANK_MAX,
   BATCH_MAX,
   COUNTER_TX_BYTES,
+  COUNTER_TX_COPIES,
+  COUNTER_TX_DEFERRED,
   COUNTER_TX_FRAMES,
   COUNTER_TX_READ,
+  COUNTER_TX_RESUMED,
   DESTINATION_CONTROL,
   DESTINATION_CONTROL_BYTES,
   DESTINATION_HEADER,
-  DESTINATION_HEADER_BYTES,
+  DESTINATION_KIND,
+  DESTINATION_KIND_SPREAD,
+  DESTINATION_KIND_UNICAST,
+  DESTINATION_LIST,
+  DESTINATION_LIST_COUNT,
   DESTINATION_NAME,
   DESTINATION_NAME_BYTES,
   DEVICE_DESTINATION,
   DEVICE_ENCAP,
+  DEVICE_FLAG_PROXY,
+  DEVICE_FLAGS,
   DEVICE_MODE,
   DEVICE_MUX,
   DEVICE_STATE,
   DEVICE_STATE_ACTIVE,
+  DEVICE_TARGETS,
   DEVICE_VNETID,
   DEVICES_MAX,
   DROP_TX_BAD_VNET_HDR,
   DROP_TX_CORE_TRAP,
   DROP_TX_DEVICE_STOPPED,
+  DROP_TX_HELD_FULL,
+  DROP_TX_MISS_RING_FULL,
   DROP_TX_NO_TARGET,
   DROP_TX_SHORT_FRAME,
+  DROP_TX_TARGET_DROP,
   DROP_TX_TOO_BIG,
   DROP_TX_VLAN_NOT_CARRIED,
+  DROP_TX_WAIT_FULL,
   HEADER_BASE,
   HEADER_OFFSET,
   HEADER_SEED,
+  INJECT_TX_ROUTED,
+  INJECT_WAITED,
+  MISS_PROXY,
+  MISS_TARGET,
   MUX_BANK,
+  NONE,
+  TARGET_DRAINING,
+  TARGET_DROP,
+  TARGET_FULL,
+  TARGET_MODE_DYNAMIC,
   TARGET_MODE_POINT,
+  TARGET_VALID,
   TX_FRAME_BYTES,
   TX_GROUP_BYTES,
   TX_HEADROOM_BYTES,
   TX_SOCKET_DROPPED,
+  TX_SOCKET_REPLICATE,
+  VERDICT_MISS,
+  VERDICT_MISS_PROXY,
   VERDICT_PASS,
+  VERDICT_WAIT,
   VNET_HDR_BYTES,
 } from './layout';
 import { frameBytesMax, isTagAboveLimit } from './limit';
 import { IOVEC_BYTES, MESSAGE_BYTES, storeMessage } from './message';
 import { destinationRow, deviceRow, muxRow } from './table';
+import {
+  entryDestination,
+  entryFlags,
+  entryId,
+  targetCount,
+  targetLookupFrames,
+} from './target';
 import { isPlain } from './vnet-hdr';
-import { ETHERNET_BYTES } from './wire';
+import { ETHERNET_BYTES, isProxied } from './wire';
+
+/** Odd: spreads the hash's bits anew. */
+const SPREAD_MULTIPLIER: u32 = 0x9e3779b1;
 
 // What is the same for all frames of a batch, read from the tables once when it begins.
 let isActive: bool = false;
@@ -72,7 +117,15 @@ let frameMax: u32 = 0;
 let bank: u32 = 0;
 let encap: u32 = 0;
 let vnetid: u64 = 0;
-let template: usize = 0;
+let destination: u32 = NONE;
+let isDynamic: bool = false;
+let isProxying: bool = false;
+/** Frames of the batch that varpd has seen: they are not asked about again. */
+let isRouted: bool = false;
+/** Frames that main hands back: they go on while their target is DRAINING. */
+let isReturning: bool = false;
+/** Something waits, so that frames to VALID targets may have to queue up. */
+let isWaiting: bool = false;
 let seed: u64 = 0;
 let base: u64 = 0;
 
@@ -86,9 +139,11 @@ function txBegin(device: u32): void {
   frameMax = frameBytesMax(row);
   encap = load<u32>(row, DEVICE_ENCAP);
   vnetid = load<u64>(row, DEVICE_VNETID);
-  isPoint = load<u32>(row, DEVICE_MODE) == TARGET_MODE_POINT;
-  if (!isPoint) return;
-  template = destinationRow(load<u32>(row, DEVICE_DESTINATION)) + DESTINATION_HEADER;
+  const mode = load<u32>(row, DEVICE_MODE);
+  isPoint = mode == TARGET_MODE_POINT;
+  isDynamic = mode == TARGET_MODE_DYNAMIC;
+  if (isPoint) destination = load<u32>(row, DEVICE_DESTINATION);
+  isProxying = (load<u32>(row, DEVICE_FLAGS) & DEVICE_FLAG_PROXY) != 0;
   bank = load<u32>(muxRow(load<u32>(row, DEVICE_MUX)), MUX_BANK);
   check(bank - 1 < BANK_MAX);
 }
@@ -97,15 +152,50 @@ function txBegin(device: u32): void {
 export function txDecide(arena: usize, device: u32, first: u32, count: u32): void {
   check(count <= BATCH_MAX && device < DEVICES_MAX);
   if (first == 0) add(deviceCounters(arena, device), COUNTER_TX_READ, count);
+  isRouted = false;
+  isReturning = false;
+  isWaiting = load<u32>(arena, ARENA_WAIT_USED) != 0;
+  decideFrames(arena, device, first, count);
+}
+
+/** `txDecide` for frames that come back: from main (`kind` is an INJECT_ number) or from the wait queue. */
+export function txDecideDeferred(arena: usize, device: u32, kind: u32, first: u32, count: u32): void {
+  check(count <= BATCH_MAX && device < DEVICES_MAX);
+  if (first == 0) add(deviceCounters(arena, device), COUNTER_TX_RESUMED, count);
+  isRouted = kind == INJECT_TX_ROUTED;
+  isReturning = kind != INJECT_WAITED;
+  isWaiting = false;
+  decideFrames(arena, device, first, count);
+}
+
+function decideFrames(arena: usize, device: u32, first: u32, count: u32): void {
   store<u32>(arena, first, ARENA_FRAME);
   txBegin(device);
+  if (isActive && isDynamic) targetLookupFrames(arena, deviceRow(device), first, count);
   for (let i = first; i < count; i++) {
     store<u32>(arena, i, ARENA_FRAME);
     const verdict = decideFrame(arena, device, i);
     if (verdict == VERDICT_PASS) continue;
     store<u8>(arena + i, TX_SOCKET_DROPPED, ARENA_TX_SOCKETS);
-    dropDevice(arena, device, verdict, 1);
+    const reason = verdict < VERDICT_PASS ? verdict : defer(arena, device, i, verdict);
+    if (reason != VERDICT_PASS) dropDevice(arena, device, reason, 1);
   }
+}
+
+/** Puts a frame aside as the verdict says; a drop reason when there is no room, else VERDICT_PASS. */
+function defer(arena: usize, device: u32, i: u32, verdict: u32): u32 {
+  const entry = arena + ARENA_TX_FRAMES + i * TX_FRAME_BYTES;
+  const offset: usize = load<u32>(entry);
+  const bytes = load<u32>(entry, 4);
+  if (verdict == VERDICT_WAIT) {
+    if (!waitPush(arena, device, offset, bytes)) return DROP_TX_WAIT_FULL;
+    isWaiting = true;
+  } else {
+    const kind = verdict == VERDICT_MISS_PROXY ? MISS_PROXY : MISS_TARGET;
+    if (!missPush(arena, device, kind, offset, bytes)) return DROP_TX_MISS_RING_FULL;
+  }
+  add(deviceCounters(arena, device), COUNTER_TX_DEFERRED, 1);
+  return VERDICT_PASS;
 }
 
 /** After a trap: drops the frame that was being decided and returns the index to go on with. */
@@ -118,7 +208,11 @@ export function txTrapped(arena: usize, device: u32): u32 {
 
 /** Verdict on one frame; when it passes, its outer header, iovec and send socket are written. */
 export function txFrame(arena: usize, device: u32, i: u32): u32 {
+  isRouted = false;
+  isReturning = false;
+  isWaiting = load<u32>(arena, ARENA_WAIT_USED) != 0;
   txBegin(device);
+  if (isActive && isDynamic) targetLookupFrames(arena, deviceRow(device), i, i + 1);
   return decideFrame(arena, device, i);
 }
 
@@ -141,14 +235,62 @@ function decideFrame(arena: usize, device: u32, i: u32): u32 {
       ? DROP_TX_VLAN_NOT_CARRIED
       : DROP_TX_TOO_BIG;
   }
-  if (!isPoint) return DROP_TX_NO_TARGET;
+  if (!isPoint) {
+    if (!isDynamic) return DROP_TX_NO_TARGET;
+    const verdict = selectTarget(arena, device, i, frame, length);
+    if (verdict != VERDICT_PASS) return verdict;
+  }
   const hash = flowHash(frame, length, seed);
-  const header = encapFrame(encap, frame, template, vnetid);
+  let row = destinationRow(destination);
+  const kind = load<u32>(row, DESTINATION_KIND);
+  let socket = u8((u64(hash) * u64(bank)) >> 32);
+  if (kind != DESTINATION_KIND_UNICAST) {
+    if (kind == DESTINATION_KIND_SPREAD) {
+      destination = spreadOver(row, hash);
+      row = destinationRow(destination);
+    } else {
+      store<u8>(arena + i, socket, ARENA_TX_REPLICA_SOCKETS);
+      socket = u8(TX_SOCKET_REPLICATE);
+    }
+  }
+  store<u32>(arena + i * 4, destination, ARENA_TX_ROUTES);
+  const header = encapFrame(encap, frame, row + DESTINATION_HEADER, vnetid);
   const iovec = arena + ARENA_TX_IOVECS + i * IOVEC_BYTES;
   store<u64>(iovec, base + u64(frame - header));
   store<u64>(iovec, u64(header + length), 8);
-  store<u8>(arena + i, u8((u64(hash) * u64(bank)) >> 32), ARENA_TX_SOCKETS);
+  store<u8>(arena + i, socket, ARENA_TX_SOCKETS);
   return VERDICT_PASS;
+}
+
+/** DYNAMIC: sets `destination` when the frame's target is VALID and nothing is in its way. */
+function selectTarget(arena: usize, device: u32, i: u32, frame: usize, length: u32): u32 {
+  const entry = load<u64>(arena + i * 8, ARENA_TX_ENTRIES);
+  const flags = entryFlags(entry);
+  if (flags & TARGET_VALID) {
+    if (isProxying && !isRouted && isProxied(frame, length)) return VERDICT_MISS_PROXY;
+    if (isWaiting && waitHolds(arena, device, load<u64>(arena + i * 8, ARENA_TX_KEYS))) return VERDICT_WAIT;
+    destination = entryDestination(entry);
+    store<u32>(arena + i * 4, entryId(entry), ARENA_TX_TARGETS);
+    return VERDICT_PASS;
+  }
+  if (flags & TARGET_DROP) return DROP_TX_TARGET_DROP;
+  if (flags & TARGET_DRAINING) {
+    // What comes back from main is what the others wait for.
+    if (!isReturning) return VERDICT_WAIT;
+    destination = entryDestination(entry);
+    store<u32>(arena + i * 4, entryId(entry), ARENA_TX_TARGETS);
+    return VERDICT_PASS;
+  }
+  return flags & TARGET_FULL ? DROP_TX_HELD_FULL : VERDICT_MISS;
+}
+
+/** The destination of a list that the flow keeps to. */
+function spreadOver(row: usize, hash: u32): u32 {
+  const count = load<u32>(row, DESTINATION_LIST_COUNT);
+  // Not the bits that choose the send socket.
+  const index = u32((u64(hash * SPREAD_MULTIPLIER) * u64(count)) >> 32);
+  check(index < count);
+  return load<u32>(load<u32>(row, DESTINATION_LIST) + index * 4);
 }
 
 /**
@@ -162,7 +304,7 @@ export function txArrange(arena: usize, device: u32, count: u32): u32 {
   let passed: u32 = 0;
   for (let i: u32 = 0; i < count; i++) {
     const socket = u32(load<u8>(arena + i, ARENA_TX_SOCKETS));
-    if (socket == TX_SOCKET_DROPPED) continue;
+    if (socket >= TX_SOCKET_REPLICATE) continue;
     check(socket < BANK_MAX);
     store<u32>(starts + socket * 4, load<u32>(starts + socket * 4) + 1);
     passed++;
@@ -188,17 +330,51 @@ export function txArrange(arena: usize, device: u32, count: u32): u32 {
   }
   for (let i: u32 = 0; i < count; i++) {
     const socket = u32(load<u8>(arena + i, ARENA_TX_SOCKETS));
-    if (socket == TX_SOCKET_DROPPED) continue;
+    if (socket >= TX_SOCKET_REPLICATE) continue;
     const slot = load<u32>(starts + socket * 4);
     store<u32>(starts + socket * 4, slot + 1);
-    txMessage(arena, row, slot, i);
+    txMessage(arena, load<u32>(arena + i * 4, ARENA_TX_ROUTES), slot, i);
   }
   store<u32>(arena, groups, ARENA_GROUPS);
   return groups;
 }
 
-function txMessage(arena: usize, row: usize, slot: u32, i: u32): void {
-  const destination = destinationRow(load<u32>(row, DEVICE_DESTINATION));
+/** True when a frame of the batch is to be replicated. */
+export function txReplicas(arena: usize, count: u32): bool {
+  check(count <= BATCH_MAX);
+  for (let i: u32 = 0; i < count; i++) {
+    if (u32(load<u8>(arena + i, ARENA_TX_SOCKETS)) == TX_SOCKET_REPLICATE) return true;
+  }
+  return false;
+}
+
+/**
+ * Messages of frame `i`, which is replicated, to destinations `from` and on of its list. Returns how many, at most
+ * BATCH_MAX and 0 behind the last; group 0 says where they are sent from.
+ */
+export function txReplicate(arena: usize, device: u32, i: u32, from: u32): u32 {
+  check(i < BATCH_MAX && device < DEVICES_MAX);
+  if (u32(load<u8>(arena + i, ARENA_TX_SOCKETS)) != TX_SOCKET_REPLICATE) return 0;
+  const list = destinationRow(load<u32>(arena + i * 4, ARENA_TX_ROUTES));
+  const total = load<u32>(list, DESTINATION_LIST_COUNT);
+  if (from >= total) return 0;
+  const count = min(total - from, BATCH_MAX);
+  const rows: usize = load<u32>(list, DESTINATION_LIST) + from * 4;
+  for (let slot: u32 = 0; slot < count; slot++) txMessage(arena, load<u32>(rows + slot * 4), slot, i);
+  const socket = u32(load<u8>(arena + i, ARENA_TX_REPLICA_SOCKETS));
+  check(socket < BANK_MAX);
+  const mux = load<u32>(deviceRow(device), DEVICE_MUX);
+  const group = arena + ARENA_TX_GROUPS;
+  store<i32>(group, load<i32>(arena + (mux * BANK_MAX + socket) * 4, ARENA_SEND_FDS));
+  store<u32>(group, 0, 4);
+  store<u32>(group, count, 8);
+  // The first copy is the frame itself.
+  add(deviceCounters(arena, device), COUNTER_TX_COPIES, from == 0 ? count - 1 : count);
+  return count;
+}
+
+function txMessage(arena: usize, route: u32, slot: u32, i: u32): void {
+  const destination = destinationRow(route);
   storeMessage(
     arena + ARENA_TX_MESSAGES + slot * MESSAGE_BYTES,
     destination + DESTINATION_NAME,
@@ -212,13 +388,16 @@ function txMessage(arena: usize, row: usize, slot: u32, i: u32): void {
 /** Counts messages `first` to `first + count - 1` as sent. */
 export function txSent(arena: usize, device: u32, first: u32, count: u32): void {
   check(first + count <= BATCH_MAX);
-  const destination = destinationRow(load<u32>(deviceRow(device), DEVICE_DESTINATION));
-  const header = load<u32>(destination, DESTINATION_HEADER_BYTES);
+  const row = deviceRow(device);
+  const table: usize = load<u32>(row, DEVICE_MODE) == TARGET_MODE_DYNAMIC ? usize(atomic.load<u32>(row, DEVICE_TARGETS)) : 0;
+  const iovecs = load<u64>(HEADER_OFFSET, HEADER_BASE) + u64(arena + ARENA_TX_IOVECS);
   let bytes: u64 = 0;
-  for (let i = first; i < first + count; i++) {
-    const message = arena + ARENA_TX_MESSAGES + i * MESSAGE_BYTES;
-    const iovec = usize(load<u64>(message, 16) - load<u64>(HEADER_OFFSET, HEADER_BASE));
-    bytes += load<u64>(iovec, 8) - header;
+  for (let message = first; message < first + count; message++) {
+    const i = u32(load<u64>(arena + ARENA_TX_MESSAGES + message * MESSAGE_BYTES, 16) - iovecs) / IOVEC_BYTES;
+    check(i < BATCH_MAX);
+    const length = load<u32>(arena + ARENA_TX_FRAMES + i * TX_FRAME_BYTES, 4) - VNET_HDR_BYTES;
+    bytes += length;
+    if (table != 0) targetCount(table, arena, load<u32>(arena + i * 4, ARENA_TX_TARGETS), length);
   }
   const counters = deviceCounters(arena, device);
   add(counters, COUNTER_TX_FRAMES, count);

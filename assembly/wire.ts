@@ -159,3 +159,22 @@ function parseIpv6(frame: usize, at: u32, length: u32): void {
   l4 = cursor;
   l4Bytes = end - cursor;
 }
+
+const ETHERTYPE_ARP: u16 = 0x0608;
+const ICMPV6: u32 = 58;
+const NEIGHBOUR_SOLICITATION: u8 = 135;
+/** Destination port 67 as a little-endian load sees it. */
+const DHCP_SERVER: u16 = 0x4300;
+
+/** True for what varpd may answer in another's name: ARP, neighbour solicitations and DHCP, to group addresses. */
+export function isProxied(frame: usize, length: u32): bool {
+  if ((load<u8>(frame) & 1) == 0) return false;
+  const type = etherType(frame);
+  if (type == ETHERTYPE_ARP) return true;
+  if (type != ETHERTYPE_IPV4 && type != ETHERTYPE_IPV6 && !isTagged(frame)) return false;
+  parse(frame, length);
+  if (family == 0) return load<u16>(frame + l3 - 2) == ETHERTYPE_ARP;
+  if (l4 == 0) return false;
+  if (family == 4) return protocol == UDP && l4Bytes >= UDP_BYTES && load<u16>(frame + l4, 2) == DHCP_SERVER;
+  return protocol == ICMPV6 && l4Bytes > 0 && load<u8>(frame + l4) == NEIGHBOUR_SOLICITATION;
+}

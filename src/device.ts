@@ -14,7 +14,7 @@
  */
 import type { EncapPlugin } from './encap/plugin.js';
 import { OverlayError } from './errors.js';
-import { DEVICE_NAME_BYTES_MAX } from './limits.js';
+import { DEVICE_NAME_BYTES_MAX, TARGETS_DEFAULT } from './limits.js';
 import type { Mux } from './mux.js';
 import type { PropertyStore } from './property.js';
 import type { Port } from './sys/port.js';
@@ -22,9 +22,8 @@ import type { Port } from './sys/port.js';
 /** What a started device holds of the data path; given back at stop. */
 export interface Attachment {
   readonly mux: Mux;
-  /** sockaddr and header template: the key of its destination row. */
-  readonly destinationName: Uint8Array;
-  readonly destinationHeader: Uint8Array;
+  /** Destination row of a POINT device. */
+  readonly destination: number | undefined;
 }
 
 export class Device {
@@ -37,6 +36,10 @@ export class Device {
   /** Cancels the retry of a start that failed. */
   cancelRetry: (() => void) | undefined;
   retries = 0;
+  /** DYNAMIC: entries of the target cache, at most. */
+  targetsMax = TARGETS_DEFAULT;
+  /** DYNAMIC: seconds for which an unknown address is remembered, 0 for not at all. */
+  negativeTtl = 0;
 
   constructor(
     readonly name: string,

@@ -6,7 +6,16 @@ import { FAULT_TEXT_BYTES_MAX } from './limits.js';
 import { wallTime } from './sys/clock.js';
 
 /** Reasons, the most telling first: that one's text is the device's. */
-export const faultCodes = ['link_gone', 'start_failed', 'core_traps', 'worker'] as const;
+export const faultCodes = [
+  'link_gone',
+  'start_failed',
+  'core_traps',
+  'worker',
+  'varpd',
+  'plugin',
+  'lookup_failed',
+  'lookup_late',
+] as const;
 export type FaultCode = (typeof faultCodes)[number];
 
 export interface Fault {

@@ -8,9 +8,17 @@ export { OverlayError } from './errors.js';
 export { type Log, silent } from './log.js';
 export { type PortEvent, type PortSource, TapSource } from './overlay/ports.js';
 export { Overlay, type OverlayOptions, type OverlayRequest } from './overlay.js';
-export type { PropertyInfo, PropertyValue } from './property.js';
+export { type PropertyInfo, PropertyStore, type PropertyValue } from './property.js';
 export { MemoryPort } from './sys/memory-port.js';
 export type { Port } from './sys/port.js';
 export { Tap } from './sys/tap.js';
-export type { LookupInstance, LookupPlugin, Point } from './varpd/plugin.js';
+export type { Destination, Route } from './target/destination.js';
+export type {
+  Answer,
+  ArpQuery,
+  LookupInstance,
+  LookupPlugin,
+  LookupRequest,
+  LookupServices,
+} from './varpd/plugin.js';
 export { Varpd } from './varpd/varpd.js';

@@ -43,14 +43,17 @@ export function ipNativeBytes(ip: string): Uint8Array {
   return Uint8Array.from(ipaddr.parse(ip).toByteArray());
 }
 
+/** True for a group address: 224.0.0.0/4 or ff00::/8. */
+export function isMulticast(ip: string): boolean {
+  const bytes = ipBytes(ip);
+  return familyOf(ip) === 4 ? bytes[12]! >= 224 && bytes[12]! <= 239 : bytes[0] === 0xff;
+}
+
 /** Why an address cannot be that of a tunnel endpoint of ours or of a peer, or undefined when it can. */
 export function endpointFault(ip: string, allowMulticast: boolean): string | undefined {
+  if (isMulticast(ip) && !allowMulticast) return 'it is a multicast address';
+  if (familyOf(ip) === 4) return undefined;
   const bytes = ipBytes(ip);
-  if (familyOf(ip) === 4) {
-    const isMulticast = bytes[12]! >= 224 && bytes[12]! <= 239;
-    return isMulticast && !allowMulticast ? 'it is a multicast address' : undefined;
-  }
-  if (bytes[0] === 0xff && !allowMulticast) return 'it is a multicast address';
   if (bytes[0] === 0x20 && bytes[1] === 0x02) return 'it is a 6to4 address (2002::/16)';
   const isCompatible = bytes.subarray(0, 12).every((byte) => byte === 0);
   const tail = new DataView(bytes.buffer).getUint32(12);

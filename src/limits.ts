@@ -6,6 +6,11 @@ export const MTU_MAX_BYTES = 8900;
 /** Until the sum of the underlay's MTU and the overhead is known. */
 export const MTU_DEFAULT_BYTES = 1400;
 
+/** Targets of a device unless its property says another number. */
+export const TARGETS_DEFAULT = 65_536;
+/** Seconds for which an unknown address may be remembered. */
+export const NEGATIVE_TTL_MAX = 3600;
+
 /** IFNAMSIZ less the NUL (man 7 netdevice). */
 export const DEVICE_NAME_BYTES_MAX = 15;
 export const PLUGIN_NAME_BYTES_MAX = 31;
@@ -30,6 +35,8 @@ export const ARENAS_SPARE = 2;
 
 /** The longest a worker waits for frames before it looks round (and shows that it is alive). */
 export const WORKER_WAIT_MS = 500;
+/** The same while frames wait for main to say that they may go on. */
+export const WORKER_DRAIN_MS = 1;
 /** A worker that has not moved for this long is stuck. */
 export const WORKER_STUCK_MS = 1000;
 /** What a stuck worker gets to leave by itself before its thread is ended. */

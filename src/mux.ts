@@ -7,6 +7,7 @@ import type { Engine } from './datapath/engine.js';
 import type { EncapPlugin } from './encap/plugin.js';
 import { assert, OverlayError } from './errors.js';
 import { formatEndpoint } from './ip.js';
+import { AF_INET6 } from './sys/abi.js';
 import { closeUnderlay, openUnderlay, type Underlay, underlayOverflow } from './sys/underlay.js';
 
 export interface Mux {
@@ -74,9 +75,25 @@ export class Muxes {
     return underlayOverflow(mux.underlay);
   }
 
+  /** Says so when it is we ourselves who hold the port: a wildcard and an address exclude each other. */
+  #openUnderlay(ip: string, port: number, workers: number): Underlay {
+    try {
+      return openUnderlay({ ip, port, workers, bank: this.bank });
+    } catch (error) {
+      const other = this.list.find((mux) => mux.port === port && isWildcard(mux.ip) !== isWildcard(ip));
+      if (!(error instanceof OverlayError) || error.errno !== 'EADDRINUSE' || !other) throw error;
+      throw new OverlayError(
+        'EADDRINUSE',
+        'port_in_use',
+        `listening on ${formatEndpoint(ip, port)}: another overlay of this daemon listens on ` +
+          `${formatEndpoint(other.ip, port)}; all addresses and one of them cannot share a port`,
+      );
+    }
+  }
+
   #create(ip: string, port: number, encap: EncapPlugin): Mux {
     const workers = this.engine.workers.list.length;
-    const underlay = openUnderlay({ ip, port, workers, bank: this.bank });
+    const underlay = this.#openUnderlay(ip, port, workers);
     let row: number;
     try {
       for (const fd of underlay.receive) encap.operations.sockopt?.(fd);
@@ -86,7 +103,7 @@ export class Muxes {
       throw error;
     }
     this.engine.counters.clearMux(row);
-    this.engine.tables.writeMux(row, encap.core, this.bank);
+    this.engine.tables.writeMux(row, encap.core, this.bank, underlay.domain === AF_INET6);
     try {
       this.engine.attachMux(row, underlay.receive, underlay.send);
     } catch (error) {
@@ -98,4 +115,8 @@ export class Muxes {
     }
     return { row, ip, port, encap, underlay, users: 1 };
   }
+}
+
+function isWildcard(ip: string): boolean {
+  return ip === '0.0.0.0' || ip === '::';
 }

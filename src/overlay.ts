@@ -7,12 +7,13 @@
  * questions, apart from each other:
  *
  *   1. How is the frame transformed to go on the wire?   an encap plugin (vxlan)
- *   2. Where is the transformed frame sent?              a lookup plugin (direct), run by varpd
+ *   2. Where is the transformed frame sent?              a lookup plugin (direct, files, external), run by varpd
  *
  * Parties
  * ───────
  *   link        a TAP the kernel sees as an Ethernet link; a queue for each worker
  *   device      one link, one vnetid, one encap, one lookup instance, its properties        src/device.ts
+ *   target      a MAC address behind a DYNAMIC device and where its frames go               src/target/
  *   mux         one underlay address and port, shared by devices, told apart by vnetid       src/mux.ts
  *   worker      a thread that moves frames between TAP queues and sockets, both ways        workers/loop.ts
  *   core        WebAssembly in every worker and in main: decides everything per frame       assembly/
@@ -47,11 +48,24 @@
  *      header check by the mux's encap ─► (mux, vnetid) -> device ─► inner length ─► vnet_hdr, in place over the
  *      outer header ─► write ─► TAP queue ─► guest
  *
- * A received frame never changes where frames are sent.
+ * A received frame never changes where frames are sent. Under `source_check` a datagram is taken only from a VTEP that the
+ * lookup plugin vouches for.
+ *
+ * One miss (DYNAMIC devices)
+ * ────────
+ *   frame to an address that is not VALID ─► the worker's miss ring ─► main
+ *      the cache holds it and asks varpd, once for all frames of the target; varpd asks the plugin, or acts as proxy
+ *      ─► an answer: the target is DRAINING; what is held goes back over the inject rings to the workers it came from
+ *      ─► VALID: the workers forward by themselves, and main hears nothing of the target any more
+ *
+ * States of a target and who may change them are in `src/target/state.ts`; how no frame overtakes another of its target
+ * while that happens, in `src/overlay/targets.ts` and `assembly/deferred.ts`; how workers read the table while main
+ * writes it, in `assembly/target.ts`. An answer of drop frees one held frame and asks about the next: that is how a proxy
+ * takes one frame after the other. Every request has a generation, and a late answer changes nothing.
  *
  * Every frame ends in exactly one verdict, and every drop has a name in one closed list (`assembly/layout.ts`). For a
- * device, tx_read = tx_frames + the tx drops; for a mux, rx_read = its own drops + its devices' rx_frames and rx
- * drops. The tests check these sums against the kernel's own counters.
+ * device, tx_read + tx_resent + tx_copies = tx_frames + the tx drops + tx_proxied + what is held; for a mux, rx_read = its
+ * own drops + its devices' rx_frames and rx drops. The tests check these sums against the kernel's own counters.
  *
  * A worker that dies (a throw, an exit, a hang) is replaced with the same descriptors, which main owns; a trap in the
  * core costs the one frame it happened on.
@@ -74,6 +88,9 @@ import { MTU_DEFAULT_BYTES, START_RETRY_MS, START_RETRY_MS_MAX } from './limits.
 import type { Log } from './log.js';
 import { type Mux, Muxes } from './mux.js';
 import { Attachments } from './overlay/attachment.js';
+import type { Dynamic } from './overlay/dynamic.js';
+import { Kept } from './overlay/kept.js';
+import { type Association, Lookup } from './overlay/lookup.js';
 import type { PortEvent, PortSource } from './overlay/ports.js';
 import {
   type DeviceProperty,
@@ -82,12 +99,15 @@ import {
   mtuInfo,
   vnetidInfo,
 } from './overlay/properties.js';
+import { Targets } from './overlay/targets.js';
 import { Traps } from './overlay/traps.js';
 import { type PropertyInfo, parseProperty } from './property.js';
 import { Serial } from './serial.js';
-import { after } from './sys/clock.js';
-import type { Point } from './varpd/plugin.js';
-import { Varpd, type VarpdInstance } from './varpd/varpd.js';
+import { after, monotonicMs } from './sys/clock.js';
+import type { CacheStats, TargetView } from './target/cache.js';
+import { checkDestination, checkRoute, type Destination, type Route } from './target/destination.js';
+import { formatMac } from './target/mac.js';
+import { Varpd } from './varpd/varpd.js';
 
 export interface OverlayOptions extends Pick<EngineOptions, 'workers' | 'memoryBytes' | 'cpus' | 'entry'> {
   readonly ports: PortSource;
@@ -107,10 +127,12 @@ export interface OverlayRequest {
   readonly properties: Readonly<Record<string, unknown>>;
 }
 
+const TRAP_LOG_MS = 1000;
+
 /** A device with everything that belongs to it. */
 interface Entry {
   readonly device: Device;
-  readonly instance: VarpdInstance;
+  readonly lookup: Lookup;
 }
 
 export interface DeviceStats {
@@ -144,6 +166,10 @@ export class Overlay {
   readonly #attachments: Attachments;
   readonly #serial = new Serial();
   readonly #traps: Traps;
+  readonly #targets: Targets;
+  readonly #kept: Kept;
+  #trapLoggedAtMs = Number.NEGATIVE_INFINITY;
+  #trapsUnlogged = 0;
   readonly #stopWatching: () => void;
 
   private constructor(
@@ -156,7 +182,10 @@ export class Overlay {
     this.varpd = options.varpd ?? new Varpd();
     this.fma = new Fma((device, { status, message }) => log.warn({ device, status, message }, 'fault state'));
     this.#muxes = new Muxes(engine, options.bank);
-    this.#attachments = new Attachments(engine, this.#muxes);
+    this.#kept = new Kept(engine, log);
+    this.#attachments = new Attachments(engine, this.#muxes, this.#kept);
+    this.#targets = new Targets(engine, log);
+    this.varpd.external.onWriter = (isOpen) => this.#onWriter(isOpen);
     this.#traps = new Traps(
       (device, count) =>
         this.fma.degrade(device, 'core_traps', `the core trapped on ${count} frames in 10 s`),
@@ -176,6 +205,7 @@ export class Overlay {
       ...options,
       onWorker: (event) => overlay?.onWorker(event),
       onTrap: (event) => overlay?.onTrap(event),
+      onBell: () => overlay?.onBell(),
     });
     overlay = new Overlay(options, engine);
     return overlay;
@@ -187,6 +217,8 @@ export class Overlay {
     await this.#serial.run(async () => {
       for (const name of [...this.#entries.keys()]) await this.#remove(this.#entry(name));
     });
+    this.#targets.close();
+    this.#kept.close();
     await this.engine.close();
     this.options.ports.close();
   }
@@ -243,7 +275,8 @@ export class Overlay {
       for (const [property, value] of Object.entries(properties)) {
         await attempt(property, () => this.#setprop(entry, property, value));
       }
-      if (!first) await attempt('activation', () => this.#activate(entry));
+      // An external device activates when it is associated.
+      if (!first && !entry.lookup.isExternal) await attempt('activation', () => this.#activate(entry));
       if (!first) return;
       await this.#remove(entry);
       for (const property of entryMissing(entry)) {
@@ -290,9 +323,8 @@ export class Overlay {
   }
 
   /** Where frames go: the one destination of a POINT device, or undefined before it is known. Throws ENOENT. */
-  target(name: string): Point | undefined {
-    const { instance } = this.#entry(name);
-    return instance.isActive ? instance.lookup.point() : undefined;
+  target(name: string): Destination | undefined {
+    return this.#entry(name).lookup.point;
   }
 
   /** Throws ENOENT. */
@@ -318,6 +350,176 @@ export class Overlay {
       restarts: worker.restarts,
       counts: this.engine.counters.worker(worker.queue.arena),
     }));
+  }
+
+  // ─── The target cache ─────────────────────────────────────────────────────────────────────────────────
+
+  /** INFO. Throws ENOENT. */
+  info(name: string): { needs: number; isActive: boolean; isDegraded: boolean; vnetid: bigint } {
+    const { device, lookup } = this.#entry(name);
+    return {
+      needs: device.encap.destinations,
+      isActive: lookup.instance.isActive,
+      isDegraded: this.fma.status(name).status === 'DEGRADED',
+      vnetid: device.vnetid,
+    };
+  }
+
+  /** DESTINATION_ bits of the device's encapsulation. Throws ENOENT. */
+  encapNeeds(name: string): number {
+    return this.info(name).needs;
+  }
+
+  /** CACHE_GET; the point of a POINT device whatever address is asked for. Throws ENOENT, ENXIO. */
+  cacheGet(name: string, mac: number): TargetView {
+    const { lookup } = this.#associated(name);
+    const { point, dynamic } = lookup;
+    if (point) return pointView(point);
+    const view = dynamic!.cache.get(mac);
+    if (view) return view;
+    throw new OverlayError('ENOENT', 'no_such_target', `${name} has no target ${formatMac(mac)}`);
+  }
+
+  /** CACHE_SET. Throws ENOENT, ENXIO, ENOTSUP for a POINT device, EINVAL for a bad route, ENOSPC, ENOMEM. */
+  cacheSet(name: string, mac: number, to: Route | 'drop'): void {
+    const { cache } = this.#dynamic(name);
+    if (to === 'drop') cache.setDrop(mac, 'operator');
+    else cache.set(mac, checkRoute(to, this.encapNeeds(name)), 'operator');
+  }
+
+  /** CACHE_REMOVE. Throws ENOENT, ENXIO, ENOTSUP for a POINT device. */
+  cacheRemove(name: string, mac: number): void {
+    if (this.#dynamic(name).cache.remove(mac)) return;
+    throw new OverlayError('ENOENT', 'no_such_target', `${name} has no target ${formatMac(mac)}`);
+  }
+
+  /** CACHE_FLUSH. Throws ENOENT, ENXIO, ENOTSUP for a POINT device. */
+  cacheFlush(name: string): void {
+    this.#dynamic(name).cache.flush();
+  }
+
+  /** CACHE_ITER: targets from address `marker` on, at most `count`, and where to go on. Throws ENOENT, ENXIO. */
+  cacheIterate(
+    name: string,
+    marker: number,
+    count: number,
+  ): { targets: TargetView[]; next: number | undefined } {
+    const { point, dynamic } = this.#associated(name).lookup;
+    if (point) return { targets: marker === 0 ? [pointView(point)] : [], next: undefined };
+    return dynamic!.cache.iterate(marker, count);
+  }
+
+  /** Undefined for a POINT device and before activation. Throws ENOENT. */
+  cacheStats(name: string): CacheStats | undefined {
+    return this.#entry(name).lookup.dynamic?.cache.stats;
+  }
+
+  /** In, to the guests of this host; a frame from its Ethernet header on. Throws ENOENT, EINVAL. */
+  inject(name: string, frame: Uint8Array): void {
+    this.#entry(name).lookup.inject(frame);
+  }
+
+  /** Out, as if a guest had sent it. Throws ENOENT, EINVAL. */
+  resend(name: string, frame: Uint8Array): void {
+    this.#entry(name).lookup.resend(frame);
+  }
+
+  // ─── The external handle ──────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * ASSOCIATE: the holder of the handle takes the device on, and it activates. Throws ENOENT, ENOTSUP for a device of
+   * another plugin, EINVAL for a bad destination, EEXIST.
+   */
+  associate(name: string, to: Association): Promise<void> {
+    return this.#serial.run(async () => {
+      const entry = this.#entry(name);
+      const { device, lookup } = entry;
+      this.#refuseInternal(entry);
+      const association: Association =
+        to.mode === 'dynamic'
+          ? { mode: 'dynamic' }
+          : { mode: 'point', destination: checkDestination(to.destination, device.encap.destinations) };
+      if (lookup.association) {
+        if (!this.#isAdrift(name) || lookup.association.mode !== association.mode) {
+          throw new OverlayError('EEXIST', 'associated', `${name} is associated already`);
+        }
+        // Another holder takes over what the last one left.
+        lookup.association = association;
+        this.fma.restore(name, 'varpd');
+        return;
+      }
+      lookup.association = association;
+      try {
+        if (!device.isActivated) await this.#activate(entry);
+      } catch (error) {
+        lookup.association = undefined;
+        throw error;
+      }
+      this.fma.restore(name, 'varpd');
+    });
+  }
+
+  /** DISASSOCIATE: nobody answers any more; what is known goes on. Throws ENOENT, ENOTSUP, ENXIO. */
+  disassociate(name: string): Promise<void> {
+    return this.#serial.run(() => {
+      const entry = this.#entry(name);
+      this.#refuseInternal(entry);
+      if (!entry.lookup.association) {
+        throw new OverlayError('ENXIO', 'not_associated', `${name} is not associated`);
+      }
+      this.fma.degrade(name, 'varpd', 'nobody answers lookups: it was disassociated');
+    });
+  }
+
+  /** DEGRADE and RESTORE by the holder of the handle. Throw ENOENT. */
+  degradeExternal(name: string, text: string): void {
+    this.#entry(name);
+    this.fma.degrade(name, 'plugin', text);
+  }
+
+  restoreExternal(name: string): void {
+    this.#entry(name);
+    this.fma.restore(name, 'plugin');
+  }
+
+  #onWriter(isOpen: boolean): void {
+    if (isOpen) return;
+    for (const { device, lookup } of this.#entries.values()) {
+      if (!lookup.isExternal || !lookup.association) continue;
+      this.fma.restore(device.name, 'plugin');
+      this.fma.degrade(device.name, 'varpd', 'nobody answers lookups: the external handle was closed');
+    }
+  }
+
+  /** True when nobody answers for an external device. */
+  #isAdrift(name: string): boolean {
+    return this.fma.status(name).faults.some(({ code }) => code === 'varpd');
+  }
+
+  #refuseInternal({ device, lookup }: Entry): void {
+    if (lookup.isExternal) return;
+    throw new OverlayError(
+      'ENOTSUP',
+      'not_external',
+      `${device.name} is looked up by ${lookup.instance.plugin.name}, not by the external handle`,
+    );
+  }
+
+  /** Throws ENOENT, and ENXIO before activation. */
+  #associated(name: string): Entry {
+    const entry = this.#entry(name);
+    if (entry.lookup.instance.isActive) return entry;
+    throw new OverlayError('ENXIO', 'not_associated', `${name} is not activated: it has no targets yet`);
+  }
+
+  #dynamic(name: string): Dynamic {
+    const { lookup } = this.#associated(name);
+    if (lookup.dynamic) return lookup.dynamic;
+    throw new OverlayError(
+      'ENOTSUP',
+      'not_dynamic',
+      `${name} sends everything to one destination: it has no target cache`,
+    );
   }
 
   // ─── The operations themselves ────────────────────────────────────────────────────────────────────────
@@ -355,9 +557,13 @@ export class Overlay {
     const instance = this.varpd.create(search, encap.destinations);
     try {
       const device = this.#createDevice(name, encap, properties, vnetid);
-      this.#entries.set(name, { device, instance });
+      const { engine, varpd, fma } = this;
+      const context = { engine, varpd, fma, targets: this.#targets, log: this.options.log };
+      this.#entries.set(name, { device, lookup: new Lookup(device, instance, context) });
+      const away = engine.workers.list.find(({ state }) => state !== 'running');
+      if (away) fma.degrade(name, 'worker', `worker ${away.queue.index} is ${away.state}`);
     } catch (error) {
-      this.varpd.destroy(instance);
+      this.varpd.forget(instance);
       throw error;
     }
   }
@@ -388,7 +594,7 @@ export class Overlay {
   }
 
   #setprop(entry: Entry, nameOrId: string | number, value: unknown): void {
-    const { device, instance } = entry;
+    const { device, lookup } = entry;
     if (device.isActivated) {
       throw new OverlayError(
         'ENOTSUP',
@@ -400,16 +606,20 @@ export class Overlay {
     const { origin, info } = findProperty(this.#properties(entry), nameOrId);
     if (!info.isWritable) throw new OverlayError('EPERM', 'property_read_only', `${info.name} cannot be set`);
     if (origin === 'encap') device.encap.operations.setprop(device.properties, info.name, value);
-    else if (origin === 'lookup') instance.lookup.properties.set(info.name, value);
+    else if (origin === 'lookup') lookup.instance.lookup.properties.set(info.name, value);
     else this.#setGeneric(device, info, value);
   }
 
-  /** Of the generic properties only `mtu` and `vnetid` can be written. */
+  /** Of the generic properties these can be written: `mtu`, `vnetid`, `targets`, `negative_ttl`. */
   #setGeneric(device: Device, info: PropertyInfo, value: unknown): void {
     const parsed = parseProperty(info, value) as bigint;
     if (info.name === 'mtu') {
       device.port.setMtu(Number(parsed));
       device.mtu = Number(parsed);
+    } else if (info.name === 'targets') {
+      device.targetsMax = Number(parsed);
+    } else if (info.name === 'negative_ttl') {
+      device.negativeTtl = Number(parsed);
     } else {
       if (parsed !== device.vnetid) this.#refuseVnetid(device.encap.name, parsed);
       device.port.setAlias(aliasOf(device.name, device.encap.name, parsed));
@@ -417,7 +627,8 @@ export class Overlay {
     }
   }
 
-  async #activate({ device, instance }: Entry): Promise<void> {
+  async #activate(entry: Entry): Promise<void> {
+    const { device, lookup } = entry;
     if (device.isActivated) {
       throw new OverlayError('EEXIST', 'already_active', `overlay '${device.name}' is activated already`);
     }
@@ -426,16 +637,24 @@ export class Overlay {
     if (missing.length > 0) {
       throw new OverlayError('EINVAL', 'property_missing', `not set: ${missing.join(', ')}`);
     }
-    if (!instance.isActive) this.varpd.activate(instance);
+    if (lookup.isExternal && !lookup.association) {
+      throw new OverlayError(
+        'EAGAIN',
+        'not_associated',
+        `${device.name} activates when the holder of the external handle associates it`,
+      );
+    }
+    if (!lookup.instance.isActive) await lookup.activate();
     device.port.setCarrier(true);
     device.isActivated = true;
-    await this.#startIfUp({ device, instance });
+    await this.#startIfUp(entry);
   }
 
   async #delete(entry: Entry, force: boolean): Promise<void> {
     const { device } = entry;
     if (!force && !device.isLinkGone) {
-      if (device.isUp) {
+      // The kernel's word, since what it told us may be a moment old.
+      if (this.options.ports.isUp(device.port)) {
         throw new OverlayError(
           'EBUSY',
           'link_up',
@@ -455,29 +674,34 @@ export class Overlay {
   }
 
   /** Takes a device out, whatever state it is in. */
-  async #remove({ device, instance }: Entry): Promise<void> {
+  async #remove({ device, lookup }: Entry): Promise<void> {
     device.cancelRetry?.();
     this.#entries.delete(device.name);
     this.#traps.forget(device.name);
-    this.varpd.destroy(instance);
+    this.varpd.external.forget(device.name);
+    await lookup.close();
     device.encap.operations.fini(device.properties);
     this.encaps.release(device.encap);
-    try {
-      await this.#attachments.stop(device);
-      this.engine.detachPort(device.row);
-      await this.engine.quiesce();
+    await this.#attachments.stop(device);
+    lookup.withdraw();
+    this.engine.detachPort(device.row);
+    const rows = this.engine.destinations.leaving();
+    const giveBack = () => {
+      rows();
+      lookup.free();
       device.port.release();
       this.engine.tables.setDeviceState(device.row, layout.DEVICE_STATE_FREE);
       this.engine.tables.devices.free(device.row);
-    } catch (error) {
-      // A stuck worker may still read the rows and descriptors: they are kept for good, the device is gone.
-      if (!(error instanceof OverlayError)) throw error;
-      this.options.log.error(
-        { device: device.name, error: error.message },
-        'parts of a deleted device are kept',
-      );
-    }
+    };
     this.fma.forget(device.name);
+    try {
+      await this.engine.quiesce();
+    } catch (error) {
+      if (!(error instanceof OverlayError)) throw error;
+      this.#kept.add(`the link and the rows of ${device.name}`, giveBack);
+      return;
+    }
+    giveBack();
   }
 
   #refuseVnetid(encap: string, vnetid: bigint): void {
@@ -494,12 +718,13 @@ export class Overlay {
   // ─── Start and stop, following the link ───────────────────────────────────────────────────────────────
 
   async #startIfUp(entry: Entry): Promise<void> {
-    const { device, instance } = entry;
+    const { device, lookup } = entry;
     device.cancelRetry?.();
     device.cancelRetry = undefined;
     if (!device.isActivated || !device.isUp || device.isStarted || device.isLinkGone) return;
     try {
-      await this.#attachments.start(device, instance.lookup.point());
+      lookup.applySources();
+      await this.#attachments.start(device, lookup.route());
       device.retries = 0;
       this.fma.restore(device.name, 'start_failed');
     } catch (error) {
@@ -584,13 +809,30 @@ export class Overlay {
     }
   }
 
+  /** A worker has something for us. */
+  onBell(): void {
+    this.#targets.onBell();
+  }
+
   onTrap(event: TrapEvent): void {
-    this.options.log.error(event, 'core trap');
+    this.#logTrap(event);
     for (const { device } of this.#entries.values()) {
       const isHit =
         event.kind === 'tx_trap' ? device.row === event.row : device.attachment?.mux.row === event.row;
       if (isHit) this.#traps.note(device.name);
     }
+  }
+
+  /** At most one line a second: whoever can make the core trap must not fill the log. */
+  #logTrap(event: TrapEvent): void {
+    const now = monotonicMs();
+    if (now - this.#trapLoggedAtMs < TRAP_LOG_MS) {
+      this.#trapsUnlogged++;
+      return;
+    }
+    this.options.log.error({ ...event, before: this.#trapsUnlogged }, 'core trap');
+    this.#trapLoggedAtMs = now;
+    this.#trapsUnlogged = 0;
   }
 
   #entry(name: string): Entry {
@@ -599,9 +841,14 @@ export class Overlay {
     throw new OverlayError('ENOENT', 'no_such_device', `there is no overlay '${name}'`);
   }
 
-  #properties({ device, instance }: Entry): DeviceProperty[] {
-    return deviceProperties(device, instance, this.encaps.names, this.varpd.pluginNames);
+  #properties({ device, lookup }: Entry): DeviceProperty[] {
+    return deviceProperties(device, lookup.instance, this.encaps.names, this.varpd.pluginNames);
   }
+}
+
+/** How CACHE_GET shows the one destination of a POINT device. */
+function pointView(route: Destination): TargetView {
+  return { mac: 0, state: 'valid', route, source: 'plugin', ageSeconds: 0, frames: 0, bytes: 0, lastUse: 0 };
 }
 
 /** What the link says of itself in the kernel. */
@@ -609,8 +856,8 @@ function aliasOf(name: string, encap: string, vnetid: bigint): string {
   return `overlayd overlay ${name}, ${encap} vnetid ${vnetid}`;
 }
 
-function entryMissing({ device, instance }: Entry): string[] {
-  return [...device.properties.missing(), ...instance.lookup.properties.missing()];
+function entryMissing({ device, lookup }: Entry): string[] {
+  return [...device.properties.missing(), ...lookup.instance.lookup.properties.missing()];
 }
 
 function linkGoneText({ name }: Device): string {

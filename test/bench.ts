@@ -18,6 +18,12 @@ testWith(bench, ['gcc'], 'core', () => {
   assert.match(output, /ratio \d/, 'compared with C');
 });
 
+bench('miss', () => {
+  const output = run('miss');
+  assert.match(output, /median \d+\.\d+ ms/);
+  assert.match(output, /frames arrived, \d+ lost/);
+});
+
 testWith(bench, ['root', '/dev/net/tun', 'iperf3', 'ip', 'ping', 'ss', 'gcc'], 'throughput', () => {
   const output = run('throughput');
   for (const peer of ['veth', 'kernel', 'native', 'overlayd']) {

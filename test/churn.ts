@@ -27,7 +27,8 @@ churn(`${CYCLES} lives: descriptors, rows and heap are back where they were`, as
       globalThis.gc?.();
       return process.memoryUsage().heapUsed;
     };
-    await live(200);
+    // Until the compilers are done with it.
+    await live(CYCLES);
     const before = memory.holdings();
     const heapBefore = heap();
     await live(CYCLES);

@@ -17,7 +17,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { exitCodeOf } from '../src/cli/exit-code.js';
 import { showOverlays, showStats } from '../src/cli/show.js';
-import { type Column, chooseColumns, formatParsable, formatTable } from '../src/cli/table.js';
+import { type Column, chooseColumns, formatParsable, formatTable, Table } from '../src/cli/table.js';
 import { ControlClient } from '../src/control/client.js';
 import type { OverlayView } from '../src/control/view.js';
 import { readConfig } from '../src/daemon/config.js';
@@ -52,6 +52,11 @@ cli('columns: -o in its order, any case; all; an unknown one is named with those
   const chosen = (wanted?: string) => chooseColumns(columns, wanted).map(({ name }) => name);
   assert.equal(chosen(), ['LINK', 'TEXT']);
   assert.equal(chosen('all'), ['LINK', 'TEXT']);
+  assert.equal(
+    [undefined, 'all', 'text'].map((wanted) => chooseColumns(columns, wanted, 1).map(({ name }) => name)),
+    [['LINK'], ['LINK', 'TEXT'], ['TEXT']],
+    'some are shown only when they are asked for',
+  );
   assert.equal(chosen('text'), ['TEXT']);
   assert.equal(chosen('TEXT,link'), ['TEXT', 'LINK']);
   assert.equal(chosen('Text, Link'), ['TEXT', 'LINK']);
@@ -70,6 +75,14 @@ cli('a table: widths of dladm at least, wider where the content is, nothing at t
   assert.equal(formatTable(columns, rows.slice(0, 1)), ['LINK    TEXT', 'ov0     a']);
   assert.equal(formatTable(columns, rows), ['LINK        TEXT', 'ov0         a', 'a-long-name']);
   assert.equal(formatTable(columns, []), ['LINK    TEXT']);
+});
+
+cli('a table in pages: one header, and the widths of the first page', () => {
+  const table = new Table(columns);
+  assert.equal(table.next([{ link: 'a-long-name', text: 'a' }]), ['LINK        TEXT', 'a-long-name a']);
+  assert.equal(table.next([{ link: 'ov0', text: 'a' }]), ['ov0         a']);
+  assert.equal(table.next([{ link: 'a-longer-name', text: 'a' }]), ['a-longer-name a']);
+  assert.equal(table.next([]), []);
 });
 
 cli('parsable: fields divided by :, with : and \\ escaped; one field alone as it is; no header', () => {
@@ -131,7 +144,10 @@ const view: OverlayView = {
       possible: '576-8900',
     },
   ],
-  targets: [{ target: '*:*:*:*:*:*', destination: '[2001:db8::2]:4789' }],
+  destination_kinds: ['ip', 'port'],
+  targets: [],
+  targets_more: false,
+  requests: null,
 };
 
 cli('show-overlay: the columns of dladm, -- where nothing is, - without a fault', () => {
@@ -144,12 +160,6 @@ cli('show-overlay: the columns of dladm, -- where nothing is, - without a fault'
   assert.equal(showOverlays({ ov0: view, ov1: online }, { fma: true, parsable: true, output: 'all' }), [
     'ov0:DEGRADED:not started\\: it rains',
     'ov1:ONLINE:-',
-  ]);
-  assert.equal(showOverlays({ ov0: view }, { target: true, parsable: true, output: 'destination,link' }), [
-    '[2001\\:db8\\:\\:2]\\:4789:ov0',
-  ]);
-  assert.equal(showOverlays({ ov0: view }, { target: true, parsable: true, output: 'target' }), [
-    '*:*:*:*:*:*',
   ]);
   assert.equal(showOverlays({}, { fma: true }), ['LINK                STATUS  DETAILS']);
 });
@@ -215,6 +225,7 @@ cli(
       logLevel: 'warn',
       bank: 16,
       stateDir: '/var/lib/overlayd',
+      plugin: [],
     });
     writeFileSync(file, '');
     assert.is(readConfig({ workers: '1' }, file).workers, 1);
@@ -539,7 +550,8 @@ testWith(cli, needs, 'the commands, their tables and documents', () =>
         'ov0 varpd/id r- - 1 -- --',
         'ov0 vxlan/listen_ip rw y 192.0.2.1 -- --',
         'ov0 vxlan/listen_port rw y 4789 4789 1-65535',
-        'ov0 search r- - direct -- direct',
+        'ov0 vxlan/source_check rw - auto auto auto,off,known,strict',
+        'ov0 search r- - direct -- direct,files,external',
         'ov0 direct/dest_ip rw y 192.0.2.2 -- --',
         'ov0 direct/dest_port rw y 4789 -- 1-65535',
       ],
@@ -557,7 +569,7 @@ testWith(cli, needs, 'the commands, their tables and documents', () =>
       ],
     );
     const target = ask('show-overlay', '-t', '-p', '-o', 'all', 'ov0').stdout.trimEnd();
-    assert.equal(parseLine(target), ['ov0', '*:*:*:*:*:*', '192.0.2.2:4789']);
+    assert.equal(parseLine(target).slice(0, 3), ['ov0', '*:*:*:*:*:*', '192.0.2.2:4789']);
     assert.is(ask('show-overlay', '-t', '-p', '-o', 'target', 'ov0').stdout, '*:*:*:*:*:*\n');
 
     // As dladm: those that are there are shown, those that are not are named.

@@ -1,9 +1,8 @@
 /** The control API over its socket: every operation, every wrong way of asking, who may write, the socket. */
-import { spawn, spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { request as httpRequest } from 'node:http';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { suite } from 'uvu';
@@ -11,9 +10,16 @@ import * as assert from 'uvu/assert';
 import { ControlClient } from '../src/control/client.js';
 import { operations } from '../src/control/operations.js';
 import { ControlServer } from '../src/control/server.js';
-import type { OverlayView, PropertyView, StatsView } from '../src/control/view.js';
+import type { OverlayView, PropertyView, StatsView, TargetJson } from '../src/control/view.js';
 import { CONTROL_BODY_BYTES_MAX } from '../src/limits.js';
 import type { Log } from '../src/log.js';
+import {
+  type Answer,
+  assertAnswer,
+  assertTyped,
+  temporaryDirectory,
+  withRig,
+} from './harness/control-rig.js';
 import { until } from './harness/hosts.js';
 import { assertRefused, freePort, MemoryOverlay, request } from './harness/memory-overlay.js';
 import { testWith } from './harness/needs.js';
@@ -21,115 +27,6 @@ import { testWith } from './harness/needs.js';
 const control = suite('control API');
 const HERE = '127.0.0.1';
 const NOBODY = 65534;
-
-interface Answer {
-  readonly status: number;
-  readonly body: unknown;
-}
-
-/** An engine with its API, and what the server has logged as errors. */
-interface Rig {
-  readonly memory: MemoryOverlay;
-  readonly directory: string;
-  readonly socket: string;
-  readonly client: ControlClient;
-  readonly defects: object[];
-  /** One request, body and headers as they are. */
-  call(
-    method: string,
-    path: string,
-    body?: string | Buffer,
-    headers?: Record<string, string>,
-  ): Promise<Answer>;
-}
-
-function temporaryDirectory(): string {
-  const directory = mkdtempSync(join(tmpdir(), 'overlayd-control-'));
-  chmodSync(directory, 0o755);
-  return directory;
-}
-
-async function withRig(work: (rig: Rig) => Promise<void>): Promise<void> {
-  const defects: object[] = [];
-  const quiet = () => {};
-  const log: Log = { debug: quiet, info: quiet, warn: quiet, error: (fields) => defects.push(fields) };
-  const memory = await MemoryOverlay.start();
-  const directory = temporaryDirectory();
-  const socket = join(directory, 'socket');
-  const server = await ControlServer.start(memory.overlay, socket, log);
-  const json = { 'content-type': 'application/json' };
-  try {
-    const client = new ControlClient(socket);
-    await work({
-      memory,
-      directory,
-      socket,
-      client,
-      defects,
-      call: (method, path, body, headers = body === undefined ? {} : json) =>
-        call(socket, method, path, body, headers),
-    });
-    assert.equal(defects, [], 'nothing failed by a defect');
-  } finally {
-    await server.close();
-    await memory.close();
-    rmSync(directory, { recursive: true, force: true });
-  }
-}
-
-function call(
-  socketPath: string,
-  method: string,
-  path: string,
-  body: string | Buffer | undefined,
-  headers: Record<string, string>,
-): Promise<Answer> {
-  return new Promise((resolve, reject) => {
-    const sending = httpRequest({ socketPath, method, path, headers, agent: false }, (response) => {
-      const parts: Buffer[] = [];
-      response.on('data', (part: Buffer) => parts.push(part));
-      response.on('end', () => {
-        const text = Buffer.concat(parts).toString();
-        resolve({ status: response.statusCode ?? 0, body: JSON.parse(text) });
-      });
-    });
-    sending.on('error', reject);
-    // Node would send the body of a DELETE without saying how long it is.
-    if (body !== undefined) sending.setHeader('content-length', Buffer.byteLength(body));
-    sending.end(body);
-  });
-}
-
-/** Asserts that an answer is one of our errors, whole, and returns it. */
-function assertTyped(answer: Answer, what: string): { errno: string; code: string; message: string } {
-  const { error } = answer.body as {
-    error?: { errno: string; code: string; message: string; details?: string[] };
-  };
-  assert.ok(answer.status >= 400, `${what}: status ${answer.status}`);
-  assert.type(error, 'object', what);
-  const { errno, code, message, details = ['-'], ...rest } = error!;
-  assert.match(errno, /^E[A-Z]+$/, what);
-  assert.match(code, /^[a-z_]+$/, what);
-  assert.match(message, /\S \S/, what);
-  assert.is.not(code, 'internal', `${what}: ${message}`);
-  assert.not.match(message, /\n {4}at /, 'no stack');
-  assert.ok(details.length > 0 && details.every((line) => typeof line === 'string'));
-  assert.equal(rest, {}, 'nothing else');
-  return { errno, code, message };
-}
-
-async function assertAnswer(
-  answer: Promise<Answer>,
-  status: number,
-  errno: string,
-  code: string,
-  message?: RegExp,
-): Promise<void> {
-  const given = await answer;
-  const error = assertTyped(given, `${errno} ${code}`);
-  assert.equal([given.status, error.errno, error.code], [status, errno, code], error.message);
-  if (message) assert.match(error.message, message);
-}
 
 const body = (name: string, vnetid: unknown, port: number, more: object = {}): string =>
   JSON.stringify({ ...request(name, vnetid, port), ...more });
@@ -193,6 +90,17 @@ control('every operation of the table, once', () =>
     assert.equal(Object.keys(listed.overlays), ['ov0']);
     assert.equal(await client.get(path), listed);
     const view = listed.overlays.ov0!;
+    const point: TargetJson = {
+      target: '*:*:*:*:*:*',
+      state: 'valid',
+      to: { ip: '127.0.0.2', port },
+      destination: `127.0.0.2:${port}`,
+      source: 'plugin',
+      age: 0,
+      frames: 0,
+      bytes: 0,
+      last_use: null,
+    };
     assert.equal(
       { ...view, properties: view.properties.map(({ name, value }) => [name, value]) },
       {
@@ -200,7 +108,10 @@ control('every operation of the table, once', () =>
         status: 'ONLINE',
         message: '',
         faults: [],
-        targets: [{ target: '*:*:*:*:*:*', destination: `127.0.0.2:${port}` }],
+        destination_kinds: ['ip', 'port'],
+        targets: [point],
+        targets_more: false,
+        requests: null,
         properties: [
           ['mtu', 1500],
           ['vnetid', 42],
@@ -208,6 +119,7 @@ control('every operation of the table, once', () =>
           ['varpd/id', 1],
           ['vxlan/listen_ip', HERE],
           ['vxlan/listen_port', port],
+          ['vxlan/source_check', 'auto'],
           ['search', 'direct'],
           ['direct/dest_ip', '127.0.0.2'],
           ['direct/dest_port', port],
@@ -216,7 +128,7 @@ control('every operation of the table, once', () =>
     );
     assert.equal(
       view.properties.map(({ id }) => id),
-      [0, 1, 2, 3, 4, 5, 6, 7, 8],
+      view.properties.map((_, index) => index),
     );
 
     done.push('stats');
@@ -226,6 +138,22 @@ control('every operation of the table, once', () =>
     assert.equal(Object.keys(stats.muxes), [`${HERE}:${port}`]);
     assert.is(stats.workers.length, 1);
     assert.is(stats.overlays.ov0!.counters.tx_read, 0);
+
+    done.push('targets', 'target');
+    assert.equal(await client.get(`${path}/targets`), { version: 1, targets: [point], next: null });
+    const mac = '02:08:20:01:02:03';
+    const target = { ...point, target: mac };
+    assert.equal(await client.get(`${path}/targets/2:8:20:1:2:3`), { version: 1, target });
+
+    // More of these in test/cache-api.ts, on a device that has a target cache.
+    done.push('set-target', 'remove-target', 'flush-targets');
+    for (const refused of [
+      client.put(`${path}/targets/${mac}`, { to: 'drop' }),
+      client.delete(`${path}/targets/${mac}`),
+      client.delete(`${path}/targets`),
+    ]) {
+      await assertRefused(refused, 'ENOTSUP', 'not_dynamic');
+    }
 
     done.push('delete');
     assert.equal(await client.delete(`${path}?force=true`), one);
@@ -282,9 +210,12 @@ control('errors of operations carry their errno and status', () =>
     await assertAnswer(set('nope', 1), 404, 'ENOENT', 'no_such_property');
     await assertAnswer(set('encap', 'vxlan'), 403, 'EPERM', 'property_read_only');
     await assertAnswer(set('mtu', 1), 400, 'EINVAL', 'bad_property_value');
-    await assertAnswer(set('9', 1), 400, 'EINVAL', 'bad_property_id', /not 0 to 8/);
+    const last = memory.overlay.properties('ov0').length - 1;
+    const bad = RegExp(`${last + 1} is not 0 to ${last}$`);
+    await assertAnswer(set(`${last + 1}`, 1), 400, 'EINVAL', 'bad_property_id', bad);
     await assertAnswer(set('-1', 1), 400, 'EINVAL', 'bad_property_id');
-    await assertAnswer(call('GET', '/v1/overlays/ov0/properties/9'), 400, 'EINVAL', 'bad_property_id');
+    const beyond = `/v1/overlays/ov0/properties/${last + 1}`;
+    await assertAnswer(call('GET', beyond), 400, 'EINVAL', 'bad_property_id');
     await assertAnswer(call('GET', '/v1/overlays/ov0/properties/0x1'), 404, 'ENOENT', 'no_such_property');
     await assertAnswer(call('POST', '/v1/overlays/ov0/activate'), 400, 'EINVAL', 'property_missing');
     await set('vxlan%2Flisten_ip', HERE);
@@ -563,7 +494,7 @@ control('2,000 random requests: a typed error each, and the server lives', () =>
         async ({ method, path }, name, property, text) => {
           const encoded = (part: string) =>
             part === '%' ? part : encodeURIComponent(part.toWellFormed()) || 'x';
-          const where = path.replace(':name', encoded(name)).replace(':property', encoded(property));
+          const where = path.replace(':name', encoded(name)).replace(/:property|:mac/, encoded(property));
           const answer = await call(method, where, text);
           assertTyped(answer, `${method} ${where} ${text}`);
         },
@@ -663,9 +594,19 @@ function callAs(uid: number, socket: string, method: string, path: string, text 
 testWith(control, ['root'], 'another user may read all and write nothing', () =>
   withRig(async ({ client, socket, memory }) => {
     await client.post('/v1/overlays', { ...request('ov0', 1, 4789), properties: {}, activate: false });
-    const places = (path: string) => path.replace(':name', 'ov0').replace(':property', 'mtu');
+    await client.post('/v1/overlays', request('ov5', 5, 4789));
+    // A device that is not activated has no targets; another one has.
+    const places = (path: string) =>
+      path
+        .replace(':name', path.includes('targets') ? 'ov5' : 'ov0')
+        .replace(':property', 'mtu')
+        .replace(':mac', '2:8:20:1:2:3');
     for (const { name, method, path, needsWrite } of operations) {
-      const text = { create: body('ov1', 2, 4789, { properties: {} }), setprop: '{"value":600}' }[name];
+      const text = {
+        create: body('ov1', 2, 4789, { properties: {} }),
+        setprop: '{"value":600}',
+        'set-target': '{"to":"drop"}',
+      }[name];
       const answer = await callAs(NOBODY, socket, method, places(path), text);
       if (!needsWrite) {
         assert.equal([answer.status, (answer.body as { version: number }).version], [200, 1], name);
@@ -676,13 +617,71 @@ testWith(control, ['root'], 'another user may read all and write nothing', () =>
     }
     // Whoever may not write does not learn whether the request was well made either.
     await assertAnswer(callAs(NOBODY, socket, 'POST', '/v1/overlays', '{}'), 403, 'EPERM', 'not_permitted');
-    assert.equal(memory.overlay.names, ['ov0']);
+    assert.equal(memory.overlay.names, ['ov0', 'ov5']);
     assert.equal(
       [memory.overlay.state('ov0'), memory.overlay.property('ov0', 'mtu').value],
       ['created', 1400n],
     );
     const own = await callAs(0, socket, 'DELETE', '/v1/overlays/ov0');
     assert.is(own.status, 200);
+  }),
+);
+
+/** Opens connections and keeps them, asks on one more, and closes one and asks again. */
+const hoggingClient = `
+  const { connect } = require('node:net');
+  const { request } = require('node:http');
+  const [socketPath, count] = process.argv.slice(1);
+  const held = Array.from({ length: Number(count) }, () => connect(socketPath));
+  const ask = () => new Promise((resolve) => {
+    const call = request({ socketPath, path: '/v1/overlays', agent: false }, (response) => {
+      let text = '';
+      response.on('data', (part) => { text += part; });
+      response.on('end', () => resolve({ status: response.statusCode, body: JSON.parse(text) }));
+    });
+    call.on('error', (error) => resolve({ status: 0, body: error.code }));
+    call.end();
+  });
+  Promise.all(held.map((each) => new Promise((resolve) => each.once('connect', resolve)))).then(async () => {
+    const refused = await ask();
+    held.pop().destroy();
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    console.log(JSON.stringify({ refused, taken: await ask() }));
+    process.stdin.once('data', () => process.exit(0));
+  });
+`;
+
+testWith(control, ['root'], 'a user who may only look has 16 connections, all of them together 48', () =>
+  withRig(async ({ client, socket }) => {
+    const hogs: ChildProcess[] = [];
+    try {
+      for (const uid of [1, 2, 3, 4]) {
+        const hog = spawn(process.execPath, ['-e', hoggingClient, socket, '16'], {
+          uid,
+          gid: NOBODY,
+          cwd: '/',
+          stdio: ['pipe', 'pipe', 'inherit'],
+        });
+        hogs.push(hog);
+        const [output] = await once(hog.stdout, 'data');
+        const { refused, taken } = JSON.parse(String(output)) as { refused: Answer; taken: Answer };
+        await assertAnswer(Promise.resolve(refused), 503, 'EAGAIN', 'too_many_connections', /close some/);
+        // The first three keep 15 each, and the fourth finds no more than 3 of the 48.
+        if (uid < 4) assert.is(taken.status, 200, `user ${uid}`);
+        else await assertAnswer(Promise.resolve(taken), 503, 'EAGAIN', 'too_many_connections');
+      }
+      const own = Array.from({ length: 10 }, () => connect(socket));
+      await client.get('/v1/overlays');
+      for (const each of own) each.destroy();
+      await client.post('/v1/overlays', { ...request('ov0', 1, 4789), properties: {}, activate: false });
+    } finally {
+      const ends = hogs.map((hog) => once(hog, 'exit'));
+      for (const hog of hogs) hog.stdin!.end('\n');
+      await Promise.all(ends);
+    }
+    await until('the places are free again', 1000, async () => {
+      return (await callAs(NOBODY, socket, 'GET', '/v1/overlays')).status === 200;
+    });
   }),
 );
 

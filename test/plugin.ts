@@ -7,7 +7,7 @@ import { vxlan } from '../src/encap/vxlan.js';
 import { AssertionError } from '../src/errors.js';
 import { type PropertyInfo, PropertyStore } from '../src/property.js';
 import { direct } from '../src/varpd/direct.js';
-import type { LookupPlugin } from '../src/varpd/plugin.js';
+import type { LookupInstance, LookupPlugin, LookupServices } from '../src/varpd/plugin.js';
 import { Varpd } from '../src/varpd/varpd.js';
 import { assertRefused, MemoryOverlay } from './harness/memory-overlay.js';
 
@@ -186,14 +186,22 @@ plugins('lookup plugins: version, name, a name that is taken', async () => {
     { name: '' },
     { name: 'n'.repeat(32) },
     { name: 'a/b' },
+    { mode: 'static' as 'point' },
+    { create: undefined as never },
+    { properties: undefined as never },
   ]) {
     await assertRefused(() => varpd.register(given(changes)), 'EINVAL', 'bad_lookup_plugin', /lookup plugin/);
   }
   await assertRefused(() => varpd.register(given({ name: 'direct' })), 'EEXIST', 'lookup_exists', /'direct'/);
-  assert.equal(varpd.pluginNames, ['direct']);
+  assert.equal(varpd.pluginNames, ['direct', 'files', 'external']);
   varpd.register(given({ name: 'n'.repeat(31) }));
-  assert.equal(varpd.pluginNames, ['direct', 'n'.repeat(31)]);
+  assert.equal(varpd.pluginNames, ['direct', 'files', 'external', 'n'.repeat(31)]);
 });
+
+/** Starts an instance that makes no use of its services. */
+function start(instance: LookupInstance): void {
+  instance.start({} as LookupServices);
+}
 
 plugins(
   'direct: the port is there where the encapsulation needs one; ENOTSUP where it needs more',
@@ -204,13 +212,13 @@ plugins(
       await assertRefused(() => direct.create(destinations), 'ENOTSUP', 'destination_not_supported');
     }
     const alone = direct.create(2);
-    await assertRefused(() => alone.start(), 'EAGAIN', 'property_missing', /not set: direct\/dest_ip/);
+    await assertRefused(() => start(alone), 'EAGAIN', 'property_missing', /not set: direct\/dest_ip/);
     alone.properties.set('direct/dest_ip', '192.0.2.1');
-    alone.start();
-    assert.equal(alone.point(), { ip: '192.0.2.1', port: 0 });
+    start(alone);
+    assert.equal(alone.point?.(), { ip: '192.0.2.1' });
     const both = direct.create(6);
     await assertRefused(
-      () => both.start(),
+      () => start(both),
       'EAGAIN',
       'property_missing',
       /not set: direct\/dest_ip, direct\/dest_port/,

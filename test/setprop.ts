@@ -12,6 +12,7 @@ const propertyOrder = [
   'varpd/id',
   'vxlan/listen_ip',
   'vxlan/listen_port',
+  'vxlan/source_check',
   'search',
   'direct/dest_ip',
   'direct/dest_port',
@@ -25,32 +26,32 @@ setprop('properties: order, permissions, by name and by id', async () => {
       propertyOrder,
     );
     const permissions = overlay.properties('ov0').map(({ info }) => (info.isWritable ? 'rw' : 'r-'));
-    assert.equal(permissions, ['rw', 'rw', 'r-', 'r-', 'rw', 'rw', 'r-', 'rw', 'rw']);
+    assert.equal(permissions, ['rw', 'rw', 'r-', 'r-', 'rw', 'rw', 'rw', 'r-', 'rw', 'rw']);
     const required = overlay.properties('ov0').map(({ info }) => info.isRequired);
-    assert.equal(required, [false, false, false, false, true, true, false, true, true]);
+    assert.equal(required, [false, false, false, false, true, true, false, false, true, true]);
     for (const [id, name] of propertyOrder.entries()) {
       assert.equal(overlay.property('ov0', id), overlay.property('ov0', name));
       assert.is(overlay.property('ov0', id).info.name, name);
     }
     // Illumos' bugs 9 and 10: plugin properties by name; an id equal to the count.
-    for (const id of [9, 10, -1, -2, 1.5, Number.NaN, 2 ** 31, Number.POSITIVE_INFINITY]) {
-      await assertRefused(() => overlay.property('ov0', id), 'EINVAL', 'bad_property_id', /not 0 to 8/);
+    for (const id of [10, 11, -1, -2, 1.5, Number.NaN, 2 ** 31, Number.POSITIVE_INFINITY]) {
+      await assertRefused(() => overlay.property('ov0', id), 'EINVAL', 'bad_property_id', /not 0 to 9/);
       await assertRefused(overlay.setprop('ov0', id, '1'), 'EINVAL', 'bad_property_id');
     }
     for (const name of ['nope', '', 'MTU', 'listen_ip', 'vxlan/', '__proto__', 'constructor', '0']) {
       await assertRefused(() => overlay.property('ov0', name), 'ENOENT', 'no_such_property');
       await assertRefused(overlay.setprop('ov0', name, '1'), 'ENOENT', 'no_such_property');
     }
-    for (const property of ['encap', 'varpd/id', 'search', 2, 3, 6]) {
+    for (const property of ['encap', 'varpd/id', 'search', 2, 3, 7]) {
       await assertRefused(overlay.setprop('ov0', property, 'vxlan'), 'EPERM', 'property_read_only');
       await assertRefused(overlay.setprop('ov0', property, { a: 1 }), 'EPERM', 'property_read_only');
     }
     assert.is(overlay.property('ov0', 'varpd/id').value, undefined, 'not associated before activation');
     await overlay.setprop('ov0', 4, HERE);
     await overlay.setprop('ov0', 'direct/dest_ip', '::ffff:127.0.0.2');
-    await overlay.setprop('ov0', 8, 4789);
+    await overlay.setprop('ov0', 9, 4789);
     assert.is(overlay.property('ov0', 'vxlan/listen_ip').value, HERE);
-    assert.is(overlay.property('ov0', 7).value, '127.0.0.2');
+    assert.is(overlay.property('ov0', 8).value, '127.0.0.2');
     assert.is(overlay.property('ov0', 'direct/dest_port').value, 4789n);
     await overlay.activate('ov0');
     assert.is(overlay.property('ov0', 'varpd/id').value, 1n);

@@ -147,7 +147,7 @@ for (const [kind, next] of [
   });
 }
 
-tables('row pools give the lowest free row and refuse beyond the limit with ENOSPC', () => {
+tables('row pools give the row freed last and refuse beyond the limit with ENOSPC', () => {
   const table = new Tables(views, core);
   const limits = [
     [table.devices, layout.DEVICES_MAX],
@@ -169,7 +169,7 @@ tables('row pools give the lowest free row and refuse beyond the limit with ENOS
       () => pool.free(17),
       (error: unknown) => error instanceof AssertionError,
     );
-    assert.equal([pool.take(), pool.take(), pool.take()], [0, 17, max - 1]);
+    assert.equal([pool.take(), pool.take(), pool.take()], [17, 0, max - 1]);
     assert.throws(
       () => pool.take(),
       (error: unknown) => error instanceof OverlayError,
@@ -190,6 +190,7 @@ tables('a device row is written whole, in state DROP, and its MTU and state chan
     mtu: 8900,
     mode: 1,
     destination: 4095,
+    targets: 65536,
   };
   table.writeDevice(row, device);
   const word = (field: number) => views.u32[(at + field) / 4];
@@ -197,7 +198,10 @@ tables('a device row is written whole, in state DROP, and its MTU and state chan
   assert.is(views.u64[(at + layout.DEVICE_VNETID) / 8], device.vnetid);
   const fields = [layout.DEVICE_MUX, layout.DEVICE_ENCAP, layout.DEVICE_FLAGS, layout.DEVICE_MTU];
   assert.equal(fields.map(word), [3, 1, 1, 8900]);
-  assert.equal([layout.DEVICE_MODE, layout.DEVICE_DESTINATION].map(word), [1, 4095]);
+  assert.equal(
+    [layout.DEVICE_MODE, layout.DEVICE_DESTINATION, layout.DEVICE_TARGETS].map(word),
+    [1, 4095, 65536],
+  );
   const before = views.u8.slice(at, at + layout.DEVICE_BYTES);
   table.setDeviceMtu(row, 576);
   table.setDeviceState(row, layout.DEVICE_STATE_ACTIVE);
@@ -211,7 +215,7 @@ tables('a device row is written whole, in state DROP, and its MTU and state chan
 tables('a mux has 1 to BANK_MAX send sockets, and a destination fits its row', () => {
   const table = new Tables(views, core);
   const isOurs = (error: unknown) => error instanceof AssertionError;
-  for (const bank of [0, layout.BANK_MAX + 1]) assert.throws(() => table.writeMux(1, 1, bank), isOurs);
+  for (const bank of [0, layout.BANK_MAX + 1]) assert.throws(() => table.writeMux(1, 1, bank, true), isOurs);
   const { DESTINATION_NAME_BYTES_MAX: name, DESTINATION_CONTROL_BYTES_MAX: control } = layout;
   const header = layout.DESTINATION_HEADER_BYTES_MAX;
   const bytes = (count: number) => new Uint8Array(count);

@@ -134,10 +134,11 @@ tap('1,000 flows reach all workers of the other side, and each flow keeps its or
       return received === flows * perFlow;
     });
     assert.is(reordered, 0);
-    const batches = pair.b.overlay.workerStats().map(({ counts }) => Number(counts.counters.rx_batches));
+    const stats = pair.b.overlay.workerStats();
+    const batches = stats.map(({ counts }) => Number(counts.counters.rx_batches));
     assert.ok(
       batches.every((count) => count > 0),
-      `batches by worker: ${batches}`,
+      `batches by worker: ${batches}; restarts: ${stats.map(({ restarts }) => restarts)}`,
     );
   } finally {
     await pair.close();

@@ -3,6 +3,7 @@ import * as layout from '../assembly/layout.js';
 import { type Core, instantiateCore } from '../src/datapath/core.js';
 import { MemoryViews } from '../src/datapath/memory.js';
 import { assert } from '../src/errors.js';
+import { wallSeconds } from '../src/sys/clock.js';
 import type { Kernel } from './kernel.js';
 
 /** What main hands a worker; integers and shared memory only. */
@@ -27,6 +28,8 @@ export class WorkerContext {
   readonly base: number;
   readonly i32: Int32Array;
   readonly u32: Uint32Array;
+  /** Tail of the miss ring when main was last told of it. */
+  #missesSeen = 0;
 
   constructor(
     readonly task: WorkerTask,
@@ -62,6 +65,24 @@ export class WorkerContext {
     if (!this.core.ringPush(ring, scratch, layout.EVENT_BYTES)) {
       this.core.countWorker(this.arena, layout.COUNTER_EVENTS_LOST, 1);
     }
+    this.ring();
+  }
+
+  /** Seconds since 1970, for the core, which has no clock. */
+  tellTime(): void {
+    this.u32[(this.arena + layout.ARENA_NOW) / 4] = wallSeconds();
+  }
+
+  /** Rings main's bell when the core has put something on the miss ring since the last time. */
+  ringForMisses(): void {
+    const tail = this.u32[(this.arena + layout.ARENA_MISSES + layout.RING_TAIL) / 4]!;
+    if (tail === this.#missesSeen) return;
+    this.#missesSeen = tail;
+    this.ring();
+  }
+
+  /** Rings main's bell: there is something on a ring of ours, or room on one of main's. */
+  ring(): void {
     const bell = (layout.HEADER_OFFSET + layout.HEADER_BELL) / 4;
     Atomics.add(this.i32, bell, 1);
     Atomics.notify(this.i32, bell);

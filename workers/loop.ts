@@ -4,11 +4,12 @@
  */
 import { threadId } from 'node:worker_threads';
 import * as layout from '../assembly/layout.js';
-import { WORKER_WAIT_MS } from '../src/limits.js';
+import { WORKER_DRAIN_MS, WORKER_WAIT_MS } from '../src/limits.js';
 import { structs } from '../src/sys/abi.js';
 import { pinThread } from '../src/sys/affinity.js';
 import { EINTR, SystemError } from '../src/sys/errno.js';
 import { WorkerContext, type WorkerTask } from './context.js';
+import { isWaiting, resume } from './deferred.js';
 import { type Kernel, kernel } from './kernel.js';
 import { receive } from './rx.js';
 import { transmit } from './tx.js';
@@ -28,15 +29,18 @@ export function runLoop(task: WorkerTask, kernel: Kernel): void {
   const ready = task.arena + layout.ARENA_READY;
   const { u8 } = worker.views;
   while (!worker.isStopping) {
+    const waitMs = isWaiting(worker) ? WORKER_DRAIN_MS : WORKER_WAIT_MS;
     worker.moveEpoch();
-    const count = kernel.epollWait(task.epoll, worker.base + ready, layout.READY_MAX, WORKER_WAIT_MS);
+    const count = kernel.epollWait(task.epoll, worker.base + ready, layout.READY_MAX, waitMs);
     worker.moveEpoch();
+    worker.tellTime();
     if (count < 0) {
       const failure = kernel.errno();
       if (failure === EINTR) continue;
       throw new SystemError(failure, 'epoll_wait');
     }
     worker.core.countWorker(task.arena, layout.COUNTER_WAKEUPS, 1);
+    resume(worker);
     for (let i = 0; i < count; i++) {
       const data = ready + i * EVENT_BYTES + EVENT_DATA;
       const row = u8[data]! | (u8[data + 1]! << 8);
@@ -45,5 +49,6 @@ export function runLoop(task: WorkerTask, kernel: Kernel): void {
       else if (source === layout.SOURCE_UNDERLAY) receive(worker, row);
       else kernel.read(task.wake, worker.base + task.arena + layout.ARENA_SCRATCH, 8);
     }
+    worker.ringForMisses();
   }
 }

@@ -16,6 +16,7 @@ const drops = new Map<number, number>([
   [errno.ENETUNREACH, layout.DROP_TX_UNREACHABLE],
   [errno.EHOSTUNREACH, layout.DROP_TX_UNREACHABLE],
   [errno.ENETDOWN, layout.DROP_TX_UNREACHABLE],
+  [errno.EDESTADDRREQ, layout.DROP_TX_UNREACHABLE],
   [errno.EPERM, layout.DROP_TX_NOT_PERMITTED],
   [errno.EACCES, layout.DROP_TX_NOT_PERMITTED],
 ]);
@@ -27,13 +28,37 @@ export function transmit(worker: WorkerContext, device: number): void {
   if (fd < 0) return;
   const count = readBatch(worker, fd);
   if (count === 0) return;
-  decide(worker, device, count);
+  decide(worker, device, count, (first) => core.txDecide(arena, device, first, count));
+  sendBatch(worker, device, count);
+}
+
+/** Sends the transmit batch of frames that come back, as `injectTake` or `waitTake` have filled it. */
+export function transmitDeferred(worker: WorkerContext, device: number, kind: number, count: number): void {
+  const { arena, core } = worker;
+  decide(worker, device, count, (first) => core.txDecideDeferred(arena, device, kind, first, count));
+  sendBatch(worker, device, count);
+}
+
+function sendBatch(worker: WorkerContext, device: number, count: number): void {
+  const { arena, core } = worker;
   const groups = core.txArrange(arena, device, count);
-  for (let group = 0; group < groups; group++) {
-    const at = (arena + layout.ARENA_TX_GROUPS + group * layout.TX_GROUP_BYTES) / 4;
-    sendGroup(worker, device, i32[at]!, i32[at + 1]!, i32[at + 2]!);
+  for (let group = 0; group < groups; group++) sendGroup(worker, device, group);
+  if (core.txReplicas(arena, count)) {
+    for (let i = 0; i < count; i++) replicate(worker, device, i);
   }
   core.countWorker(arena, layout.COUNTER_TX_BATCHES, 1);
+}
+
+/** Sends a frame to every destination of its list, if it is to be replicated. */
+function replicate(worker: WorkerContext, device: number, i: number): void {
+  const { arena, core } = worker;
+  let from = 0;
+  for (;;) {
+    const count = core.txReplicate(arena, device, i, from);
+    if (count === 0) return;
+    sendGroup(worker, device, 0);
+    from += count;
+  }
 }
 
 /** Reads frames, packed one after the other with headroom; every vnet_hdr begins a cache line. */
@@ -56,11 +81,16 @@ function readBatch(worker: WorkerContext, fd: number): number {
 }
 
 /** A trap costs the frame it happened in; the batch goes on after it. */
-function decide(worker: WorkerContext, device: number, count: number): void {
+function decide(
+  worker: WorkerContext,
+  device: number,
+  count: number,
+  decideFrom: (first: number) => void,
+): void {
   let first = 0;
   while (first < count) {
     try {
-      worker.core.txDecide(worker.arena, device, first, count);
+      decideFrom(first);
       return;
     } catch (error) {
       if (!(error instanceof WebAssembly.RuntimeError)) throw error;
@@ -72,8 +102,12 @@ function decide(worker: WorkerContext, device: number, count: number): void {
 }
 
 /** Sends messages in order. One that fails costs itself alone; a stale error of an earlier one costs a retry. */
-function sendGroup(worker: WorkerContext, device: number, fd: number, first: number, count: number): void {
-  const { arena, base, core, kernel } = worker;
+function sendGroup(worker: WorkerContext, device: number, group: number): void {
+  const { arena, base, core, i32, kernel } = worker;
+  const at = (arena + layout.ARENA_TX_GROUPS + group * layout.TX_GROUP_BYTES) / 4;
+  const fd = i32[at]!;
+  const first = i32[at + 1]!;
+  const count = i32[at + 2]!;
   const messages = base + arena + layout.ARENA_TX_MESSAGES;
   const end = first + count;
   let next = first;

@@ -5,7 +5,10 @@ import { ControlClient, DEFAULT_SOCKET } from '../control/client.js';
 import type { OverlayView, StatsView } from '../control/view.js';
 import { OverlayError } from '../errors.js';
 import { exitCodeOf, USAGE } from './exit-code.js';
+import { type ModifyOptions, modifyOverlay, parseEntry, parseTarget } from './modify.js';
+import { print } from './output.js';
 import { type ShowOptions, showOverlays, showStats } from './show.js';
+import { showTargets, showTargetsJson } from './show-targets.js';
 
 type Properties = Readonly<Record<string, string>>;
 type Json = { json?: boolean };
@@ -37,15 +40,11 @@ function client(): ControlClient {
   return new ControlClient(program.opts<{ socket: string }>().socket);
 }
 
-function print(lines: readonly string[]): void {
-  if (lines.length > 0) console.log(lines.join('\n'));
-}
-
 program
   .command('create-overlay')
   .description('create an overlay device, set its properties and activate it')
   .requiredOption('-e, --encap <plugin>', 'encap plugin: vxlan')
-  .requiredOption('-s, --search <plugin>', 'lookup plugin: direct')
+  .requiredOption('-s, --search <plugin>', 'lookup plugin: direct, files or external')
   .requiredOption('-v, --vnetid <id>', 'virtual network id')
   .option('-p, --prop <prop=value,...>', 'properties, such as vxlan/listen_ip=192.0.2.1', addProperties)
   .option('--json', 'print a JSON document')
@@ -57,7 +56,7 @@ program
     ) => {
       const { encap, search, vnetid, prop = {} } = flags;
       const answer = await client().post('/v1/overlays', { name, encap, search, vnetid, properties: prop });
-      if (flags.json) print([JSON.stringify(answer)]);
+      if (flags.json) await print([JSON.stringify(answer)]);
     },
   );
 
@@ -70,40 +69,71 @@ program
   .action(async (name: string, flags: Json & { force?: boolean }) => {
     const force = flags.force ? '?force=true' : '';
     const answer = await client().delete(`/v1/overlays/${encodeURIComponent(name)}${force}`);
-    if (flags.json) print([JSON.stringify(answer)]);
+    if (flags.json) await print([JSON.stringify(answer)]);
   });
+
+const modify = program
+  .command('modify-overlay')
+  .description('set, delete or flush entries of the target cache of an overlay device')
+  .option(
+    '-s, --set-entry <mac=dest>',
+    'send frames for the MAC address there: ip:port, [ipv6]:port, or drop',
+    parseEntry,
+  )
+  .option('-d, --delete-entry <mac>', 'forget the entry; the next frame is looked up again', parseTarget)
+  .option('-f, --flush-table', 'forget all entries')
+  .option('--json', 'print a JSON document')
+  .argument('<name>', 'name of the device')
+  .action(async (name: string, flags: Json & ModifyOptions) => {
+    const answer = await modifyOverlay(client(), name, flags);
+    if (flags.json) await print([JSON.stringify(answer)]);
+  });
+let flushes = 0;
+modify.on('option:flush-table', () => {
+  flushes++;
+  if (flushes > 1) modify.error("error: option '-f, --flush-table' is given twice");
+});
 
 program
   .command('show-overlay')
   .description('show properties (default), fault state or targets of overlay devices')
   .option('-f, --fma', 'fault state')
-  .option('-t, --target', 'where frames are sent')
+  .option('-t, --target', 'where frames are sent: the target cache')
   .option('-p, --parsable', "fields divided by ':', without a header; needs -o")
   .option('-o, --output <columns>', 'columns, divided by commas, or all')
   .option('--json', 'print a JSON document')
   .argument('[names...]', 'devices; all when none is named')
   .action(async (names: string[], flags: Json & ShowOptions) => {
     checkShow(flags);
-    const overlays: Record<string, OverlayView> = {};
-    const failures: OverlayError[] = [];
-    const paths =
-      names.length > 0 ? names.map((name) => `/v1/overlays/${encodeURIComponent(name)}`) : ['/v1/overlays'];
-    for (const path of paths) {
-      try {
-        Object.assign(
-          overlays,
-          (await client().get<{ overlays: Record<string, OverlayView> }>(path)).overlays,
-        );
-      } catch (error) {
-        if (!(error instanceof OverlayError) || error.errno !== 'ENOENT') throw error;
-        failures.push(error);
-      }
-    }
-    // As dladm: those that are there are shown, those that are not are named.
-    print(flags.json ? [JSON.stringify({ version: 1, overlays }, null, 2)] : showOverlays(overlays, flags));
+    const failures = await (flags.target
+      ? flags.json
+        ? showTargetsJson(client(), names)
+        : showTargets(client(), names, flags)
+      : show(names, flags));
     for (const { message } of failures) console.error(`overlayadm: ${message}`);
     if (failures[0]) process.exitCode = exitCodeOf(failures[0]);
   });
+
+/** As dladm: those that are there are shown; returns what is to be said of those that are not. */
+async function show(names: readonly string[], flags: Json & ShowOptions): Promise<OverlayError[]> {
+  const overlays: Record<string, OverlayView> = {};
+  const failures: OverlayError[] = [];
+  const paths =
+    names.length > 0 ? names.map((name) => `/v1/overlays/${encodeURIComponent(name)}`) : ['/v1/overlays'];
+  for (const path of paths) {
+    try {
+      const answer = await client().get<{ overlays: Record<string, OverlayView> }>(path);
+      Object.assign(overlays, answer.overlays);
+    } catch (error) {
+      if (!(error instanceof OverlayError) || error.errno !== 'ENOENT') throw error;
+      failures.push(error);
+    }
+  }
+  await print(
+    flags.json ? [JSON.stringify({ version: 1, overlays }, null, 2)] : showOverlays(overlays, flags),
+  );
+  return failures;
+}
 
 program
   .command('show-stats')
@@ -114,7 +144,7 @@ program
   .action(async (flags: Json & ShowOptions) => {
     checkShow(flags);
     const stats = await client().get<StatsView>('/v1/stats');
-    print(flags.json ? [JSON.stringify(stats, null, 2)] : showStats(stats, flags));
+    await print(flags.json ? [JSON.stringify(stats, null, 2)] : showStats(stats, flags));
   });
 
 function checkShow(flags: ShowOptions): void {

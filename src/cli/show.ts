@@ -9,7 +9,7 @@ export interface ShowOptions {
   readonly output?: string;
 }
 
-const unset = '--';
+export const unset = '--';
 
 type PropertyRow = PropertyView & { link: string };
 const propertyColumns: Column<PropertyRow>[] = [
@@ -29,13 +29,6 @@ const faultColumns: Column<FaultRow>[] = [
   { name: 'DETAILS', width: 52, value: ({ message }) => message || '-' },
 ];
 
-type TargetRow = { link: string; target: string; destination: string };
-const targetColumns: Column<TargetRow>[] = [
-  { name: 'LINK', width: 20, value: ({ link }) => link },
-  { name: 'TARGET', width: 18, value: ({ target }) => target },
-  { name: 'DESTINATION', width: 42, value: ({ destination }) => destination },
-];
-
 type StatRow = { scope: string; name: string; value: string; meaning: string };
 const statColumns: Column<StatRow>[] = [
   { name: 'SCOPE', width: 19, value: ({ scope }) => scope },
@@ -44,7 +37,7 @@ const statColumns: Column<StatRow>[] = [
   { name: 'MEANING', width: 10, value: ({ meaning }) => meaning },
 ];
 
-/** Lines of `show-overlay`. */
+/** Lines of `show-overlay`, without `-t`. */
 export function showOverlays(
   overlays: Readonly<Record<string, OverlayView>>,
   options: ShowOptions,
@@ -53,10 +46,6 @@ export function showOverlays(
   if (options.fma) {
     const rows = entries.map(([link, { status, message }]) => ({ link, status, message }));
     return format(faultColumns, rows, options);
-  }
-  if (options.target) {
-    const rows = entries.flatMap(([link, { targets }]) => targets.map((target) => ({ link, ...target })));
-    return format(targetColumns, rows, options);
   }
   const rows = entries.flatMap(([link, { properties }]) =>
     properties.map((property) => ({ link, ...property })),

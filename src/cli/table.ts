@@ -8,14 +8,16 @@ export interface Column<Row> {
 }
 
 /**
- * The columns `-o` asks for, in its order; all of them for `all` or when it is not given. Throws EINVAL naming the
- * columns there are.
+ * The columns `-o` asks for, in its order; all of them for `all`, the first `shown` when it is not given. Throws EINVAL
+ * naming the columns there are.
  */
 export function chooseColumns<Row>(
   columns: readonly Column<Row>[],
   wanted: string | undefined,
+  shown = columns.length,
 ): Column<Row>[] {
-  if (wanted === undefined || wanted === 'all') return [...columns];
+  if (wanted === undefined) return columns.slice(0, shown);
+  if (wanted === 'all') return [...columns];
   return wanted.split(',').map((name) => {
     const column = columns.find((candidate) => candidate.name === name.trim().toUpperCase());
     if (column) return column;
@@ -26,17 +28,32 @@ export function chooseColumns<Row>(
 
 /** Header and rows, padded; a column grows with what is in it. */
 export function formatTable<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string[] {
-  const cells = rows.map((row) => columns.map((column) => column.value(row)));
-  const lines = [columns.map(({ name }) => name), ...cells];
-  const widths = columns.map(({ width }, index) =>
-    Math.max(width - 1, ...lines.map((line) => line[index]!.length)),
-  );
-  return lines.map((line) =>
-    line
-      .map((cell, index) => cell.padEnd(widths[index]!))
-      .join(' ')
-      .trimEnd(),
-  );
+  return new Table(columns).next(rows);
+}
+
+/** A table that is printed page by page: the first page, with the header on top, sets the widths of all. */
+export class Table<Row> {
+  #widths: number[] | undefined;
+
+  constructor(readonly columns: readonly Column<Row>[]) {}
+
+  /** Lines of more rows. */
+  next(rows: readonly Row[]): string[] {
+    const lines = rows.map((row) => this.columns.map((column) => column.value(row)));
+    if (!this.#widths) {
+      lines.unshift(this.columns.map(({ name }) => name));
+      this.#widths = this.columns.map(({ width }, index) =>
+        lines.reduce((most, line) => Math.max(most, line[index]!.length), width - 1),
+      );
+    }
+    const widths = this.#widths;
+    return lines.map((line) =>
+      line
+        .map((cell, index) => cell.padEnd(widths[index]!))
+        .join(' ')
+        .trimEnd(),
+    );
+  }
 }
 
 /**

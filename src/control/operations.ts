@@ -1,7 +1,16 @@
 /** The control operations, as a table: adding one is adding a row. */
 import { z } from 'zod';
 import type { Overlay } from '../overlay.js';
-import { API_VERSION, overlayView, propertyView, statsView } from './view.js';
+import { formatMac, parseMac } from '../target/mac.js';
+import {
+  checkCount,
+  macText,
+  ROUTE_BODY_BYTES_MAX,
+  routeInput,
+  routeOf,
+  TARGETS_PAGE_MAX,
+} from './targets.js';
+import { API_VERSION, overlayView, propertyView, statsView, targetJson, targetsPage } from './view.js';
 
 export interface Operation<Input> {
   readonly name: string;
@@ -11,6 +20,8 @@ export interface Operation<Input> {
   readonly needsWrite: boolean;
   /** Of the path's parameters, the query and the body, in one object. */
   readonly input: z.ZodType<Input>;
+  /** Where the body may be longer than others. */
+  readonly bodyBytesMax?: number;
   run(overlay: Overlay, input: Input): unknown;
 }
 
@@ -18,6 +29,9 @@ const name = z.string().max(256);
 const value = z.union([z.string().max(1024), z.number()]);
 const named = z.strictObject({ name });
 const propertyOf = z.strictObject({ name, property: z.string().max(256) });
+const targetOf = z.strictObject({ name, mac: macText });
+/** Targets in a list of all devices, together. */
+const LIST_TARGETS_MAX = 5000;
 
 function operation<Input>(row: Operation<Input>): Operation<unknown> {
   return row as Operation<unknown>;
@@ -35,10 +49,13 @@ export const operations: readonly Operation<unknown>[] = [
     path: '/v1/overlays',
     needsWrite: false,
     input: z.strictObject({}),
-    run: (overlay) => ({
-      version: API_VERSION,
-      overlays: Object.fromEntries(overlay.names.map((each) => [each, overlayView(overlay, each)])),
-    }),
+    run: (overlay) => {
+      const { names } = overlay;
+      const share = Math.floor(LIST_TARGETS_MAX / Math.max(1, names.length));
+      const targetsMax = Math.max(1, Math.min(TARGETS_PAGE_MAX, share));
+      const views = names.map((each) => [each, overlayView(overlay, each, targetsMax)]);
+      return { version: API_VERSION, overlays: Object.fromEntries(views) };
+    },
   }),
   operation({
     name: 'show',
@@ -48,7 +65,7 @@ export const operations: readonly Operation<unknown>[] = [
     input: named,
     run: (overlay, input) => ({
       version: API_VERSION,
-      overlays: { [input.name]: overlayView(overlay, input.name) },
+      overlays: { [input.name]: overlayView(overlay, input.name, TARGETS_PAGE_MAX) },
     }),
   }),
   operation({
@@ -129,6 +146,71 @@ export const operations: readonly Operation<unknown>[] = [
     input: named.extend({ force: z.enum(['true', 'false']).default('false') }),
     run: async (overlay, input) => {
       await overlay.delete(input.name, { force: input.force === 'true' });
+      return { version: API_VERSION };
+    },
+  }),
+  operation({
+    name: 'targets',
+    method: 'GET',
+    path: '/v1/overlays/:name/targets',
+    needsWrite: false,
+    input: named.extend({
+      marker: macText.default('0:0:0:0:0:0'),
+      count: z
+        .string()
+        .regex(/^\d{1,9}$/, 'it is a whole number')
+        .default(`${TARGETS_PAGE_MAX}`),
+    }),
+    run: (overlay, input) => {
+      const count = Number(input.count);
+      checkCount(count);
+      return { version: API_VERSION, ...targetsPage(overlay, input.name, parseMac(input.marker), count) };
+    },
+  }),
+  operation({
+    name: 'target',
+    method: 'GET',
+    path: '/v1/overlays/:name/targets/:mac',
+    needsWrite: false,
+    input: targetOf,
+    run: (overlay, input) => {
+      const mac = parseMac(input.mac);
+      return { version: API_VERSION, target: targetJson(overlay.cacheGet(input.name, mac), formatMac(mac)) };
+    },
+  }),
+  operation({
+    name: 'set-target',
+    method: 'PUT',
+    path: '/v1/overlays/:name/targets/:mac',
+    needsWrite: true,
+    input: targetOf.extend({ to: routeInput }),
+    bodyBytesMax: ROUTE_BODY_BYTES_MAX,
+    run: (overlay, input) => {
+      const { name, mac, to } = input;
+      const kinds = overlay.encapNeeds(name);
+      overlay.cacheSet(name, parseMac(mac), to === 'drop' ? to : routeOf(to, kinds));
+      return { version: API_VERSION };
+    },
+  }),
+  operation({
+    name: 'remove-target',
+    method: 'DELETE',
+    path: '/v1/overlays/:name/targets/:mac',
+    needsWrite: true,
+    input: targetOf,
+    run: (overlay, input) => {
+      overlay.cacheRemove(input.name, parseMac(input.mac));
+      return { version: API_VERSION };
+    },
+  }),
+  operation({
+    name: 'flush-targets',
+    method: 'DELETE',
+    path: '/v1/overlays/:name/targets',
+    needsWrite: true,
+    input: named,
+    run: (overlay, input) => {
+      overlay.cacheFlush(input.name);
       return { version: API_VERSION };
     },
   }),

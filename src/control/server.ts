@@ -2,14 +2,15 @@
 import { chmodSync, lstatSync, mkdirSync, rmSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
-import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
-import type { z } from 'zod';
+import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
 import { OverlayError } from '../errors.js';
-import { CONTROL_BODY_BYTES_MAX, CONTROL_CONNECTIONS_MAX, CONTROL_REQUEST_MS_MAX } from '../limits.js';
+import { CONTROL_BODY_BYTES_MAX, CONTROL_REQUEST_MS_MAX } from '../limits.js';
 import type { Log } from '../log.js';
 import type { Overlay } from '../overlay.js';
-import { peerOf } from '../sys/peer.js';
+import { limitConnections, refuse } from './connections.js';
+import { Handles } from './handles.js';
 import { type Operation, operations } from './operations.js';
+import { fieldsOf, misunderstood, parseFields, requireWriter, uidOf } from './request.js';
 
 const SOCKET_MODE = 0o666;
 
@@ -17,11 +18,17 @@ const httpStatus: Readonly<Record<string, number>> = {
   EINVAL: 400,
   EPERM: 403,
   EACCES: 403,
+  EBADF: 403,
   ENOENT: 404,
+  ENOTTY: 404,
   EAGAIN: 409,
   EBUSY: 409,
   EEXIST: 409,
+  ENXIO: 409,
+  E2BIG: 413,
   ENOTSUP: 422,
+  ETIME: 504,
+  ENOSPC: 507,
 };
 
 export class ControlServer {
@@ -44,8 +51,9 @@ export class ControlServer {
       // On a unix socket there is no host to name; Node would refuse with an empty answer.
       http: { requireHostHeader: false },
     });
-    this.#fastify.server.maxConnections = CONTROL_CONNECTIONS_MAX;
+    limitConnections(this.#fastify.server);
     for (const operation of operations) this.#route(operation);
+    new Handles(overlay).addRoutes(this.#fastify);
     this.#fastify.setErrorHandler((error, _request, reply) => this.#answerError(error as Error, reply));
     this.#fastify.setNotFoundHandler((request, reply) =>
       this.#answerError(
@@ -87,15 +95,14 @@ export class ControlServer {
     await this.#fastify.close();
   }
 
-  #route({ method, path, needsWrite, input, run }: Operation<unknown>): void {
+  #route({ method, path, needsWrite, input, bodyBytesMax, run }: Operation<unknown>): void {
     this.#fastify.route({
       method,
       url: path,
+      ...(bodyBytesMax === undefined ? {} : { bodyLimit: bodyBytesMax }),
       handler: (request) => {
-        if (needsWrite) requireWriter(request);
-        const parsed = input.safeParse(fieldsOf(request));
-        if (!parsed.success) throw badRequest(parsed.error);
-        return run(this.overlay, parsed.data);
+        if (needsWrite) requireWriter(uidOf(request.raw.socket));
+        return run(this.overlay, parseFields(input, fieldsOf(request)));
       },
     });
   }
@@ -114,50 +121,10 @@ export class ControlServer {
   }
 }
 
-/** What path, query and body say, in one object. Throws EINVAL for another body and for a field said twice. */
-function fieldsOf(request: FastifyRequest): object {
-  const { params, query, body = {} } = request as { params: object; query: object; body: unknown };
-  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
-    throw misunderstood('the body is no object');
-  }
-  const fields = new Map<string, unknown>();
-  for (const [name, value] of [params, query, body].flatMap((part) => Object.entries(part))) {
-    if (fields.has(name)) throw misunderstood(`${name} is given twice`);
-    fields.set(name, value);
-  }
-  return Object.fromEntries(fields);
-}
-
-/** Writes are for root and the user the daemon runs as. */
-function requireWriter(request: FastifyRequest): void {
-  const { uid } = peerOf(descriptorOf(request.socket));
-  if (uid === 0 || uid === process.getuid?.()) return;
-  throw new OverlayError('EPERM', 'not_permitted', `user ${uid} may look but not change: run this as root`);
-}
-
-/** Node keeps a socket's descriptor to itself; this is where. Throws EPERM when the caller has hung up. */
-function descriptorOf(socket: Socket): number {
-  const { _handle: handle } = socket as unknown as { _handle: { fd: number } | null };
-  if (handle) return handle.fd;
-  throw new OverlayError('EPERM', 'not_permitted', 'nobody is there any more to have asked for it');
-}
-
-function badRequest(error: z.ZodError): OverlayError {
-  const details = error.issues.map(({ path, message }) => `${path.join('.') || 'request'}: ${message}`);
-  return misunderstood(details[0]!, details);
-}
-
-function misunderstood(why: string, details: readonly string[] = []): OverlayError {
-  return new OverlayError('EINVAL', 'bad_request', `the request was not understood: ${why}`, details);
-}
-
 /** Answers what is not even HTTP. */
 function refuseClient(error: Error, socket: Socket): void {
   if (!socket.writable) return void socket.destroy();
-  const body = JSON.stringify({ error: misunderstood(error.message).toJSON() });
-  const length = Buffer.byteLength(body);
-  const head = ['HTTP/1.1 400 Bad Request', 'Content-Type: application/json', `Content-Length: ${length}`];
-  socket.end([...head, 'Connection: close', '', body].join('\r\n'));
+  refuse(socket, '400 Bad Request', misunderstood(error.message));
 }
 
 /** Makes room for the socket: a dead daemon's is removed. Throws EEXIST for anything that is no socket. */

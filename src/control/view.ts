@@ -2,10 +2,14 @@
 
 import type { Counts } from '../datapath/counters.js';
 import { type DropName, dropNames, dropSentences } from '../datapath/drop.js';
-import { formatEndpoint } from '../ip.js';
+import { DESTINATION_ETHERNET, DESTINATION_IP, DESTINATION_PORT } from '../encap/plugin.js';
+import { OverlayError } from '../errors.js';
 import type { DeviceProperty } from '../overlay/properties.js';
 import type { Overlay } from '../overlay.js';
 import { formatPossible, propertyToJson } from '../property.js';
+import type { TargetView } from '../target/cache.js';
+import { formatRoute, type Route } from '../target/destination.js';
+import { formatMac } from '../target/mac.js';
 
 /** Version of every document below; additions keep it, changes of meaning do not. */
 export const API_VERSION = 1;
@@ -22,14 +26,55 @@ export interface PropertyView {
   readonly possible: string | null;
 }
 
+/** One entry of a target cache. */
+export interface TargetJson {
+  /** MAC address; for the one entry of a POINT device `*:*:*:*:*:*`, or the zero address on the external handle. */
+  readonly target: string;
+  /** valid, drop, pending (asked about) or draining (what was held goes out first). */
+  readonly state: string;
+  /** Where its frames go; null while that is not known. What a PUT takes. */
+  readonly to: Route | 'drop' | null;
+  /** The same as text. */
+  readonly destination: string | null;
+  /** How it came about: lookup, operator or plugin. */
+  readonly source: string;
+  /** Seconds since it came into its state. */
+  readonly age: number;
+  readonly frames: number;
+  readonly bytes: number;
+  /** ISO 8601, to the second; null when it has never been used. */
+  readonly last_use: string | null;
+}
+
+/** One page of a target cache. */
+export interface TargetsPage {
+  readonly targets: readonly TargetJson[];
+  /** `marker` of the next page; null behind the last. */
+  readonly next: string | null;
+}
+
+/** What a DYNAMIC device has open. */
+export interface RequestsView {
+  readonly targets: number;
+  readonly requests: number;
+  readonly held_frames: number;
+  readonly held_bytes: number;
+}
+
 export interface OverlayView {
   readonly state: string;
   readonly status: string;
   readonly message: string;
   readonly faults: readonly { code: string; text: string; since: string }[];
   readonly properties: readonly PropertyView[];
-  /** Target cache: a POINT device has one entry, for every address. */
-  readonly targets: readonly { target: string; destination: string }[];
+  /** Parts of a destination, for this device's encapsulation. */
+  readonly destination_kinds: readonly string[];
+  /** Target cache: a POINT device has one entry, for every address; of others the first. */
+  readonly targets: readonly TargetJson[];
+  /** There are more targets than that; `/targets` has them all. */
+  readonly targets_more: boolean;
+  /** Null for a POINT device and before activation. */
+  readonly requests: RequestsView | null;
 }
 
 export interface RowView {
@@ -60,14 +105,73 @@ export function propertyView(property: DeviceProperty, id: number): PropertyView
   };
 }
 
-export function overlayView(overlay: Overlay, name: string): OverlayView {
-  const point = overlay.target(name);
+/** @param targetsMax how many of its targets are shown */
+export function overlayView(overlay: Overlay, name: string, targetsMax: number): OverlayView {
+  const { targets, next } = firstTargets(overlay, name, targetsMax);
   return {
     state: overlay.state(name),
     ...overlay.status(name),
     properties: overlay.properties(name).map(propertyView),
-    targets: point ? [{ target: '*:*:*:*:*:*', destination: formatEndpoint(point.ip, point.port) }] : [],
+    destination_kinds: destinationKinds(overlay.encapNeeds(name)),
+    targets,
+    targets_more: next !== null,
+    requests: requestsView(overlay, name),
   };
+}
+
+/** Names of DESTINATION_ bits. */
+export function destinationKinds(bits: number): string[] {
+  const kinds: [number, string][] = [
+    [DESTINATION_ETHERNET, 'mac'],
+    [DESTINATION_IP, 'ip'],
+    [DESTINATION_PORT, 'port'],
+  ];
+  return kinds.filter(([bit]) => (bits & bit) !== 0).map(([, name]) => name);
+}
+
+/** None when nothing is associated yet. */
+function firstTargets(overlay: Overlay, name: string, count: number): TargetsPage {
+  try {
+    return targetsPage(overlay, name, 0, count);
+  } catch (error) {
+    if (!(error instanceof OverlayError) || error.errno !== 'ENXIO') throw error;
+    return { targets: [], next: null };
+  }
+}
+
+/** Targets from `marker` on, at most `count`. Throws ENOENT, and ENXIO when nothing is associated. */
+export function targetsPage(overlay: Overlay, name: string, marker: number, count: number): TargetsPage {
+  const { targets, next } = overlay.cacheIterate(name, marker, count);
+  const isPoint = overlay.cacheStats(name) === undefined;
+  return {
+    targets: targets.map((view) => targetJson(view, isPoint ? ANY_TARGET : formatMac(view.mac))),
+    next: next === undefined ? null : formatMac(next),
+  };
+}
+
+/** As dladm shows the target of a POINT device. */
+const ANY_TARGET = '*:*:*:*:*:*';
+
+export function targetJson(view: TargetView, target: string): TargetJson {
+  const { state, route, source, ageSeconds, frames, bytes, lastUse } = view;
+  return {
+    target,
+    state,
+    to: state === 'drop' ? 'drop' : (route ?? null),
+    destination: state === 'drop' ? 'drop' : route ? formatRoute(route) : null,
+    source,
+    age: ageSeconds,
+    frames,
+    bytes,
+    last_use: lastUse === 0 ? null : new Date(lastUse * 1000).toISOString(),
+  };
+}
+
+export function requestsView(overlay: Overlay, name: string): RequestsView | null {
+  const stats = overlay.cacheStats(name);
+  if (!stats) return null;
+  const { targets, requests, heldFrames, heldBytes } = stats;
+  return { targets, requests, held_frames: heldFrames, held_bytes: heldBytes };
 }
 
 const deviceCounters = [
@@ -75,9 +179,15 @@ const deviceCounters = [
   'tx_frames',
   'tx_bytes',
   'tx_retries',
+  'tx_deferred',
+  'tx_resumed',
+  'tx_copies',
+  'tx_proxied',
+  'tx_resent',
   'rx_frames',
   'rx_bytes',
   'rx_super_frames',
+  'rx_injected',
 ];
 const muxCounters = ['rx_read'];
 const workerCounters = ['wakeups', 'tx_batches', 'rx_batches', 'send_calls', 'events_lost'];

@@ -19,10 +19,16 @@ export interface Config {
   readonly socket: string;
   readonly stateDir: string;
   readonly logLevel: string;
+  /** Lookup plugins to load: paths of modules, or names of packages. */
+  readonly plugin: readonly string[];
 }
 
 /** sun_path less the NUL (man 7 unix); a longer path would be cut off silently. */
 const SOCKET_PATH_BYTES_MAX = 107;
+/** Room for target tables that the default leaves however many workers there are. */
+const POOL_BYTES = 64 * 2 ** 20;
+/** Each has a thread of its own. */
+const PLUGINS_MAX = 16;
 const logLevels = ['debug', 'info', 'warn', 'error'] as const;
 
 const digits = z
@@ -57,9 +63,15 @@ const schema = z.strictObject({
     .default(DEFAULT_SOCKET),
   stateDir: z.string().min(1).default('/var/lib/overlayd'),
   logLevel: z.enum(logLevels).default('info'),
+  plugin: z
+    .union([z.string().min(1), z.array(z.string().min(1)).max(PLUGINS_MAX)])
+    .transform((given) => [given].flat())
+    .default([]),
 });
 
-export type Flags = Readonly<Partial<Record<keyof z.input<typeof schema>, string>>>;
+export type Flags = Readonly<
+  Partial<Record<Exclude<keyof z.input<typeof schema>, 'plugin'>, string> & { plugin: string[] }>
+>;
 
 /** Throws EINVAL naming the flag, or the file with line and column. */
 export function readConfig(flags: Flags, file: string | undefined): Config {
@@ -73,7 +85,7 @@ export function readConfig(flags: Flags, file: string | undefined): Config {
   }
   const { memory, ...rest } = parsed.data;
   const needed = memoryBytesNeeded(rest.workers + ARENAS_SPARE);
-  const config = { ...rest, memoryBytes: memory ?? Math.max(MEMORY_DEFAULT_BYTES, needed) };
+  const config = { ...rest, memoryBytes: memory ?? Math.max(MEMORY_DEFAULT_BYTES, needed + POOL_BYTES) };
   const missing = config.pin.filter((cpu) => !allowedCpus().includes(cpu));
   if (missing.length > 0) {
     throw new OverlayError('EINVAL', 'no_such_cpu', `--pin: this process has no CPU ${missing.join(', ')}`);

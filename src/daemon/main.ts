@@ -10,10 +10,17 @@ import { TapSource } from '../overlay/ports.js';
 import { Overlay } from '../overlay.js';
 import { after } from '../sys/clock.js';
 import { lockDirectory } from '../sys/lock.js';
+import { loadRemotePlugin } from '../varpd/remote.js';
+import { Varpd } from '../varpd/varpd.js';
 import { type Flags, readConfig } from './config.js';
 
 /** Faults of the settings, for which the exit code is 8. */
 const configCodes = ['bad_config', 'config_unreadable', 'no_such_cpu'];
+
+/** Gathers an option that is given several times. */
+function collect(value: string, before: string[] = []): string[] {
+  return [...before, value];
+}
 
 const program = new Command('overlayd')
   .description('userland overlay networks: runs overlay devices and serves overlayadm')
@@ -24,6 +31,11 @@ const program = new Command('overlayd')
   .option('--socket <path>', 'control socket (default: /run/overlayd/overlayd.sock)')
   .option('--state-dir <dir>', 'directory this daemon locks as its own (default: /var/lib/overlayd)')
   .option('--log-level <level>', 'debug, info, warn or error (default: info)')
+  .option(
+    '--plugin <module>',
+    'lookup plugin to load: a path or a package; may be given several times',
+    collect,
+  )
   .option('--config <file>', 'YAML file with the same settings; flags win')
   .allowExcessArguments(false)
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
@@ -41,6 +53,8 @@ async function serve(flags: Flags, file: string | undefined): Promise<void> {
   const config = readConfig(flags, file);
   const log = pino({ name: 'overlayd', level: config.logLevel }, pino.destination({ fd: 2, sync: true }));
   const unlock = lockDirectory(config.stateDir);
+  const varpd = new Varpd();
+  for (const specifier of config.plugin) varpd.register(await loadRemotePlugin(specifier, { log }));
   const overlay = await Overlay.start({
     workers: config.workers,
     memoryBytes: config.memoryBytes,
@@ -48,6 +62,7 @@ async function serve(flags: Flags, file: string | undefined): Promise<void> {
     bank: config.bank,
     ports: new TapSource(),
     log,
+    varpd,
   });
   let server: ControlServer;
   try {

@@ -15,8 +15,28 @@ export interface Core {
   ringCreate(ring: number, capacity: number): void;
   ringPush(ring: number, from: number, length: number): number;
   ringPop(ring: number, into: number, max: number): number;
+  ringPeek(ring: number): number;
+  ringPeekBytes(ring: number): number;
+  ringDrop(ring: number): void;
+  isKnownSource(set: number, high: bigint, low: bigint): number;
+  sourceSlot(high: bigint, low: bigint, slots: number): number;
+  targetSlot(table: number, mac: bigint): number;
+  targetPlace(table: number, mac: bigint): number;
+  targetRoom(table: number, mac: bigint): number;
+  targetRehash(from: number, to: number): number;
+  targetFind(table: number, mac: bigint): bigint;
+  targetLookupBatch(table: number, arena: number, count: number): void;
+  targetCountBatch(table: number, arena: number, count: number, bytes: number): void;
+  injectTake(arena: number): number;
+  waitTake(arena: number): number;
+  missPush(arena: number, device: number, kind: number, vnetHdr: number, bytes: number): number;
+  waitPush(arena: number, device: number, vnetHdr: number, bytes: number): number;
   txDecide(arena: number, device: number, first: number, count: number): void;
   txFrame(arena: number, device: number, index: number): number;
+  txDecideDeferred(arena: number, device: number, kind: number, first: number, count: number): void;
+  /** True when a frame of the batch is to be replicated. */
+  txReplicas(arena: number, count: number): number;
+  txReplicate(arena: number, device: number, index: number, from: number): number;
   txTrapped(arena: number, device: number): number;
   txArrange(arena: number, device: number, count: number): number;
   txSent(arena: number, device: number, first: number, count: number): void;

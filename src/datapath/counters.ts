@@ -10,13 +10,26 @@ export interface Counts {
 }
 
 export class Counters {
+  /** What main itself counts for devices, by row and counter: it has no arena. */
+  readonly #main = new Map<number, BigUint64Array>();
+
   constructor(
     readonly views: MemoryViews,
     readonly arenas: readonly number[],
   ) {}
 
   device(row: number): Counts {
-    return this.#row(row, this.arenas);
+    return this.#row(row, this.arenas, this.#main.get(row));
+  }
+
+  /** Main's own: adds to a counter or drop reason of a device. */
+  add(row: number, counter: number, amount: number): void {
+    let counts = this.#main.get(row);
+    if (!counts) {
+      counts = new BigUint64Array(layout.COUNTERS_MAX);
+      this.#main.set(row, counts);
+    }
+    counts[counter]! += BigInt(amount);
   }
 
   mux(row: number): Counts {
@@ -38,15 +51,16 @@ export class Counters {
 
   clearDevice(row: number): void {
     this.clear(row);
+    this.#main.delete(row);
   }
 
   clearMux(row: number): void {
     this.clear(layout.DEVICES_MAX + row);
   }
 
-  #row(row: number, arenas: readonly number[]): Counts {
+  #row(row: number, arenas: readonly number[], main?: BigUint64Array): Counts {
     const sum = (counter: number): bigint => {
-      let total = 0n;
+      let total = main?.[counter] ?? 0n;
       for (const arena of arenas) {
         const at = arena + layout.ARENA_COUNTERS + row * layout.COUNTER_ROW_BYTES + counter * 8;
         total += Atomics.load(this.views.u64, at / 8);

@@ -1,43 +1,100 @@
-/** Destination rows, shared: one a VTEP and mux, counted. */
+/**
+ * Destination rows, shared and counted: one a VTEP, one a list of VTEPs. A row that nobody holds any more is given out
+ * again only after a quiesce, since workers may still be reading it: see `leaving`.
+ */
 import { assert } from '../errors.js';
-import type { Engine } from './engine.js';
+import type { Pool } from './pool.js';
+import type { Tables } from './tables.js';
 
 interface Held {
+  readonly key: string;
   readonly row: number;
   users: number;
+  /** Of a list: its rows, each held once by it, and where in the pool they stand. */
+  readonly members: readonly number[];
+  readonly list: number | undefined;
 }
 
 export class Destinations {
-  readonly #held = new Map<string, Held>();
+  readonly #byKey = new Map<string, Held>();
+  readonly #byRow = new Map<number, Held>();
+  #left: Held[] = [];
 
-  constructor(readonly engine: Engine) {}
+  constructor(
+    readonly tables: Tables,
+    readonly pool: Pool,
+  ) {}
 
-  /** Row of the destination, made when it is new. @param name sockaddr, @param header encap header template */
-  hold(mux: number, name: Uint8Array, header: Uint8Array): number {
-    const key = keyOf(mux, name, header);
-    const held = this.#held.get(key);
-    if (held) {
-      held.users++;
-      return held.row;
-    }
-    const row = this.engine.tables.destinations.take();
-    this.engine.tables.writeDestination(row, name, new Uint8Array(0), header);
-    this.#held.set(key, { row, users: 1 });
-    return row;
+  get hasLeft(): boolean {
+    return this.#left.length > 0;
   }
 
-  /** The reverse of `hold`; call after a quiesce, since the row may be given out again at once. */
-  release(mux: number, name: Uint8Array, header: Uint8Array): void {
-    const key = keyOf(mux, name, header);
-    const held = this.#held.get(key);
-    assert(held, 'a destination is released that is not held');
+  /** Row of the destination, made when it is new. Throws ENOSPC. @param name sockaddr, @param header encap template */
+  hold(name: Uint8Array, header: Uint8Array): number {
+    return this.#hold(`unicast ${hex(name)} ${hex(header)}`, () => {
+      const row = this.tables.destinations.take();
+      this.tables.writeDestination(row, name, new Uint8Array(0), header);
+      return { row, members: [], list: undefined };
+    });
+  }
+
+  /** The same for a list. Throws ENOSPC, ENOMEM. @param kind DESTINATION_KIND_, @param names sockaddrs */
+  holdList(kind: number, names: readonly Uint8Array[], header: Uint8Array): number {
+    return this.#hold(`${kind} ${names.map(hex).join(' ')} ${hex(header)}`, () => {
+      const members: number[] = [];
+      let list: number | undefined;
+      try {
+        for (const name of names) members.push(this.hold(name, header));
+        list = this.pool.take(names.length * 4, `a list of ${names.length} destinations`);
+        this.pool.views.u32.set(members, list / 4);
+        const row = this.tables.destinations.take();
+        this.tables.writeList(row, kind, list, members.length, header);
+        return { row, members, list };
+      } catch (error) {
+        for (const row of members) this.release(row);
+        if (list !== undefined) this.pool.free(list);
+        throw error;
+      }
+    });
+  }
+
+  /** The reverse of `hold` and `holdList`. */
+  release(row: number): void {
+    const held = this.#byRow.get(row);
+    assert(held && held.users > 0, `destination row ${row} is released and not held`);
     held.users--;
     if (held.users > 0) return;
-    this.#held.delete(key);
-    this.engine.tables.destinations.free(held.row);
+    this.#byKey.delete(held.key);
+    this.#byRow.delete(row);
+    this.#left.push(held);
+  }
+
+  /** What had left before this is remembered; call what is returned after a quiesce. */
+  leaving(): () => void {
+    const left = this.#left;
+    this.#left = [];
+    return () => {
+      for (const { row, members, list } of left) {
+        for (const member of members) this.release(member);
+        if (list !== undefined) this.pool.free(list);
+        this.tables.destinations.free(row);
+      }
+    };
+  }
+
+  #hold(key: string, make: () => Pick<Held, 'row' | 'members' | 'list'>): number {
+    const known = this.#byKey.get(key);
+    if (known) {
+      known.users++;
+      return known.row;
+    }
+    const held: Held = { key, users: 1, ...make() };
+    this.#byKey.set(key, held);
+    this.#byRow.set(held.row, held);
+    return held.row;
   }
 }
 
-function keyOf(mux: number, name: Uint8Array, header: Uint8Array): string {
-  return `${mux} ${Buffer.from(name).toString('hex')} ${Buffer.from(header).toString('hex')}`;
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
 }

@@ -33,6 +33,23 @@ export const dropSentences: Readonly<Record<DropName, string>> = {
   rx_link_down: 'the link of the device was down',
   rx_link_full: 'the link took no more frames',
   rx_link_error: 'the link refused the frame',
+  rx_source_unknown: 'the sender is not one of those that may send to the device (source_check)',
+  rx_source_mac: 'the inner source address does not belong to the sender (source_check=strict)',
+  tx_target_drop: 'the target is set to drop, or was looked up in vain a moment ago (negative_ttl)',
+  tx_held_full: 'the target holds as many frames as it may while it is being looked up',
+  tx_miss_ring_full: 'more frames without a known target came than the main thread could take',
+  tx_wait_full: 'the wait queue of the worker was full while held frames were on their way out',
+  tx_held_full_device: 'the device holds as many bytes as it may for targets that are being looked up',
+  tx_held_full_process: 'the process holds as many bytes as it may for targets that are being looked up',
+  tx_table_full: 'the target cache is full, and an unknown address never takes the place of a known one',
+  tx_requests_full: 'as many lookups as may be are under way for the device',
+  tx_lookup_drop: 'the lookup plugin said to drop the frame',
+  tx_lookup_timeout: 'the lookup plugin did not answer in time, again and again',
+  tx_target_removed:
+    'the target was removed, flushed or set to drop, or the device went away, while frames were held',
+  tx_bogon: 'the Ethernet header could not be parsed',
+  tx_worker_lost: 'the worker that had the frame aside died, or was replaced',
+  rx_inject_failed: 'the link refused a frame that varpd made',
 };
 
 const names = new Map<number, DropName>();
@@ -45,6 +62,11 @@ export const dropNames: readonly DropName[] = Array.from(
   { length: layout.DROP_REASONS },
   (_, reason) => names.get(reason)!,
 );
+
+/** Number of a drop. */
+export function dropReason(name: DropName): number {
+  return dropNames.indexOf(name);
+}
 
 type CounterKey = Extract<keyof typeof layout, `COUNTER_${string}`>;
 /** For example `tx_frames`. */

@@ -2,11 +2,15 @@
 import * as layout from '../../assembly/layout.js';
 import { ARENAS_SPARE } from '../limits.js';
 import { random64 } from '../sys/random.js';
-import { compileCore, instantiateCore } from './core.js';
+import { type Core, compileCore, instantiateCore } from './core.js';
 import { Counters } from './counters.js';
+import { abandon, InjectRings, MissRings } from './deferred.js';
+import { Destinations } from './destinations.js';
 import { Events, type TrapEvent } from './events.js';
 import { createMemory, type MemoryViews } from './memory.js';
+import { Pool } from './pool.js';
 import { Tables } from './tables.js';
+import { TargetTable } from './target-table.js';
 import { type WorkerEvent, Workers } from './workers.js';
 
 export interface EngineOptions {
@@ -18,6 +22,8 @@ export interface EngineOptions {
   readonly cpus: readonly number[];
   readonly onWorker: (event: WorkerEvent) => void;
   readonly onTrap: (event: TrapEvent) => void;
+  /** There may be misses, or room on an inject ring. Called often; must not throw. */
+  readonly onBell: () => void;
   /** Another loop module, for tests that make it fail. */
   readonly entry?: URL;
 }
@@ -29,24 +35,37 @@ export class Engine {
   readonly tables: Tables;
   readonly workers: Workers;
   readonly counters: Counters;
+  readonly pool: Pool;
+  readonly destinations: Destinations;
+  readonly misses: MissRings;
+  readonly injects: InjectRings;
+  readonly core: Core;
   readonly #events: Events;
 
   private constructor(readonly options: EngineOptions) {
     this.views = createMemory(options.memoryBytes, options.workers + ARENAS_SPARE, random64());
     const module = compileCore();
     const core = instantiateCore(module, this.views.memory);
+    this.core = core;
     this.tables = new Tables(this.views, core);
+    this.pool = new Pool(this.views);
+    this.destinations = new Destinations(this.tables, this.pool);
     this.workers = new Workers(this.views, core, module, {
       count: options.workers,
       cpus: options.cpus,
       entry: options.entry ?? loopEntry,
       onEvent: options.onWorker,
+      onAbandoned: (arena, hasLeft) => this.#abandon(arena, hasLeft),
     });
     this.counters = new Counters(this.views, this.workers.arenas);
     for (const arena of this.workers.arenas) {
       core.ringCreate(arena + layout.ARENA_EVENTS, layout.EVENT_RING_BYTES);
+      core.ringCreate(arena + layout.ARENA_MISSES, layout.MISS_RING_BYTES);
+      core.ringCreate(arena + layout.ARENA_INJECTS, layout.INJECT_RING_BYTES);
     }
-    this.#events = new Events(this.views, core, this.workers, options.onTrap);
+    this.misses = new MissRings(this.views, core, this.workers);
+    this.injects = new InjectRings(this.views, core, this.workers, this.pool);
+    this.#events = new Events(this.views, core, this.workers, options.onTrap, options.onBell);
   }
 
   /** Throws ENOMEM when the memory is too small, EAGAIN when a worker does not start. */
@@ -81,8 +100,20 @@ export class Engine {
     for (const { queue } of this.workers.list) queue.removeMux(mux);
   }
 
+  #abandon(arena: number, hasLeft: boolean): void {
+    for (const [device, frames] of abandon(this.views, this.core, arena, hasLeft)) {
+      this.counters.add(device, layout.DROP_TX_WORKER_LOST, frames);
+    }
+  }
+
   quiesce(): Promise<void> {
     return this.workers.quiesce();
+  }
+
+  /** A target table of at most `max` entries for a device. Throws ENOMEM when the pool has no room. */
+  createTargetTable(row: number, max: number): TargetTable {
+    const { views, core, pool, tables, workers } = this;
+    return new TargetTable({ views, core, pool, tables, arenas: workers.arenas.length, row, max });
   }
 
   async close(): Promise<void> {

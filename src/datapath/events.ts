@@ -24,6 +24,8 @@ export class Events {
     readonly core: Core,
     readonly workers: Workers,
     readonly onTrap: (event: TrapEvent) => void,
+    /** The bell has rung: there may be misses, or room on an inject ring. */
+    readonly onBell: () => void,
   ) {
     this.#listen();
   }
@@ -52,6 +54,7 @@ export class Events {
     const { bell } = this.workers;
     const seen = Atomics.load(this.views.i32, bell);
     this.drain();
+    this.onBell();
     const wait = Atomics.waitAsync(this.views.i32, bell, seen);
     // By way of a turn of the event loop: a worker that reports all the time must not starve the timers.
     Promise.resolve(wait.value)

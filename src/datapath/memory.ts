@@ -26,9 +26,12 @@ export class MemoryViews {
   }
 }
 
-/** Bytes that `arenas` arenas and the tables need. */
+/** Room for the target tables of a few small devices. */
+const POOL_BYTES_MIN = 1024 * 1024;
+
+/** Bytes that `arenas` arenas, the tables and the smallest pool need. */
 export function memoryBytesNeeded(arenas: number): number {
-  const bytes = layout.ARENAS_OFFSET + arenas * layout.ARENA_BYTES;
+  const bytes = layout.ARENAS_OFFSET + arenas * layout.ARENA_BYTES + POOL_BYTES_MIN;
   return Math.max(BYTES_MIN, Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES);
 }
 
@@ -61,5 +64,7 @@ export function createMemory(bytes: number, arenas: number, seed: bigint): Memor
   views.u64[(header + layout.HEADER_BASE) / 8] = BigInt(views.base);
   views.u64[(header + layout.HEADER_SEED) / 8] = seed;
   views.u32[(header + layout.HEADER_ARENAS) / 4] = arenas;
+  views.u32[(header + layout.HEADER_POOL) / 4] = arenaOffset(arenas);
+  views.u32[(header + layout.HEADER_POOL_BYTES) / 4] = pages * PAGE_BYTES - arenaOffset(arenas);
   return views;
 }

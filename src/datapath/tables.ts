@@ -17,19 +17,25 @@ export interface DeviceRow {
   mtu: number;
   mode: number;
   destination: number;
+  /** Offset of the target table, 0 for none. */
+  targets: number;
 }
 
-/** Row numbers 0 to max - 1, lowest free one first. */
+/** Row numbers 0 to max - 1; the one freed last is given out first. */
 class RowPool {
   readonly #used: boolean[] = [];
+  readonly #free: number[] = [];
   constructor(
     readonly what: string,
     readonly max: number,
   ) {}
 
+  get inUse(): number {
+    return this.#used.length - this.#free.length;
+  }
+
   take(): number {
-    let row = this.#used.indexOf(false);
-    if (row < 0) row = this.#used.length;
+    const row = this.#free.pop() ?? this.#used.length;
     if (row >= this.max) {
       throw new OverlayError(
         'ENOSPC',
@@ -44,6 +50,7 @@ class RowPool {
   free(row: number): void {
     assert(this.#used[row], `${this.what} row ${row} is freed twice`);
     this.#used[row] = false;
+    this.#free.push(row);
   }
 }
 
@@ -68,7 +75,21 @@ export class Tables {
     u32[(at + layout.DEVICE_FLAGS) / 4] = device.flags;
     u32[(at + layout.DEVICE_MODE) / 4] = device.mode;
     u32[(at + layout.DEVICE_DESTINATION) / 4] = device.destination;
+    this.setTargets(row, device.targets);
     this.setDeviceMtu(row, device.mtu);
+  }
+
+  /** Live: the next batch reads the table at this offset. */
+  setTargets(row: number, offset: number): void {
+    const at = layout.DEVICES_OFFSET + row * layout.DEVICE_BYTES + layout.DEVICE_TARGETS;
+    Atomics.store(this.views.u32, at / 4, offset);
+  }
+
+  /** Who may send to the device: a SOURCE_MODE_ number, and the offset of a set. Live but for a change of the mode. */
+  setSources(row: number, mode: number, offset: number): void {
+    const at = layout.DEVICES_OFFSET + row * layout.DEVICE_BYTES;
+    this.views.u32[(at + layout.DEVICE_SOURCE_MODE) / 4] = mode;
+    Atomics.store(this.views.u32, (at + layout.DEVICE_SOURCES) / 4, offset);
   }
 
   setDeviceState(row: number, state: number): void {
@@ -82,11 +103,12 @@ export class Tables {
     Atomics.store(this.views.u32, at / 4, mtu);
   }
 
-  writeMux(row: number, encap: number, bank: number): void {
+  writeMux(row: number, encap: number, bank: number, isIpv6: boolean): void {
     assert(bank >= 1 && bank <= layout.BANK_MAX, `a bank of ${bank} send sockets`);
     const at = layout.MUXES_OFFSET + row * layout.MUX_BYTES;
     this.views.u32[(at + layout.MUX_ENCAP) / 4] = encap;
     this.views.u32[(at + layout.MUX_BANK) / 4] = bank;
+    this.views.u32[(at + layout.MUX_IS_IPV6) / 4] = isIpv6 ? 1 : 0;
   }
 
   /** Fills a destination: where the kernel sends to, and the encap header that goes in front of frames. */
@@ -102,6 +124,16 @@ export class Tables {
     u32[(at + layout.DESTINATION_NAME_BYTES) / 4] = name.length;
     u32[(at + layout.DESTINATION_CONTROL_BYTES) / 4] = control.length;
     u32[(at + layout.DESTINATION_HEADER_BYTES) / 4] = header.length;
+    u32[(at + layout.DESTINATION_KIND) / 4] = layout.DESTINATION_KIND_UNICAST;
+  }
+
+  /** Fills a list: `count` row numbers (u32) at `list`, all with the same encap header. */
+  writeList(row: number, kind: number, list: number, count: number, header: Uint8Array): void {
+    this.writeDestination(row, new Uint8Array(0), new Uint8Array(0), header);
+    const at = layout.DESTINATIONS_OFFSET + row * layout.DESTINATION_BYTES;
+    this.views.u32[(at + layout.DESTINATION_LIST) / 4] = list;
+    this.views.u32[(at + layout.DESTINATION_LIST_COUNT) / 4] = count;
+    this.views.u32[(at + layout.DESTINATION_KIND) / 4] = kind;
   }
 
   /** Device row behind (mux, vnetid), or undefined. */

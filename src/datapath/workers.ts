@@ -38,6 +38,8 @@ export interface WorkersOptions {
   /** Module whose default export is the loop. */
   readonly entry: URL;
   readonly onEvent: (event: WorkerEvent) => void;
+  /** A worker has ended: what it had aside is lost, and with `hasLeft` what is on its rings too. */
+  readonly onAbandoned: (arena: number, hasLeft: boolean) => void;
 }
 
 export class Workers {
@@ -136,6 +138,7 @@ export class Workers {
   }
 
   #startWorker(worker: Worker): void {
+    this.options.onAbandoned(worker.queue.arena, false);
     worker.start((error) => this.#onDeath(worker, error));
   }
 
@@ -200,6 +203,7 @@ export class Workers {
         this.#zombies.add(arena);
         thread.once('exit', () => {
           this.#zombies.delete(arena);
+          this.options.onAbandoned(arena, true);
           this.#spares.push(arena);
         });
       }

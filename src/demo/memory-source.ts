@@ -1,5 +1,6 @@
 /** Ports in memory for one engine, in place of TAP links. Needs no rights. */
 import type { PortEvent, PortSource } from '../overlay/ports.js';
+import type { Port } from '../sys/port.js';
 import { MemoryLink } from './memory-link.js';
 
 export class MemorySource implements PortSource {
@@ -28,6 +29,10 @@ export class MemorySource implements PortSource {
     for (const listener of this.#listeners) {
       listener({ kind: 'link', index, isUp: true, mtu, name, isDeleted: false });
     }
+  }
+
+  isUp(port: Port): boolean {
+    return (port as MemoryLink).isUp;
   }
 
   upperLinks(): string[] {

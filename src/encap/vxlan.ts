@@ -38,6 +38,15 @@ const infos: readonly PropertyInfo[] = [
     default: PORT,
     possible: [{ min: 1n, max: 65535n }],
   },
+  {
+    name: 'vxlan/source_check',
+    type: 'string',
+    isRequired: false,
+    isReadable: true,
+    isWritable: true,
+    default: 'auto',
+    possible: ['auto', 'off', 'known', 'strict'],
+  },
 ];
 
 export const vxlan: EncapPlugin = {

@@ -1,65 +1,109 @@
 /** Start and stop: how an activated device joins and leaves the data path. Mirror pair. */
 import * as layout from '../../assembly/layout.js';
-import { Destinations } from '../datapath/destinations.js';
 import type { Engine } from '../datapath/engine.js';
 import type { Device } from '../device.js';
 import { ENCAP_FLAG_VLAN_TAG } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
+import { familyOf } from '../ip.js';
 import type { Muxes } from '../mux.js';
 import { sockaddr } from '../sys/sockaddr.js';
-import type { Point } from '../varpd/plugin.js';
+import type { Destination } from '../target/destination.js';
+import type { Kept } from './kept.js';
+
+/** Where frames go: to one VTEP, or where the target table at an offset says. */
+export type Route =
+  | { readonly point: Destination }
+  | { readonly targets: number; readonly isProxied: boolean };
+
+/** Socket address of a destination; none for one without an IP address, which the kernel then refuses to send to. */
+export function destinationName(domain: number, { ip, port = 0 }: Destination): Uint8Array {
+  return ip === undefined ? new Uint8Array(0) : sockaddr(domain, ip, port);
+}
+
+/** Throws EINVAL when a socket at one address cannot send to the other. */
+function refuseOtherFamily(listen: string, destination: string): void {
+  if (listen === '::' || familyOf(listen) === familyOf(destination)) return;
+  throw new OverlayError(
+    'EINVAL',
+    'other_family',
+    `listen_ip ${listen} is IPv${familyOf(listen)} and the destination ${destination} IPv${familyOf(destination)}: ` +
+      'both must be of one family',
+  );
+}
 
 export class Attachments {
-  readonly #destinations: Destinations;
-
   constructor(
     readonly engine: Engine,
     readonly muxes: Muxes,
-  ) {
-    this.#destinations = new Destinations(engine);
-  }
+    readonly kept: Kept,
+  ) {}
 
   /**
    * Joins the mux and opens the device to traffic. Throws EAGAIN before activation, EEXIST when the vnetid is on the
    * mux already, and what opening the mux throws; nothing is half done then.
    */
-  async start(device: Device, point: Point): Promise<void> {
+  async start(device: Device, route: Route): Promise<void> {
     if (!device.isActivated)
       throw new OverlayError('EAGAIN', 'not_activated', `${device.name} is not activated`);
     const { encap, row, vnetid, mtu } = device;
-    const { tables } = this.engine;
+    const { tables, destinations } = this.engine;
     const { ip, port } = encap.operations.socket(device.properties);
     const mux = this.muxes.hold(ip, port, encap);
+    let destination: number | undefined;
     try {
+      if ('point' in route && route.point.ip !== undefined) refuseOtherFamily(ip, route.point.ip);
       if (tables.findVnet(mux.row, vnetid) !== undefined) {
         throw new OverlayError('EEXIST', 'vnetid_in_use', `vnetid ${vnetid} is in use on ${ip} port ${port}`);
       }
-      const name = sockaddr(mux.underlay.domain, point.ip, point.port);
-      // The core patches the device's own vnetid into the shared template.
-      const header = encap.operations.encap(0n);
-      const destination = this.#destinations.hold(mux.row, name, header);
-      const flags = encap.flags & ENCAP_FLAG_VLAN_TAG ? layout.DEVICE_FLAG_VLAN : 0;
-      const mode = layout.TARGET_MODE_POINT;
-      tables.writeDevice(row, { mux: mux.row, vnetid, encap: encap.core, flags, mtu, mode, destination });
+      if ('point' in route) {
+        const name = destinationName(mux.underlay.domain, route.point);
+        // The core patches the device's own vnetid into the shared template.
+        destination = destinations.hold(name, encap.operations.encap(0n));
+      }
+      let flags = encap.flags & ENCAP_FLAG_VLAN_TAG ? layout.DEVICE_FLAG_VLAN : 0;
+      if ('isProxied' in route && route.isProxied) flags |= layout.DEVICE_FLAG_PROXY;
+      tables.writeDevice(row, {
+        mux: mux.row,
+        vnetid,
+        encap: encap.core,
+        flags,
+        mtu,
+        mode: 'point' in route ? layout.TARGET_MODE_POINT : layout.TARGET_MODE_DYNAMIC,
+        destination: destination ?? layout.NONE,
+        targets: 'point' in route ? 0 : route.targets,
+      });
       tables.insertVnet(mux.row, vnetid, row);
       tables.setDeviceState(row, layout.DEVICE_STATE_ACTIVE);
-      device.attachment = { mux, destinationName: name, destinationHeader: header };
+      device.attachment = { mux, destination };
     } catch (error) {
+      if (destination !== undefined) destinations.release(destination);
       await this.muxes.release(mux);
       throw error;
     }
   }
 
-  /** Closes the device to traffic and leaves the mux. EBUSY from the quiesce leaves rows and sockets unfreed. */
+  /** Closes the device to traffic and leaves the mux. What a stuck worker may be reading is kept for a while. */
   async stop(device: Device): Promise<void> {
     const { attachment, row, vnetid } = device;
     if (!attachment) return;
-    const { mux, destinationName, destinationHeader } = attachment;
+    const { mux, destination } = attachment;
     device.attachment = undefined;
     this.engine.tables.setDeviceState(row, layout.DEVICE_STATE_DROP);
     this.engine.tables.removeVnet(mux.row, vnetid);
-    await this.engine.quiesce();
-    this.#destinations.release(mux.row, destinationName, destinationHeader);
-    await this.muxes.release(mux);
+    const { destinations } = this.engine;
+    if (destination !== undefined) destinations.release(destination);
+    const rows = destinations.leaving();
+    const giveBack = () => {
+      rows();
+      return this.muxes.release(mux);
+    };
+    try {
+      await this.engine.quiesce();
+    } catch (error) {
+      if (!(error instanceof OverlayError)) throw error;
+      this.kept.add(`the place of ${device.name} on its mux`, giveBack);
+      return;
+    }
+    await giveBack();
   }
 }

@@ -16,6 +16,8 @@ export type PortEvent =
 export interface PortSource {
   /** @param alias says on the link which overlay it is */
   open(name: string, queues: number, mtu: number, alias: string): Port;
+  /** True when the link is administratively up, as the kernel has it now. */
+  isUp(port: Port): boolean;
   /** Names of the links on top of the port (macvlan and its like), which a delete would take away. */
   upperLinks(port: Port): string[];
   /** Frames the kernel could not hand over to us because the queue was full. */
@@ -48,6 +50,16 @@ export class TapSource implements PortSource {
     return tap;
   }
 
+  isUp(port: Port): boolean {
+    try {
+      return this.#netlink.getLink(port.index).isUp;
+    } catch (error) {
+      // Deleted a moment ago; the event that says so is on its way.
+      if (error instanceof OverlayError && error.errno === 'ENODEV') return false;
+      throw error;
+    }
+  }
+
   upperLinks(port: Port): string[] {
     const links = this.#netlink.listLinks();
     // A veth's linkIndex is its peer's, in whatever namespace that is: another link of the same number.
@@ -69,7 +81,10 @@ export class TapSource implements PortSource {
   watch(listener: (event: PortEvent) => void): () => void {
     return every(NETLINK_POLL_MS, () => {
       try {
-        for (const event of this.#events.drain()) this.#pass(event, listener);
+        const events = this.#events.drain();
+        for (const event of events) this.#pass(event, listener);
+        // Once for all of them: each makes every waiting device try again.
+        if (events.some(({ kind }) => kind === 'address')) listener({ kind: 'address' });
         if (this.#isBehind) this.#resync(listener);
       } catch (error) {
         // A list that changes while it is read, no memory: the next turn lists everything afresh.
@@ -86,8 +101,7 @@ export class TapSource implements PortSource {
 
   #pass(event: LinkEvent, listener: (event: PortEvent) => void): void {
     if (event.kind === 'overrun') this.#isBehind = true;
-    else if (event.kind === 'address') listener({ kind: 'address' });
-    else listener(linkEvent(event, event.deleted));
+    else if (event.kind !== 'address') listener(linkEvent(event, event.deleted));
   }
 
   /** Events were lost: tells of every link as it is now, and of our own that are gone. */

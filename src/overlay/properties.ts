@@ -1,8 +1,15 @@
 /** A device's whole property list: generic, the encap plugin's, `search`, the lookup plugin's. Ids are positions. */
+import { TARGETS_MAX } from '../../assembly/layout.js';
 import type { Device } from '../device.js';
 import { vnetidMax } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
-import { MTU_DEFAULT_BYTES, MTU_MAX_BYTES, MTU_MIN_BYTES } from '../limits.js';
+import {
+  MTU_DEFAULT_BYTES,
+  MTU_MAX_BYTES,
+  MTU_MIN_BYTES,
+  NEGATIVE_TTL_MAX,
+  TARGETS_DEFAULT,
+} from '../limits.js';
 import type { PropertyInfo, PropertyValue } from '../property.js';
 import type { VarpdInstance } from '../varpd/varpd.js';
 
@@ -32,7 +39,25 @@ export function vnetidInfo(device: Pick<Device, 'encap'>): PropertyInfo {
   return { ...fixed, name: 'vnetid', type: 'uint', isWritable: true, possible };
 }
 
-/** Every property in the order of `show-overlay`. */
+export const targetsInfo: PropertyInfo = {
+  ...fixed,
+  name: 'targets',
+  type: 'uint',
+  isWritable: true,
+  default: BigInt(TARGETS_DEFAULT),
+  possible: [{ min: 1n, max: BigInt(TARGETS_MAX) }],
+};
+
+export const negativeTtlInfo: PropertyInfo = {
+  ...fixed,
+  name: 'negative_ttl',
+  type: 'uint',
+  isWritable: true,
+  default: 0n,
+  possible: [{ min: 0n, max: BigInt(NEGATIVE_TTL_MAX) }],
+};
+
+/** Every property in the order of `show-overlay`. What only a DYNAMIC device has comes last. */
 export function deviceProperties(
   device: Device,
   instance: VarpdInstance,
@@ -66,6 +91,12 @@ export function deviceProperties(
       value: instance.plugin.name,
     },
     ...lookup.infos.map((info) => ({ origin: 'lookup' as const, info, value: lookup.get(info.name) })),
+    ...(instance.plugin.mode === 'point'
+      ? []
+      : [
+          { origin: 'generic' as const, info: targetsInfo, value: BigInt(device.targetsMax) },
+          { origin: 'generic' as const, info: negativeTtlInfo, value: BigInt(device.negativeTtl) },
+        ]),
   ];
 }
 

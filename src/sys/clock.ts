@@ -10,6 +10,11 @@ export function wallTime(): string {
   return new Date().toISOString();
 }
 
+/** Seconds since 1970, for stamps that people read. Never used for an interval. */
+export function wallSeconds(): number {
+  return Math.floor(Date.now() / 1000);
+}
+
 /** Resolves after `ms`; does not keep the process alive. */
 export function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => {

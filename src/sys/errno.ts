@@ -9,6 +9,7 @@ export const { ENETUNREACH, EHOSTUNREACH, ENETDOWN, EEXIST, ENOENT, EBUSY, ENOME
   constants.errno;
 /** Not in Node's list. */
 export const ENOTSUP = 95;
+export const EDESTADDRREQ = 89;
 
 const names = new Map<number, Errno>(Object.entries(constants.errno).map(([name, number]) => [number, name]));
 names.set(ENOTSUP, 'ENOTSUP');

@@ -13,8 +13,8 @@ import type { Port } from './port.js';
 export class MemoryPort implements Port {
   readonly index = 0;
   readonly fds: readonly number[];
-  /** Our ends, queue by queue. */
-  readonly #ends: readonly number[];
+  /** Descriptors of our ends, queue by queue. */
+  readonly ends: readonly number[];
   readonly #buffer = new Uint8Array(65536 + VNET_HDR_BYTES);
   mtu = 0;
   alias = '';
@@ -31,7 +31,7 @@ export class MemoryPort implements Port {
       return pair;
     });
     this.fds = pairs.map((pair) => pair[0]!);
-    this.#ends = pairs.map((pair) => pair[1]!);
+    this.ends = pairs.map((pair) => pair[1]!);
   }
 
   setCarrier(on: boolean): void {
@@ -55,7 +55,7 @@ export class MemoryPort implements Port {
 
   /** Likewise with the caller's own header in front. */
   sendRaw(queue: number, bytes: Uint8Array): boolean {
-    if (libc.write(this.#ends[queue]!, bytes, bytes.length) >= 0) return true;
+    if (libc.write(this.ends[queue]!, bytes, bytes.length) >= 0) return true;
     const errno = lastErrno();
     if (errno === EAGAIN) return false;
     throw new SystemError(errno, 'write to a memory port');
@@ -63,7 +63,7 @@ export class MemoryPort implements Port {
 
   /** The next frame from the workers on any queue, with its header, or undefined. */
   receiveRaw(): Uint8Array | undefined {
-    for (const end of this.#ends) {
+    for (const end of this.ends) {
       const bytes = libc.read(end, this.#buffer, this.#buffer.length);
       if (bytes > 0) return this.#buffer.slice(0, bytes);
       if (bytes < 0 && lastErrno() !== EAGAIN) throw new SystemError(lastErrno(), 'read from a memory port');
@@ -77,6 +77,6 @@ export class MemoryPort implements Port {
   }
 
   release(): void {
-    for (const fd of [...this.fds, ...this.#ends]) closeFd(fd);
+    for (const fd of [...this.fds, ...this.ends]) closeFd(fd);
   }
 }

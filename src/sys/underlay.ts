@@ -116,7 +116,8 @@ export function underlayOverflow(underlay: Underlay): number {
   return drops;
 }
 
-function usableDomain(): number {
+/** AF_INET6, or AF_INET where the kernel has no IPv6: of every underlay socket of this process. */
+export function usableDomain(): number {
   const fd = libc.socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return AF_INET;
   closeFd(fd);

@@ -50,10 +50,12 @@ export const direct: LookupPlugin = {
         throw new OverlayError('EAGAIN', 'property_missing', `not set: ${missing.join(', ')}`);
       },
       stop: () => {},
-      point: () => ({
-        ip: String(properties.get('direct/dest_ip')),
-        port: destinations & DESTINATION_PORT ? Number(properties.get('direct/dest_port')) : 0,
-      }),
+      point: () => {
+        const ip = String(properties.get('direct/dest_ip'));
+        return destinations & DESTINATION_PORT
+          ? { ip, port: Number(properties.get('direct/dest_port')) }
+          : { ip };
+      },
     };
   },
 };

@@ -1,33 +1,115 @@
 /**
  * Lookup plugins answer the second question: where is the transformed frame sent? They run under varpd, off the
- * fast path; what they answer is kept by the device.
+ * fast path; what they answer is kept in the device's target cache. A whole plugin:
+ *
+ *   import type { LookupPlugin } from 'overlayd';
+ *   import { PropertyStore } from 'overlayd';
+ *
+ *   const hosts = new Map([['02:08:20:00:00:01', { ip: '192.0.2.1', port: 4789 }]]);
+ *
+ *   export const plugin: LookupPlugin = {
+ *     version: 1,
+ *     name: 'my-lookup',
+ *     mode: 'dynamic',
+ *     properties: () => [],
+ *     create: () => ({
+ *       properties: new PropertyStore([]),
+ *       start: () => {},
+ *       stop: () => {},
+ *       lookup: ({ destination }) => hosts.get(destination) ?? 'unknown',
+ *     }),
+ *   };
  */
 import type { PropertyStore } from '../property.js';
+import type { Destination, Route } from '../target/destination.js';
+
+export type { Destination, Route };
 
 export const LOOKUP_VERSION = 1;
 
-/** An underlay destination. Which parts are there follows the encap's destination kinds. */
-export interface Point {
-  readonly ip: string;
-  readonly port: number;
+/** One frame without a known destination; what of it is known. MAC addresses are canonical text. */
+export interface LookupRequest {
+  /** Names the request; no other has the same. */
+  readonly id: string;
+  readonly overlay: string;
+  readonly vnetid: bigint;
+  /** Inner source and destination. The answer is for all frames to `destination`. */
+  readonly source: string;
+  readonly destination: string;
+  readonly kind: 'unicast' | 'multicast' | 'broadcast';
+  /** EtherType behind any tag, host order; 0 for LLC frames. */
+  readonly etherType: number;
+  /** A DHCPv4 client's message to whatever server there is: what `proxy-dhcp` can take. */
+  readonly isDhcp: boolean;
+  /** VLAN id, 0 when untagged. */
+  readonly vlan: number;
+  /** Bytes of the Ethernet header with its tag, and of what follows. */
+  readonly headerBytes: number;
+  readonly payloadBytes: number;
 }
 
-/** One overlay's use of a plugin. */
+/**
+ * A route: kept, and the frames that wait go there. `drop`: this frame is dropped, the next one is asked about again.
+ * `unknown`: the same, and the target may be remembered as unknown for the device's `negative_ttl`. `proxy-…`: varpd
+ * answers this frame in the name of its addressee, asking `arp` or `dhcp`; like `drop` for the frames behind it.
+ */
+export type Answer = Route | 'drop' | 'unknown' | 'proxy-arp' | 'proxy-ndp' | 'proxy-dhcp';
+
+/** Whose MAC address is wanted: an inner IPv4 (ARP) or IPv6 (NDP) address, canonical text. */
+export interface ArpQuery {
+  readonly family: 4 | 6;
+  readonly ip: string;
+  readonly request: LookupRequest;
+}
+
+/** What varpd does for an instance, from `start` to `stop`. */
+export interface LookupServices {
+  readonly overlay: string;
+  readonly vnetid: bigint;
+  /** Puts a target into the cache unasked, as if it had been looked up. Throws EINVAL for a bad one, ENOSPC. */
+  set(mac: string, route: Route): void;
+  /** Takes a target out of the cache: it is asked about again. Nothing happens when it is not there. */
+  invalidate(mac: string): void;
+  /** Takes every target out. */
+  invalidateAll(): void;
+  /** Tells the guests of this host that `ip` is at `mac` (gratuitous ARP request, untagged for vlan 0). */
+  gratuitousArp(options: { mac: string; ip: string; vlan: number }): void;
+  /** `peers` has changed. */
+  peersChanged(): void;
+  /** Degrades the device with a reason for people; the last one counts. Forwarding goes on. */
+  degrade(text: string): void;
+  restore(): void;
+  log(level: 'info' | 'warn' | 'error', message: string): void;
+}
+
+/** One overlay's use of a plugin. Every call has a deadline; a throw or a rejection degrades the device. */
 export interface LookupInstance {
   readonly properties: PropertyStore;
   /** Checks that it has what it needs; throws EAGAIN naming what is missing. Nothing is asked before it. */
-  start(): void;
+  start(services: LookupServices): void | Promise<void>;
   /** Nothing is asked after it. */
-  stop(): void;
+  stop(): void | Promise<void>;
   /** POINT: the one destination of every frame. */
-  point(): Point;
+  point?(): Destination;
+  /** DYNAMIC: where does the frame go? Several are asked at a time. */
+  lookup?(request: LookupRequest): Answer | Promise<Answer>;
+  /** DYNAMIC, with `proxy-arp` or `proxy-ndp`: MAC address of an inner address, or undefined. */
+  arp?(query: ArpQuery): string | undefined | Promise<string | undefined>;
+  /** DYNAMIC, with `proxy-dhcp`: MAC address of the DHCP server for the request's source, or undefined. */
+  dhcp?(request: LookupRequest): string | undefined | Promise<string | undefined>;
+  /** Addresses of every VTEP it may answer with; those may send to us under `source_check=auto`. */
+  peers?(): readonly string[];
+  /** What a restart must not lose, besides properties; JSON. */
+  save?(): unknown;
+  /** Before `start`: what `save` gave. */
+  restore?(saved: unknown): void;
 }
 
 export interface LookupPlugin {
   readonly version: number;
   readonly name: string;
-  /** point: one destination for everything. */
-  readonly mode: 'point';
+  /** point: one destination for everything. dynamic: one for each MAC address. */
+  readonly mode: 'point' | 'dynamic';
   /** Names of the properties there are for these DESTINATION_ bits, in the order in which they are shown. */
   properties(destinations: number): readonly string[];
   /** Throws ENOTSUP when it cannot supply exactly these DESTINATION_ bits. */

@@ -1,8 +1,12 @@
 /** varpd: the lookup plugins and their instances, one for each overlay. */
 import { isPluginName } from '../encap/plugin.js';
 import { assert, OverlayError } from '../errors.js';
+import { after } from '../sys/clock.js';
 import { direct } from './direct.js';
-import { LOOKUP_VERSION, type LookupInstance, type LookupPlugin } from './plugin.js';
+import { External } from './external.js';
+import { external } from './external-plugin.js';
+import { files } from './files.js';
+import { LOOKUP_VERSION, type LookupInstance, type LookupPlugin, type LookupServices } from './plugin.js';
 
 /** A lookup plugin at work for one overlay. */
 export interface VarpdInstance {
@@ -11,14 +15,18 @@ export interface VarpdInstance {
   readonly plugin: LookupPlugin;
   readonly lookup: LookupInstance;
   isActive: boolean;
+  /** Why its end went wrong, for the log. */
+  fault: string | undefined;
 }
 
 export class Varpd {
+  /** Who answers for devices with `search=external`. */
+  readonly external = new External();
   readonly #plugins = new Map<string, LookupPlugin>();
   readonly #instances = new Map<number, VarpdInstance>();
   #nextId = 1;
 
-  constructor(plugins: readonly LookupPlugin[] = [direct]) {
+  constructor(plugins: readonly LookupPlugin[] = [direct, files, external]) {
     for (const plugin of plugins) this.register(plugin);
   }
 
@@ -28,13 +36,7 @@ export class Varpd {
 
   /** Throws EINVAL for a bad declaration, EEXIST for a name that is taken. */
   register(plugin: LookupPlugin): void {
-    if (plugin.version !== LOOKUP_VERSION || !isPluginName(plugin.name)) {
-      throw new OverlayError(
-        'EINVAL',
-        'bad_lookup_plugin',
-        `lookup plugin '${plugin.name}' is not well declared`,
-      );
-    }
+    checkLookupPlugin(plugin);
     if (this.#plugins.has(plugin.name)) {
       throw new OverlayError(
         'EEXIST',
@@ -56,23 +58,88 @@ export class Varpd {
       );
     }
     const lookup = plugin.create(destinations);
-    const instance: VarpdInstance = { id: this.#nextId++, plugin, lookup, isActive: false };
+    const instance: VarpdInstance = {
+      id: this.#nextId++,
+      plugin,
+      lookup,
+      isActive: false,
+      fault: undefined,
+    };
     this.#instances.set(instance.id, instance);
     return instance;
   }
 
-  /** Starts the plugin: the instance is associated from here on. Throws EEXIST, or EAGAIN naming what is missing. */
-  activate(instance: VarpdInstance): void {
+  /**
+   * Starts the plugin: the instance is associated from here on. Rejects with EEXIST, EAGAIN naming what is missing,
+   * ETIME when the start takes too long, and whatever else the plugin refuses with.
+   */
+  async activate(instance: VarpdInstance, services: LookupServices): Promise<void> {
     if (instance.isActive) {
       throw new OverlayError('EEXIST', 'already_active', `varpd instance ${instance.id} is active already`);
     }
-    instance.lookup.start();
+    const { name } = instance.plugin;
+    await bounded(`the start of lookup plugin '${name}'`, START_MS_MAX, () =>
+      instance.lookup.start(services),
+    );
     instance.isActive = true;
   }
 
-  destroy(instance: VarpdInstance): void {
+  /** An instance whose device did not come about; it was never started. */
+  forget(instance: VarpdInstance): void {
+    this.#instances.delete(instance.id);
+  }
+
+  /** Ends the instance, whatever its plugin makes of it. */
+  async destroy(instance: VarpdInstance): Promise<void> {
     assert(this.#instances.delete(instance.id), `varpd instance ${instance.id} is destroyed twice`);
-    if (instance.isActive) instance.lookup.stop();
+    if (!instance.isActive) return;
     instance.isActive = false;
+    try {
+      await bounded(`the end of '${instance.plugin.name}'`, STOP_MS_MAX, () => instance.lookup.stop());
+    } catch (error) {
+      instance.fault = error instanceof Error ? error.message : String(error);
+    }
+  }
+}
+
+/** What a plugin's start and stop may take. */
+const START_MS_MAX = 30_000;
+const STOP_MS_MAX = 2000;
+
+/** Rejects with ETIME when the work takes longer, with EIO when it throws what is no OverlayError. */
+async function bounded(what: string, ms: number, work: () => void | Promise<void>): Promise<void> {
+  let cancel = () => {};
+  const late = new Promise<never>((_, reject) => {
+    cancel = after(ms, () =>
+      reject(new OverlayError('ETIME', 'lookup_slow', `${what} took more than ${ms} ms`)),
+    );
+  });
+  try {
+    await Promise.race([work(), late]);
+  } catch (error) {
+    if (error instanceof OverlayError) throw error;
+    const why = error instanceof Error ? error.message : String(error);
+    throw new OverlayError('EIO', 'lookup_failed', `${what} failed: ${why}`);
+  } finally {
+    cancel();
+  }
+}
+
+/** Throws EINVAL naming what is wrong with a plugin's declaration. */
+export function checkLookupPlugin(plugin: LookupPlugin): void {
+  const refuse = (what: string): never => {
+    const name = typeof plugin?.name === 'string' ? plugin.name : '';
+    throw new OverlayError(
+      'EINVAL',
+      'bad_lookup_plugin',
+      `lookup plugin '${name}' is not well declared: ${what}`,
+    );
+  };
+  if (typeof plugin !== 'object' || plugin === null) refuse('it is no object');
+  if (plugin.version !== LOOKUP_VERSION) refuse(`version is ${plugin.version}, it must be ${LOOKUP_VERSION}`);
+  if (!isPluginName(plugin.name)) refuse("the name is 1 to 31 bytes without '/'");
+  if (plugin.mode !== 'point' && plugin.mode !== 'dynamic') refuse('mode is neither point nor dynamic');
+  for (const operation of ['properties', 'create'] as const) {
+    if (typeof plugin[operation] !== 'function') refuse(`${operation} is missing`);
   }
 }

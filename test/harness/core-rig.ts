@@ -68,7 +68,7 @@ export class CoreRig {
     this.core = instantiateCore(this.module, this.views.memory);
     this.tables = new Tables(this.views, this.core);
     this.mux = this.tables.muxes.take();
-    this.tables.writeMux(this.mux, layout.ENCAP_VXLAN, bank);
+    this.tables.writeMux(this.mux, layout.ENCAP_VXLAN, bank, true);
     this.destination = this.tables.destinations.take();
     const name = sockaddr(AF_INET6, 'fd00::2', 4789);
     this.tables.writeDestination(this.destination, name, new Uint8Array(40).fill(0xcc), templateHeader());
@@ -93,6 +93,7 @@ export class CoreRig {
       mtu: rules.mtu,
       mode: rules.hasTarget ? layout.TARGET_MODE_POINT : layout.TARGET_MODE_NONE,
       destination: rules.hasTarget ? this.destination : layout.NONE,
+      targets: 0,
     });
     if (rules.isActive) this.tables.setDeviceState(row, layout.DEVICE_STATE_ACTIVE);
     this.tables.insertVnet(this.mux, BigInt(rules.vnetid), row);

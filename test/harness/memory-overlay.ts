@@ -16,6 +16,7 @@ import type { PortEvent, PortSource } from '../../src/overlay/ports.js';
 import { Overlay, type OverlayRequest } from '../../src/overlay.js';
 import { MemoryPort } from '../../src/sys/memory-port.js';
 import type { Port } from '../../src/sys/port.js';
+import type { LookupPlugin } from '../../src/varpd/plugin.js';
 import { Varpd, type VarpdInstance } from '../../src/varpd/varpd.js';
 
 /** A memory port that looks like a link: name, index, alias, MTU, carrier, administrative state. */
@@ -82,6 +83,10 @@ export class TestLinks implements PortSource {
     const link = new TestLink(name, this.#nextIndex++, queues, mtu, alias);
     this.#links.set(name, link);
     return link;
+  }
+
+  isUp(port: Port): boolean {
+    return (port as TestLink).isUp;
   }
 
   upperLinks(port: Port): string[] {
@@ -159,13 +164,22 @@ export class CountingVarpd extends Varpd {
     return instance;
   }
 
-  override destroy(instance: VarpdInstance): void {
-    super.destroy(instance);
+  override forget(instance: VarpdInstance): void {
+    super.forget(instance);
+    this.live.delete(instance);
+  }
+
+  override async destroy(instance: VarpdInstance): Promise<void> {
+    await super.destroy(instance);
     this.live.delete(instance);
   }
 }
 
 export interface MemoryOverlayOptions {
+  /** Lookup plugins besides the built-in ones. */
+  readonly plugins?: readonly LookupPlugin[];
+  /** Bytes of the pool beyond the least there can be. */
+  readonly poolBytes?: number;
   readonly workers?: number;
   readonly bank?: number;
   readonly encaps?: EncapRegistry;
@@ -180,12 +194,13 @@ export class MemoryOverlay {
   ) {}
 
   static async start(options: MemoryOverlayOptions = {}): Promise<MemoryOverlay> {
-    const { workers = 1, bank = 2, log = silent, encaps } = options;
+    const { workers = 1, bank = 2, log = silent, encaps, plugins = [], poolBytes = 0 } = options;
     const links = new TestLinks();
     const varpd = new CountingVarpd();
+    for (const plugin of plugins) varpd.register(plugin);
     const overlay = await Overlay.start({
       workers,
-      memoryBytes: memoryBytesNeeded(workers + ARENAS_SPARE),
+      memoryBytes: memoryBytesNeeded(workers + ARENAS_SPARE) + poolBytes,
       cpus: [],
       bank,
       ports: links,

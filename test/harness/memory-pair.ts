@@ -1,10 +1,12 @@
 /** Two overlays in one process that reach each other over loopback, with memory ports instead of links. */
 import { createSocket } from 'node:dgram';
-import { MEMORY_DEFAULT_BYTES } from '../../src/limits.js';
+import { BANK_DEFAULT, MEMORY_DEFAULT_BYTES } from '../../src/limits.js';
 import { silent } from '../../src/log.js';
 import type { PortEvent, PortSource } from '../../src/overlay/ports.js';
 import { Overlay } from '../../src/overlay.js';
 import { MemoryPort } from '../../src/sys/memory-port.js';
+import type { LookupPlugin } from '../../src/varpd/plugin.js';
+import { Varpd } from '../../src/varpd/varpd.js';
 import { encap } from '../reference/vxlan.js';
 
 const VNETID = 42;
@@ -23,6 +25,7 @@ class OnePort implements PortSource {
     this.#listener({ kind: 'link', index: 0, isUp: true, mtu: 1400, name: 'ov0', isDeleted: false });
   }
 
+  isUp = () => true;
   upperLinks = () => [];
   overflow = () => 0n;
   close = () => {};
@@ -37,6 +40,18 @@ export interface MemoryHost {
   readonly port: MemoryPort;
 }
 
+export interface MemoryPairOptions {
+  readonly workers: number;
+  /** Another worker module. */
+  readonly entry?: URL;
+  /** Lookup plugin of a side, in place of `direct`. */
+  readonly plugin?: (side: 'a' | 'b') => LookupPlugin;
+  /** Further properties of both devices. */
+  readonly properties?: Readonly<Record<string, string | number>>;
+}
+
+export const sideIp = { a: '127.0.0.1', b: '127.0.0.2' } as const;
+
 export class MemoryPair {
   readonly #socket = createSocket('udp4');
 
@@ -46,11 +61,10 @@ export class MemoryPair {
     readonly udpPort: number,
   ) {}
 
-  /** @param options.entry another worker module */
-  static async start(options: { workers: number; entry?: URL }): Promise<MemoryPair> {
+  static async start(options: MemoryPairOptions): Promise<MemoryPair> {
     const udpPort = 20_000 + Math.floor(Math.random() * 20_000);
-    const a = await startHost('127.0.0.1', '127.0.0.2', udpPort, options);
-    const b = await startHost('127.0.0.2', '127.0.0.1', udpPort, options);
+    const a = await startHost('a', udpPort, options);
+    const b = await startHost('b', udpPort, options);
     return new MemoryPair(a, b, udpPort);
   }
 
@@ -71,30 +85,35 @@ export class MemoryPair {
 }
 
 async function startHost(
-  ip: string,
-  peer: string,
+  side: 'a' | 'b',
   udpPort: number,
-  options: { workers: number; entry?: URL },
+  { plugin, properties = {}, ...options }: MemoryPairOptions,
 ): Promise<MemoryHost> {
   const ports = new OnePort();
+  const varpd = new Varpd();
+  const lookup = plugin?.(side);
+  if (lookup) varpd.register(lookup);
   const overlay = await Overlay.start({
     ...options,
     ports,
+    varpd,
     memoryBytes: MEMORY_DEFAULT_BYTES,
     cpus: [],
-    bank: 4,
+    // As by default: with few source ports a worker of the other side may well get none of them.
+    bank: BANK_DEFAULT,
     log: silent,
   });
+  const peer = sideIp[side === 'a' ? 'b' : 'a'];
   await overlay.createOverlay({
     name: 'ov0',
     encap: 'vxlan',
-    search: 'direct',
+    search: lookup?.name ?? 'direct',
     vnetid: VNETID,
     properties: {
-      'vxlan/listen_ip': ip,
+      'vxlan/listen_ip': sideIp[side],
       'vxlan/listen_port': udpPort,
-      'direct/dest_ip': peer,
-      'direct/dest_port': udpPort,
+      ...(lookup ? {} : { 'direct/dest_ip': peer, 'direct/dest_port': udpPort }),
+      ...properties,
     },
   });
   ports.up();

@@ -1,0 +1,206 @@
+/** Main's end of the miss rings and the inject rings (`assembly/deferred.ts` has the workers'). */
+import * as layout from '../../assembly/layout.js';
+import { assert } from '../errors.js';
+import { monotonicMs } from '../sys/clock.js';
+import { ringEventfd } from '../sys/fd.js';
+import type { Core } from './core.js';
+import type { MemoryViews } from './memory.js';
+import type { Pool } from './pool.js';
+import type { Workers } from './workers.js';
+
+/** A frame from a worker. */
+export interface Miss {
+  /** Device row. */
+  readonly device: number;
+  /** A MISS_ number. */
+  readonly kind: number;
+  /** A copy, vnet_hdr first. */
+  readonly frame: Uint8Array;
+  /** Index of the worker. */
+  readonly worker: number;
+}
+
+const MISSES_PER_TURN = 64;
+/** In front of each record in the wait queue. */
+const WAIT_HEADER_BYTES = 8;
+const RECORD_BYTES_MAX = layout.FRAME_RECORD_BYTES + layout.FRAME_BYTES_MAX;
+
+export class MissRings {
+  constructor(
+    readonly views: MemoryViews,
+    readonly core: Core,
+    readonly workers: Workers,
+  ) {}
+
+  /**
+   * Hands on what is there, ring by ring, for at most `ms`; true when something is left. Every ring has its turn: one
+   * that is always full does not keep the others waiting.
+   */
+  drain(ms: number, onMiss: (miss: Miss) => void): boolean {
+    const deadline = monotonicMs() + ms;
+    let isMore: boolean;
+    do {
+      isMore = false;
+      for (const { queue } of this.workers.list) {
+        let taken = 0;
+        while (taken < MISSES_PER_TURN && this.#take(queue.arena, queue.index, onMiss)) taken++;
+        if (taken === MISSES_PER_TURN) isMore = true;
+      }
+    } while (isMore && monotonicMs() < deadline);
+    return isMore;
+  }
+
+  /** Where each ring ends now, for `hasPassed`. */
+  ends(): ReadonlyMap<number, number> {
+    return new Map(
+      this.workers.list.map(({ queue }) => [queue.arena, this.#cursor(queue.arena, layout.RING_TAIL)]),
+    );
+  }
+
+  /** True when everything up to those ends has been handed on. */
+  hasPassed(ends: ReadonlyMap<number, number>): boolean {
+    return this.workers.list.every(({ queue }) => {
+      const end = ends.get(queue.arena);
+      return end === undefined || ((this.#cursor(queue.arena, layout.RING_HEAD) - end) | 0) >= 0;
+    });
+  }
+
+  #take(arena: number, worker: number, onMiss: (miss: Miss) => void): boolean {
+    const ring = arena + layout.ARENA_MISSES;
+    const at = this.core.ringPeek(ring) >>> 0;
+    if (at === 0) return false;
+    const { u8, u32 } = this.views;
+    const bytes = this.core.ringPeekBytes(ring) >>> 0;
+    const miss: Miss = {
+      device: u32[at / 4]!,
+      kind: u32[at / 4 + 1]!,
+      frame: u8.slice(at + layout.FRAME_RECORD_BYTES, at + bytes),
+      worker,
+    };
+    this.core.ringDrop(ring);
+    onMiss(miss);
+    return true;
+  }
+
+  #cursor(arena: number, cursor: number): number {
+    // Signed, so that a difference is right when the count wraps.
+    return Atomics.load(this.views.i32, (arena + layout.ARENA_MISSES + cursor) / 4);
+  }
+}
+
+/**
+ * Empties the wait queue of a worker that has ended, and with `hasLeft` its rings too, for an arena that nobody
+ * works on any more. Returns how many frames of each device that cost.
+ */
+export function abandon(
+  views: MemoryViews,
+  core: Core,
+  arena: number,
+  hasLeft: boolean,
+): ReadonlyMap<number, number> {
+  const { u32 } = views;
+  const lost = new Map<number, number>();
+  const lose = (device: number) => lost.set(device, (lost.get(device) ?? 0) + 1);
+  const used = Math.min(u32[(arena + layout.ARENA_WAIT_USED) / 4]!, layout.WAIT_BYTES);
+  // It may have died in the middle of writing: whatever does not look like a record ends the walk.
+  for (let at = 0; at < used; ) {
+    const header = (arena + layout.ARENA_WAIT + at) / 4;
+    const bytes = u32[header]!;
+    const device = u32[header + WAIT_HEADER_BYTES / 4]!;
+    if (bytes < layout.FRAME_RECORD_BYTES || bytes > used - at || device >= layout.DEVICES_MAX) break;
+    lose(device);
+    at += WAIT_HEADER_BYTES + Math.ceil(bytes / 8) * 8;
+  }
+  u32[(arena + layout.ARENA_WAIT_USED) / 4] = 0;
+  if (!hasLeft) return lost;
+  for (const [offset, bytes] of [
+    [layout.ARENA_MISSES, layout.MISS_RING_BYTES],
+    [layout.ARENA_INJECTS, layout.INJECT_RING_BYTES],
+  ] as const) {
+    for (let at = core.ringPeek(arena + offset) >>> 0; at !== 0; at = core.ringPeek(arena + offset) >>> 0) {
+      if (u32[at / 4]! < layout.DEVICES_MAX) lose(u32[at / 4]!);
+      core.ringDrop(arena + offset);
+    }
+    core.ringCreate(arena + offset, bytes);
+  }
+  return lost;
+}
+
+interface Injected {
+  readonly device: number;
+  readonly kind: number;
+  readonly frame: Uint8Array;
+}
+
+export class InjectRings {
+  /** Where records are put together. */
+  readonly #record: number;
+  /** What found no room yet, by worker. */
+  readonly #waiting: Injected[][];
+
+  constructor(
+    readonly views: MemoryViews,
+    readonly core: Core,
+    readonly workers: Workers,
+    pool: Pool,
+  ) {
+    this.#record = pool.take(RECORD_BYTES_MAX, 'the inject record');
+    this.#waiting = workers.list.map(() => []);
+  }
+
+  /** Hands a frame (vnet_hdr first) to a worker; kept until there is room when the ring is full. Call `wake` when done. */
+  push(worker: number, device: number, kind: number, frame: Uint8Array): void {
+    const waiting = this.#waiting[worker]!;
+    if (waiting.length > 0 || !this.#push(worker, { device, kind, frame })) {
+      waiting.push({ device, kind, frame });
+    }
+  }
+
+  /** Puts what waits onto the rings, as far as there is room, and wakes the workers that have something. */
+  wake(): void {
+    for (const [worker, waiting] of this.#waiting.entries()) {
+      let pushed = 0;
+      while (pushed < waiting.length && this.#push(worker, waiting[pushed]!)) pushed++;
+      if (pushed > 0) waiting.splice(0, pushed);
+      const { queue } = this.workers.list[worker]!;
+      if (this.#cursor(queue.arena, layout.RING_HEAD) !== this.#cursor(queue.arena, layout.RING_TAIL)) {
+        ringEventfd(queue.wake);
+      }
+    }
+  }
+
+  get isWaiting(): boolean {
+    return this.#waiting.some(({ length }) => length > 0);
+  }
+
+  /** Where each ring ends now; what waits for room comes behind that. */
+  ends(): ReadonlyMap<number, number> {
+    return new Map(
+      this.workers.list.map(({ queue }) => [queue.arena, this.#cursor(queue.arena, layout.RING_TAIL)]),
+    );
+  }
+
+  /** True when the workers have taken everything up to those ends. One that was replaced has begun anew. */
+  hasPassed(ends: ReadonlyMap<number, number>): boolean {
+    return this.workers.list.every(({ queue }) => {
+      const end = ends.get(queue.arena);
+      return end === undefined || ((this.#cursor(queue.arena, layout.RING_HEAD) - end) | 0) >= 0;
+    });
+  }
+
+  #push(worker: number, { device, kind, frame }: Injected): boolean {
+    const { u8, u32 } = this.views;
+    assert(frame.length <= layout.FRAME_BYTES_MAX, 'a frame longer than any');
+    const { arena } = this.workers.list[worker]!.queue;
+    u32.fill(0, this.#record / 4, this.#record / 4 + layout.FRAME_RECORD_BYTES / 4);
+    u32[this.#record / 4] = device;
+    u32[this.#record / 4 + 1] = kind;
+    u8.set(frame, this.#record + layout.FRAME_RECORD_BYTES);
+    const bytes = layout.FRAME_RECORD_BYTES + frame.length;
+    return this.core.ringPush(arena + layout.ARENA_INJECTS, this.#record, bytes) === 1;
+  }
+
+  #cursor(arena: number, cursor: number): number {
+    return Atomics.load(this.views.i32, (arena + layout.ARENA_INJECTS + cursor) / 4);
+  }
+}

@@ -1,0 +1,133 @@
+/** What a DYNAMIC device has besides the rest: its target cache, glued to the data path, to varpd and to fma. */
+import * as layout from '../../assembly/layout.js';
+import { type DropName, dropReason } from '../datapath/drop.js';
+import type { Engine } from '../datapath/engine.js';
+import type { TargetTable } from '../datapath/target-table.js';
+import type { Device } from '../device.js';
+import { monotonicMs, wallSeconds } from '../sys/clock.js';
+import { usableDomain } from '../sys/underlay.js';
+import type { Budget } from '../target/budget.js';
+import { type CacheServices, type HeldFrame, TargetCache } from '../target/cache.js';
+import { type Destination, destinationsOf, type Route } from '../target/destination.js';
+import type { TargetRequest } from '../target/request.js';
+import { destinationName } from './attachment.js';
+
+export interface DynamicOptions {
+  readonly engine: Engine;
+  readonly device: Device;
+  /** The process's account of held bytes. */
+  readonly held: Budget;
+  readonly targetsMax: number;
+  readonly negativeMs: number;
+  ask(request: TargetRequest): void;
+  onLate(isLate: boolean): void;
+  /** See `CacheServices.settle`. */
+  settle(dynamic: Dynamic, mac: number, generation: number): void;
+}
+
+/** Requests of one device that are open at a time: as many as a plugin across a network may well have. */
+const REQUESTS_MAX = 16_384;
+
+const flags = {
+  valid: layout.TARGET_VALID,
+  drop: layout.TARGET_DROP,
+  pending: layout.TARGET_PENDING,
+  draining: layout.TARGET_DRAINING,
+  full: layout.TARGET_FULL,
+};
+
+export class Dynamic {
+  readonly cache: TargetCache;
+  readonly #table: TargetTable;
+  readonly #header: Uint8Array;
+  readonly #domain = usableDomain();
+  /** Of each destination row that an entry has: what it stands for. */
+  readonly #routes = new Map<number, { readonly route: Route; users: number }>();
+
+  /** Throws ENOMEM when the pool has no room for a table. */
+  constructor(readonly options: DynamicOptions) {
+    const { engine, device, held, targetsMax, negativeMs } = options;
+    this.#table = engine.createTargetTable(device.row, targetsMax);
+    // The core patches the device's own vnetid into the shared template.
+    this.#header = device.encap.operations.encap(0n);
+    const store = Object.assign(this.#table, { flags });
+    const services = this.#services();
+    this.cache = new TargetCache({ store, services, held, negativeMs, requestsMax: REQUESTS_MAX });
+  }
+
+  /** Offset of the table, for the device's row. */
+  get offset(): number {
+    return this.#table.offset;
+  }
+
+  get hasLeft(): boolean {
+    return this.#table.hasLeft;
+  }
+
+  /** See `TargetTable.leaving`. */
+  leaving(): () => void {
+    return this.#table.leaving();
+  }
+
+  /** Ends every request and drops every frame. `free` follows after a quiesce. */
+  close(): void {
+    this.cache.close();
+  }
+
+  free(): void {
+    this.#table.close();
+  }
+
+  #services(): CacheServices {
+    const { options } = this;
+    const { engine, device } = options;
+    return {
+      holdRoute: (route) => this.#holdRoute(route),
+      releaseRoute: (row) => this.#releaseRoute(row),
+      releaseRoutes: () => {
+        for (const [row, { users }] of [...this.#routes]) {
+          for (let user = 0; user < users; user++) this.#releaseRoute(row);
+        }
+      },
+      routeOf: (row) => this.#routes.get(row)!.route,
+      ask: (request) => options.ask(request),
+      settle: (mac, generation) => options.settle(this, mac, generation),
+      send: (frames: readonly HeldFrame[], isRouted) => {
+        const kind = isRouted ? layout.INJECT_TX_ROUTED : layout.INJECT_TX;
+        for (const { frame, worker } of frames) engine.injects.push(worker, device.row, kind, frame);
+        engine.injects.wake();
+      },
+      drop: (reason, frames) => engine.counters.add(device.row, dropReason(reason as DropName), frames),
+      proxied: (frames) => engine.counters.add(device.row, layout.COUNTER_TX_PROXIED, frames),
+      onLate: (isLate) => options.onLate(isLate),
+      nowMs: monotonicMs,
+      nowSeconds: wallSeconds,
+    };
+  }
+
+  #holdRoute(route: Route): number {
+    const { destinations } = this.options.engine;
+    const names = destinationsOf(route).map((destination) => this.#nameOf(destination));
+    const row =
+      'replicate' in route
+        ? destinations.holdList(layout.DESTINATION_KIND_REPLICATE, names, this.#header)
+        : 'spread' in route
+          ? destinations.holdList(layout.DESTINATION_KIND_SPREAD, names, this.#header)
+          : destinations.hold(names[0]!, this.#header);
+    const known = this.#routes.get(row);
+    if (known) known.users++;
+    else this.#routes.set(row, { route, users: 1 });
+    return row;
+  }
+
+  #releaseRoute(row: number): void {
+    const known = this.#routes.get(row)!;
+    known.users--;
+    if (known.users === 0) this.#routes.delete(row);
+    this.options.engine.destinations.release(row);
+  }
+
+  #nameOf(destination: Destination): Uint8Array {
+    return destinationName(this.#domain, destination);
+  }
+}

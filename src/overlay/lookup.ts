@@ -1,0 +1,253 @@
+/**
+ * A device's second question: its lookup instance with all that hangs on it. What the instance may do to the device is
+ * in `#services`; what becomes of its answers, in `Dispatcher` and `TargetCache`.
+ */
+import * as layout from '../../assembly/layout.js';
+import type { Engine } from '../datapath/engine.js';
+import type { Device } from '../device.js';
+import { assert, OverlayError } from '../errors.js';
+import type { Fma } from '../fma.js';
+import { familyOf, isMulticast } from '../ip.js';
+import type { Log } from '../log.js';
+import { checkDestination, checkRoute, type Destination } from '../target/destination.js';
+import { parseMac } from '../target/mac.js';
+import type { TargetRequest } from '../target/request.js';
+import { Dispatcher } from '../varpd/dispatch.js';
+import { external } from '../varpd/external-plugin.js';
+import type { LookupServices } from '../varpd/plugin.js';
+import { gratuitousArp } from '../varpd/proxy/arp.js';
+import { unsolicitedAdvertisement } from '../varpd/proxy/ndp.js';
+import type { Varpd, VarpdInstance } from '../varpd/varpd.js';
+import type { Route } from './attachment.js';
+import { Dynamic } from './dynamic.js';
+import { SourcePolicy } from './source-policy.js';
+import type { Targets } from './targets.js';
+
+const ETHERNET_BYTES = 14;
+const ETHERNET_AND_TAG_BYTES = 18;
+
+export interface LookupContext {
+  readonly engine: Engine;
+  readonly varpd: Varpd;
+  readonly targets: Targets;
+  readonly fma: Fma;
+  readonly log: Log;
+}
+
+/** What the holder of the external handle has said the device is. */
+export type Association =
+  | { readonly mode: 'point'; readonly destination: Destination }
+  | { readonly mode: 'dynamic' };
+
+export class Lookup {
+  dynamic: Dynamic | undefined;
+  association: Association | undefined;
+  readonly #sources: SourcePolicy;
+  #dispatcher: Dispatcher | undefined;
+  /** The instance may use its services. */
+  #isOpen = false;
+
+  constructor(
+    readonly device: Device,
+    readonly instance: VarpdInstance,
+    readonly context: LookupContext,
+  ) {
+    this.#sources = new SourcePolicy(context.engine, device);
+  }
+
+  get isExternal(): boolean {
+    return this.instance.plugin === external;
+  }
+
+  get mode(): 'point' | 'dynamic' {
+    return this.association?.mode ?? this.instance.plugin.mode;
+  }
+
+  /** Where everything goes; undefined before activation and for a DYNAMIC device. */
+  get point(): Destination | undefined {
+    if (!this.instance.isActive || this.mode !== 'point') return undefined;
+    if (this.association?.mode === 'point') return this.association.destination;
+    return this.instance.lookup.point?.();
+  }
+
+  /**
+   * Starts the instance; the device can be started from then on. Rejects with what `Varpd.activate` does, and with
+   * ENOMEM when there is no room for a target table; nothing is half done then.
+   */
+  async activate(): Promise<void> {
+    const { varpd } = this.context;
+    this.#isOpen = true;
+    try {
+      if (this.mode === 'dynamic') this.#open();
+      await varpd.activate(this.instance, this.#services());
+      if (this.mode === 'point') checkDestination(this.point ?? {}, this.device.encap.destinations);
+    } catch (error) {
+      this.#isOpen = false;
+      await this.#closeDynamic();
+      throw error;
+    }
+  }
+
+  /** Where frames of the device go, for its start. */
+  route(): Route {
+    if (this.mode === 'point') return { point: this.point! };
+    assert(this.dynamic, 'an active DYNAMIC device has a table');
+    const { arp, dhcp } = this.instance.lookup;
+    return { targets: this.dynamic.offset, isProxied: arp !== undefined || dhcp !== undefined };
+  }
+
+  /** Puts the device's source policy into force; call before each start. Throws ENOTSUP, ENOMEM. */
+  applySources(): void {
+    const { lookup } = this.instance;
+    const point = this.point?.ip;
+    // Who is in a group cannot be told.
+    const isKnown = point !== undefined && !isMulticast(point);
+    const peers = this.mode === 'dynamic' ? lookup.peers?.() : isKnown ? [point] : undefined;
+    this.#sources.apply({ isDynamic: this.mode === 'dynamic', peers });
+  }
+
+  /** No worker reads the device's row: what was put there for it is given back. */
+  withdraw(): void {
+    this.#sources.withdraw();
+  }
+
+  /** Ends the instance and every request; the table is given back by `free`, after a quiesce. */
+  async close(): Promise<void> {
+    this.#isOpen = false;
+    this.dynamic?.close();
+    await this.context.varpd.destroy(this.instance);
+    if (this.instance.fault) {
+      this.context.log.warn({ device: this.device.name, fault: this.instance.fault }, 'lookup plugin');
+    }
+  }
+
+  free(): void {
+    this.context.targets.remove(this.device.row);
+    this.dynamic?.free();
+    this.dynamic = undefined;
+  }
+
+  /** In, to the guests of this host. Throws EINVAL for a frame that is too short or too long. */
+  inject(frame: Uint8Array): void {
+    this.#send(layout.INJECT_RX, this.#withVnetHdr(frame));
+  }
+
+  /** Out, as if a guest had sent it. Throws EINVAL for a frame that is too short or too long. */
+  resend(frame: Uint8Array): void {
+    this.#send(layout.INJECT_TX, this.#withVnetHdr(frame));
+  }
+
+  #withVnetHdr(frame: Uint8Array): Uint8Array {
+    const most = this.device.mtu + ETHERNET_AND_TAG_BYTES;
+    if (frame.length < ETHERNET_BYTES || frame.length > most) {
+      throw new OverlayError(
+        'EINVAL',
+        'bad_frame',
+        `a frame of ${frame.length} bytes cannot be sent on ${this.device.name}: it has ${ETHERNET_BYTES} to ${most}`,
+      );
+    }
+    const whole = new Uint8Array(layout.VNET_HDR_BYTES + frame.length);
+    whole.set(frame, layout.VNET_HDR_BYTES);
+    return whole;
+  }
+
+  #send(kind: number, frame: Uint8Array): void {
+    const { injects, counters } = this.context.engine;
+    if (kind === layout.INJECT_TX) counters.add(this.device.row, layout.COUNTER_TX_RESENT, 1);
+    injects.push(0, this.device.row, kind, frame);
+    injects.wake();
+  }
+
+  #open(): void {
+    const { engine, fma, targets, varpd } = this.context;
+    const { device, instance } = this;
+    const { name, targetsMax, negativeTtl } = device;
+    this.#dispatcher = new Dispatcher(instance.lookup, {
+      overlay: name,
+      vnetid: device.vnetid,
+      destinations: device.encap.destinations,
+      inject: (frame) => this.inject(frame),
+      resend: (frame) => this.#send(layout.INJECT_TX, frame),
+      fault: (text) => fma.degrade(name, 'lookup_failed', text),
+      recovered: () => fma.restore(name, 'lookup_failed'),
+    });
+    const dispatcher = this.#dispatcher;
+    this.dynamic = new Dynamic({
+      engine,
+      device,
+      held: targets.held,
+      targetsMax,
+      negativeMs: negativeTtl * 1000,
+      ask: (request: TargetRequest) =>
+        this.isExternal ? varpd.external.ask(name, device.vnetid, request) : dispatcher.ask(request),
+      onLate: (isLate) => {
+        if (!isLate) fma.restore(name, 'lookup_late');
+        else
+          fma.degrade(
+            name,
+            'lookup_late',
+            'lookups are not answered in time; frames to unknown addresses wait',
+          );
+      },
+      settle: (dynamic, mac, generation) => targets.settle(dynamic, mac, generation),
+    });
+    targets.add(device.row, this.dynamic);
+  }
+
+  async #closeDynamic(): Promise<void> {
+    if (!this.dynamic) return;
+    this.dynamic.close();
+    try {
+      await this.context.engine.quiesce();
+    } catch (error) {
+      // Kept: a stuck worker may read it still.
+      if (!(error instanceof OverlayError)) throw error;
+      this.context.targets.remove(this.device.row);
+      this.dynamic = undefined;
+      return;
+    }
+    this.free();
+  }
+
+  #services(): LookupServices {
+    const { fma, log } = this.context;
+    const { device } = this;
+    const { name: overlay, vnetid } = device;
+    const open = (what: string): Dynamic | undefined => {
+      if (!this.#isOpen) throw new OverlayError('ENXIO', 'not_active', `${what}: ${overlay} is not active`);
+      return this.dynamic;
+    };
+    return {
+      overlay,
+      vnetid,
+      set: (mac, route) => {
+        const checked = checkRoute(route, device.encap.destinations);
+        open('set')?.cache.set(parseMac(mac), checked, 'plugin');
+      },
+      invalidate: (mac) => {
+        open('invalidate')?.cache.remove(parseMac(mac));
+      },
+      invalidateAll: () => open('invalidateAll')?.cache.flush(),
+      gratuitousArp: ({ mac, ip, vlan }) => {
+        open('gratuitousArp');
+        const announcement = { mac: parseMac(mac), ip, vlan };
+        this.inject(
+          familyOf(ip) === 4 ? gratuitousArp(announcement) : unsolicitedAdvertisement(announcement),
+        );
+      },
+      peersChanged: () => {
+        open('peersChanged');
+        if (device.isStarted) this.applySources();
+      },
+      degrade: (text) => {
+        open('degrade');
+        fma.degrade(overlay, 'plugin', text);
+      },
+      restore: () => {
+        open('restore');
+        fma.restore(overlay, 'plugin');
+      },
+      log: (level, message) => log[level]({ device: overlay }, message),
+    };
+  }
+}

@@ -1,0 +1,268 @@
+/** Hosts looked up by `files`: ARP, NDP and DHCP by proxy, broadcast by replication, a guest that moves. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { until } from './harness/hosts.js';
+import { testWith } from './harness/needs.js';
+import { BRIDGE, Network, type NetworkHost } from './harness/network.js';
+
+const filesHosts = suite('hosts looked up by files');
+const needs = ['root', '/dev/net/tun', 'ping'];
+
+async function withNetwork(work: (network: Network) => Promise<void>, start = true): Promise<void> {
+  const network = new Network(3);
+  try {
+    if (start) await network.start();
+    await work(network);
+  } finally {
+    await network.close();
+  }
+}
+
+interface Counted {
+  readonly counters: Readonly<Record<string, string | number>>;
+  readonly drops: Readonly<Record<string, string | number>>;
+}
+
+async function countsOf({ daemon }: NetworkHost): Promise<Counted> {
+  return (await daemon!.stats()).overlays.ov0! as Counted;
+}
+
+/** The device's books: every frame read has ended in one way, and the kernel counts the same. */
+async function assertBooks(each: NetworkHost): Promise<void> {
+  let text = '';
+  await until('the books balance', 3000, async () => {
+    const { counters, drops } = await countsOf(each);
+    const number = (name: string) => Number(counters[name] ?? 0);
+    const dropped = Object.entries(drops)
+      .filter(([name]) => name.startsWith('tx_'))
+      .reduce((sum, [, count]) => sum + Number(count), 0);
+    const link = each.host.linkStats('ov0');
+    const left = number('tx_read') + number('tx_resent') + number('tx_copies');
+    const right = number('tx_frames') + dropped + number('tx_proxied');
+    const received = number('rx_frames') + number('rx_injected');
+    text = `${JSON.stringify({ counters, drops })} link tx ${link.txPackets} rx ${link.rxPackets}`;
+    return (
+      left === right && number('tx_read') === Number(link.txPackets) && received === Number(link.rxPackets)
+    );
+  }).catch((error: Error) => {
+    throw new Error(`${error.message}: host ${each.index} ${text}`);
+  });
+}
+
+testWith(
+  filesHosts,
+  [...needs, 'tcpdump'],
+  'ARP and NDP are answered by the proxy alone; nothing of them is on the wire',
+  () =>
+    withNetwork(async (network) => {
+      const capture = join(network.directory, 'underlay.pcap');
+      const tcpdump = network.switch.start(
+        'tcpdump',
+        '-U',
+        '--immediate-mode',
+        '-i',
+        BRIDGE,
+        '-w',
+        capture,
+        'udp port 4789',
+      );
+      let said = '';
+      tcpdump.stderr?.setEncoding('utf8').on('data', (text: string) => {
+        said += text;
+      });
+      await until('tcpdump listens', 5000, () => said.includes('listening on'));
+      for (const from of network.hosts) {
+        for (const to of network.hosts) {
+          if (from === to) continue;
+          for (const family of [4, 6] as const) {
+            const output = from.host.run('ping', '-q', '-c', '3', '-i', '0.05', '-W', '2', to.inner[family]);
+            assert.match(output, / 0% packet loss/, `${from.index} to ${to.inner[family]}`);
+          }
+        }
+      }
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      tcpdump.kill('SIGINT');
+      await until('tcpdump has left', 5000, () => tcpdump.exitCode !== null);
+      const inner = innerFrames(readFileSync(capture));
+      assert.ok(inner.length >= 6 * 2 * 6, `${inner.length} frames captured`);
+      const isArp = (frame: Buffer) => frame.readUInt16BE(12) === 0x0806;
+      const isSolicitation = (frame: Buffer) =>
+        frame.readUInt16BE(12) === 0x86dd && frame[20] === 58 && frame[54] === 135 && frame[0] === 0x33;
+      assert.is(inner.filter(isArp).length, 0, 'ARP on the wire');
+      assert.is(inner.filter(isSolicitation).length, 0, 'solicitations on the wire');
+      for (const each of network.hosts) {
+        assert.ok(Number((await countsOf(each)).counters.rx_injected) >= 4, 'the proxy answered');
+        await assertBooks(each);
+      }
+    }),
+);
+
+/** Inner frames of a capture of VXLAN datagrams over IPv4 (pcap, link type Ethernet). */
+function innerFrames(pcap: Buffer): Buffer[] {
+  const inner: Buffer[] = [];
+  const HEADER_BYTES = 14 + 20 + 8 + 8;
+  for (let at = 24; at + 16 <= pcap.length; ) {
+    const bytes = pcap.readUInt32LE(at + 8);
+    const packet = pcap.subarray(at + 16, at + 16 + bytes);
+    if (packet.length > HEADER_BYTES + 14) inner.push(packet.subarray(HEADER_BYTES));
+    at += 16 + bytes;
+  }
+  return inner;
+}
+
+testWith(
+  filesHosts,
+  [...needs, 'dnsmasq', 'udhcpc'],
+  'a DHCP client gets its address from a server by way of dhcp-proxy',
+  () =>
+    withNetwork(async (network) => {
+      const [client, , server] = network.hosts as [NetworkHost, NetworkHost, NetworkHost];
+      network.mappings.set(client.mac, { ...client.mapping, 'dhcp-proxy': server.mac });
+      network.write();
+      const { netlink } = client.host;
+      const link = netlink.getLink('ov0').index;
+      netlink.removeAddress(link, `${client.inner[4]}/24`);
+      const dnsmasq = server.host.start(
+        'dnsmasq',
+        '--keep-in-foreground',
+        '--no-resolv',
+        '--no-hosts',
+        '--port=0',
+        '--conf-file=/dev/null',
+        `--dhcp-leasefile=${join(network.directory, 'leases')}`,
+        '--interface=ov0',
+        '--bind-interfaces',
+        '--user=root',
+        '--no-ping',
+        `--dhcp-host=${client.mac},${client.inner[4]}`,
+        `--dhcp-range=${client.inner[4]},${client.inner[4]},255.255.255.0,10m`,
+        '--log-dhcp',
+        '--log-facility=-',
+      );
+      let log = '';
+      dnsmasq.stderr?.setEncoding('utf8').on('data', (text: string) => {
+        log += text;
+      });
+      await until('dnsmasq serves', 5000, () => log.includes('DHCP'));
+      const script = join(network.directory, 'lease.sh');
+      writeFileSync(script, '#!/bin/sh\n[ "$1" = bound ] && echo "bound $ip $subnet"\nexit 0\n', {
+        mode: 0o755,
+      });
+      const output = client.host.run(
+        'udhcpc',
+        '-i',
+        'ov0',
+        '-f',
+        '-q',
+        '-n',
+        '-t',
+        '8',
+        '-T',
+        '1',
+        '-s',
+        script,
+      );
+      assert.match(output, new RegExp(`bound ${client.inner[4]} `), log);
+      await until('the server has acknowledged', 3000, () => log.includes('DHCPACK'));
+      await assertBooks(client);
+      await assertBooks(server);
+    }),
+);
+
+testWith(
+  filesHosts,
+  needs,
+  'broadcast and multicast reach every host of the file when it asks for that',
+  () =>
+    withNetwork(async (network) => {
+      const [first, ...others] = network.hosts as [NetworkHost, NetworkHost, NetworkHost];
+      for (const { host } of network.hosts) {
+        host.run('sysctl', '-qw', 'net.ipv4.icmp_echo_ignore_broadcasts=0');
+      }
+      const broadcast = () =>
+        first.host.attempt('ping', '-b', '-c', '5', '-i', '0.2', '-W', '1', '198.51.100.255').output;
+      for (const { inner } of others) assert.not.match(broadcast(), new RegExp(`from ${inner[4]}`));
+      network.mappings.set('flood', true);
+      network.write();
+      await until('every other host answers a broadcast', 10_000, () => {
+        const output = broadcast();
+        return others.every(({ inner }) => output.includes(`from ${inner[4]}`));
+      });
+      // To all nodes, over IPv6.
+      const output = first.host.attempt(
+        'ping',
+        '-c',
+        '5',
+        '-i',
+        '0.2',
+        '-W',
+        '1',
+        '-I',
+        'ov0',
+        'ff02::1',
+      ).output;
+      void output;
+      assert.ok(Number((await countsOf(first)).counters.tx_copies) > 0);
+      for (const each of network.hosts) await assertBooks(each);
+    }),
+);
+
+testWith(filesHosts, needs, 'a guest moves to another host by an edit of the file, under traffic', () =>
+  withNetwork(async (network) => {
+    const [first, second, third] = network.hosts as [NetworkHost, NetworkHost, NetworkHost];
+    // The guest of the second host has a MAC and an address of its own that go with it.
+    const guest = { mac: '02:08:20:00:00:77', ip: '198.51.100.77' };
+    const place = (on: NetworkHost) => {
+      network.mappings.set(guest.mac, { ip: on.underlay, port: 4789, arp: guest.ip });
+      network.write();
+    };
+    const link = (on: NetworkHost) => on.host.netlink.getLink('ov0').index;
+    for (const on of [second, third]) {
+      on.host.netlink.createMacvlan('guest0', link(on));
+      const macvlan = on.host.netlink.getLink('guest0').index;
+      on.host.netlink.setLink(macvlan, { mac: guest.mac });
+      on.host.netlink.addAddress(macvlan, `${guest.ip}/24`);
+      if (on === second) on.host.netlink.setLink(macvlan, { up: true });
+    }
+    place(second);
+    await until('the guest answers', 5000, () => {
+      return first.host.attempt('ping', '-q', '-c', '1', '-W', '1', guest.ip).status === 0;
+    });
+    const ping = first.host.start('ping', '-q', '-i', '0.01', '-c', '500', '-W', '2', guest.ip);
+    let output = '';
+    ping.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+    });
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    third.host.netlink.setLink(third.host.netlink.getLink('guest0').index, { up: true });
+    second.host.netlink.setLink(second.host.netlink.getLink('guest0').index, { up: false });
+    place(third);
+    await until('ping has ended', 20_000, () => ping.exitCode !== null);
+    const [, received] = /500 packets transmitted, (\d+) received/.exec(output) ?? [];
+    console.log(`\n  moved under 100 pings a second: ${500 - Number(received)} of 500 lost`);
+    assert.ok(Number(received) > 250, output);
+    assert.ok(Number((await countsOf(third)).counters.rx_frames) > 0, 'the third host has the guest now');
+    assert.match(first.host.run('ping', '-q', '-c', '5', '-i', '0.05', guest.ip), / 0% packet loss/);
+  }),
+);
+
+testWith(filesHosts, needs, 'a broken file keeps the old mappings and says where it is broken', () =>
+  withNetwork(async (network) => {
+    const [first, second] = network.hosts as [NetworkHost, NetworkHost];
+    const ping = () => first.host.run('ping', '-q', '-c', '2', '-i', '0.05', '-W', '2', second.inner[4]);
+    const status = () =>
+      first.daemon!.client.get<{ status: string; message: string }>('/v1/overlays/ov0/status');
+    assert.match(ping(), / 0% packet loss/);
+    writeFileSync(network.file, '{\n  "2:8:20:0:0:2": { "ip": 7 }\n}\n');
+    await until('degraded', 10_000, async () => (await status()).status === 'DEGRADED');
+    assert.match((await status()).message, /overlay\.json:2:\d+/);
+    assert.match(ping(), / 0% packet loss/);
+    network.write();
+    await until('restored', 10_000, async () => (await status()).status === 'ONLINE');
+    assert.match(ping(), / 0% packet loss/);
+  }),
+);
+
+filesHosts.run();

@@ -1,0 +1,4 @@
+/** Its import throws. */
+export {};
+
+throw new Error('not on this host');

@@ -1,0 +1,4 @@
+/** Its import loops for ever. */
+export {};
+
+for (;;);
