@@ -159,13 +159,19 @@ export function rxDecide(arena: usize, mux: u32, first: u32, count: u32): u32 {
   while (i < count) {
     store<u32>(arena, i, ARENA_FRAME);
     const verdict = rxSelect(arena, mux, i);
-    if (verdict == VERDICT_PASS) {
-      // Decides datagram i at least, since its signature is its own.
-      i = decideRun(arena, i, count);
-    } else {
+    if (verdict != VERDICT_PASS) {
       rxVerdict = verdict;
       dropMux(arena, mux, verdict, 1);
       i++;
+      continue;
+    }
+    const end = sourceMode == SOURCE_MODE_OFF ? count : endOfPermitted(arena, i, count);
+    if (end == i) {
+      dropDevice(arena, runDevice, rxVerdict, 1);
+      i++;
+    } else {
+      // Decides datagram i at least, since its signature is its own.
+      i = decideRun(arena, i, end);
     }
   }
   return load<u32>(arena, ARENA_WRITES);
@@ -198,10 +204,6 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
   // One comparison finds the datagrams that are too short and those that are too long. A stopped device has no others.
   const shortest = header + ETHERNET_BYTES;
   const lengths = isActive ? frameMax - ETHERNET_BYTES + 1 : 0;
-  const mode = sourceMode;
-  // The sender that was looked up last; `::` sends nothing.
-  let senderHigh: u64 = 0;
-  let senderLow: u64 = 0;
   let writes = load<u32>(arena, ARENA_WRITES);
   let i = first;
   for (; i < count; i++) {
@@ -214,28 +216,6 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
     if (load<u32>(message, MESSAGE_FLAGS) & MSG_TRUNC) break;
     const frame = datagram + header;
     const length = bytes - header;
-    if (mode != SOURCE_MODE_OFF) {
-      const name = arena + ARENA_RX_NAMES + i * RX_NAME_BYTES;
-      const high = sourceHigh(name, isIpv6);
-      const low = sourceLow(name, isIpv6);
-      let reason = VERDICT_PASS;
-      if (high != senderHigh || low != senderLow) {
-        if (sources == 0 || isKnownSource(sources, high, low)) {
-          senderHigh = high;
-          senderLow = low;
-        } else {
-          reason = DROP_RX_SOURCE_UNKNOWN;
-        }
-      }
-      if (reason == VERDICT_PASS && mode == SOURCE_MODE_STRICT && length >= ETHERNET_BYTES) {
-        reason = checkSourceMac(arena, device, frame, high, low);
-      }
-      if (reason != VERDICT_PASS) {
-        rxVerdict = reason;
-        dropDevice(arena, device, reason, 1);
-        continue;
-      }
-    }
     if (bytes - shortest >= lengths) {
       const verdict = decideOdd(arena, frame, length);
       if (verdict != VERDICT_PASS) {
@@ -254,6 +234,34 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
     store<u32>(entry, device, 12);
     // In memory, so that a trap loses none.
     store<u32>(arena, ++writes, ARENA_WRITES);
+  }
+  return i;
+}
+
+/**
+ * Index of the first datagram from `first` on that its sender may not send to the device of `first`, or that is of another
+ * sender; `first` itself with `rxVerdict` set when it is the one.
+ */
+function endOfPermitted(arena: usize, first: u32, count: u32): u32 {
+  const name = arena + ARENA_RX_NAMES + first * RX_NAME_BYTES;
+  const high = sourceHigh(name, isIpv6);
+  const low = sourceLow(name, isIpv6);
+  if (sources != 0 && !isKnownSource(sources, high, low)) {
+    rxVerdict = DROP_RX_SOURCE_UNKNOWN;
+    return first;
+  }
+  if (sourceMode == SOURCE_MODE_STRICT) {
+    // Frame by frame: each may have another inner source.
+    const bytes = load<u32>(arena + ARENA_RX_MESSAGES + first * MESSAGE_BYTES, MESSAGE_LENGTH);
+    if (bytes < runHeader + ETHERNET_BYTES) return first + 1;
+    rxVerdict = checkSourceMac(arena, runDevice, rxDatagramAt(arena, first, bytes) + runHeader, high, low);
+    return rxVerdict == VERDICT_PASS ? first + 1 : first;
+  }
+  let i = first + 1;
+  while (i < count) {
+    const next = arena + ARENA_RX_NAMES + i * RX_NAME_BYTES;
+    if (sourceHigh(next, isIpv6) != high || sourceLow(next, isIpv6) != low) break;
+    i++;
   }
   return i;
 }

@@ -1,10 +1,11 @@
 /** `npm run bench [-- name ...]`: all benches, or those named; `--smoke` runs each for a moment. */
 import { parseArgs } from 'node:util';
 import { main as core } from './core.js';
+import { main as lookup } from './lookup.js';
 import { main as miss } from './miss.js';
 import { main as throughput } from './throughput.js';
 
-const benches = { core, miss, throughput };
+const benches = { core, lookup, miss, throughput };
 
 const { values, positionals } = parseArgs({
   options: { smoke: { type: 'boolean', default: false } },

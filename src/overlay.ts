@@ -694,11 +694,16 @@ export class Overlay {
       this.engine.tables.devices.free(device.row);
     };
     this.fma.forget(device.name);
+    this.#targets.remove(device.row);
     try {
       await this.engine.quiesce();
+      await this.#targets.purge(device.row);
     } catch (error) {
       if (!(error instanceof OverlayError)) throw error;
-      this.#kept.add(`the link and the rows of ${device.name}`, giveBack);
+      this.#kept.add(`the link and the rows of ${device.name}`, async () => {
+        await this.#targets.purge(device.row);
+        giveBack();
+      });
       return;
     }
     giveBack();

@@ -18,6 +18,13 @@ testWith(bench, ['gcc'], 'core', () => {
   assert.match(output, /ratio \d/, 'compared with C');
 });
 
+testWith(bench, ['gcc'], 'lookup', () => {
+  const output = run('lookup');
+  for (const what of ['hit   lookup ', 'miss  lookup and count'])
+    assert.match(output, new RegExp(`${what} +\\d`));
+  assert.match(output, /ratio \d/, 'compared with C');
+});
+
 bench('miss', () => {
   const output = run('miss');
   assert.match(output, /median \d+\.\d+ ms/);

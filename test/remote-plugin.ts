@@ -402,7 +402,12 @@ remote('an import that throws, never ends, loops or ends the process', async () 
     writeFileSync(path, 'process.exit(0);');
     await assertRefused(loadRemotePlugin(path, { log }), 'EIO', 'plugin_died', /ended by itself/);
     writeFileSync(path, 'const all = []; for (;;) all.push([all.length, {}]);');
-    await assertRefused(loadRemotePlugin(path, { log, memoryMb: 32 }), 'EIO', 'plugin_died', /32 MiB/);
+    await assertRefused(
+      loadRemotePlugin(path, { log, memoryMb: 32 }),
+      'EIO',
+      'plugin_died',
+      /32 MiB|all memory/,
+    );
   } finally {
     rmSync(folder, { recursive: true });
   }
@@ -488,9 +493,9 @@ remote('hangs: every call has its deadline, and other calls are answered meanwhi
 
 remote('loops for ever: its thread is replaced, and every instance starts again', async () => {
   for (const at of ['lookup', 'microtasks']) {
-    await withPlugin('loops', { pingMs: 50, lookupMs: PATIENCE_MS }, async (rig) => {
+    await withPlugin('loops', { pingMs: 250, lookupMs: PATIENCE_MS }, async (rig) => {
       const both = await started(rig.plugin);
-      await assertReplaced(rig, both, /did not react for 200 ms/, async () => {
+      await assertReplaced(rig, both, /did not react for 1000 ms/, async () => {
         both.instance.properties.set('loops/at', at);
         const looping = lookup(both.instance, '00');
         // Not to be told again to the next life.
@@ -500,7 +505,7 @@ remote('loops for ever: its thread is replaced, and every instance starts again'
       await both.instance.stop();
     });
   }
-  await withPlugin('loops', { pingMs: 50 }, async ({ plugin }) => {
+  await withPlugin('loops', { pingMs: 250 }, async ({ plugin }) => {
     await assertRefused(
       started(plugin, { 'loops/at': 'start' }),
       'ECANCELED',
@@ -527,21 +532,44 @@ remote('ends its process, as it thinks', async () => {
   });
 });
 
-remote('takes memory without end, on its heap and beside it', async () => {
-  const options = { memoryMb: 64, lookupMs: PATIENCE_MS, pingMs: 100 };
-  await withPlugin('allocates', { ...options, pingMs: 5000 }, async (rig) => {
-    const both = await started(rig.plugin);
-    await assertReplaced(rig, both, /more than 64 MiB of memory/, () => lookup(both.instance, '01'));
-    await both.instance.stop();
-  });
-  await withPlugin('allocates', options, async (rig) => {
-    const both = await started(rig.plugin, { 'allocates/at': 'buffers' });
-    await lookup(both.instance, '01');
-    await until('its thread is replaced', PATIENCE_MS, () => rig.plugin.counts.deaths === 1);
-    await assertWorks(both.instance);
-    await until('it is restored', PATIENCE_MS, () => both.services.fault === undefined);
-  });
-});
+remote(
+  'takes memory without end, on its heap and beside it, while it is busy and little by little',
+  async () => {
+    const options = { memoryMb: 64, lookupMs: PATIENCE_MS, pingMs: 250 };
+    for (const at of ['objects', 'map', 'doubles']) {
+      await withPlugin('allocates', options, async (rig) => {
+        const both = await started(rig.plugin, { 'allocates/at': at });
+        await assertReplaced(rig, both, /64 MiB of memory|all memory|did not react/, () =>
+          lookup(both.instance, '01'),
+        );
+        await both.instance.stop();
+      });
+    }
+    for (const at of ['buffers', 'steadily']) {
+      await withPlugin('allocates', options, async ({ plugin, log }) => {
+        const { instance, services } = await started(plugin, { 'allocates/at': at });
+        await lookup(instance, '01');
+        await until('its thread is replaced', PATIENCE_MS, () => plugin.counts.deaths === 1);
+        assert.match(
+          String(log.lines.find(({ fields }) => fields.reason)?.fields.reason),
+          /64 MiB of memory/,
+        );
+        await assertWorks(instance);
+        await until('it is restored', PATIENCE_MS, () => services.fault === undefined);
+      });
+    }
+    // Garbage is not held.
+    await withPlugin('allocates', { ...options, pingMs: 50 }, async ({ plugin }) => {
+      const { instance } = await started(plugin, { 'allocates/at': 'garbage' });
+      await lookup(instance, '01');
+      for (let round = 0; round < 300; round++) {
+        await lookup(instance, '00');
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+      assert.is(plugin.counts.deaths, 0);
+    });
+  },
+);
 
 remote('dies again and again: each replacement waits longer', async () => {
   await withPlugin('exits', { backoffMs: 4 }, async ({ plugin, log }) => {
@@ -558,7 +586,7 @@ remote('dies again and again: each replacement waits longer', async () => {
 });
 
 remote('an instance keeps its properties and what it saved over a death', async () => {
-  await withPlugin('good', { pingMs: 50 }, async ({ plugin }) => {
+  await withPlugin('good', { pingMs: 250 }, async ({ plugin }) => {
     const { instance, services } = await started(plugin, { ...GOOD, 'good/port': 99 });
     await lookup(instance, '01');
     await lookup(instance, 'a5');
@@ -635,12 +663,7 @@ remote('answers twice, to nobody, and with what is no message', async () => {
     assert.is(plugin.counts.deaths, 0);
     // More messages than main can read end its thread.
     const query = { family: 4, ip: '10.0.0.1', request: request('00') } as const;
-    await assertRefused(
-      () => instance.arp!(query),
-      'ECANCELED',
-      'plugin_died',
-      /messages at once|did not react/,
-    );
+    await assertRefused(() => instance.arp!(query), 'ECANCELED', 'plugin_died', /nobody asked for/);
     await assertWorks(instance);
   });
 });
@@ -735,7 +758,7 @@ remote('a process with an open plugin ends by itself', async () => {
 });
 
 remote('while it loops, VALID targets are forwarded and the device says why it is degraded', async () => {
-  await withPlugin('good', { pingMs: 50, backoffMs: 200 }, async ({ plugin }) => {
+  await withPlugin('good', { pingMs: 250, backoffMs: 200 }, async ({ plugin }) => {
     const instances: LookupInstance[] = [];
     const create = (destinations: number) => {
       const instance = plugin.create(destinations);
@@ -786,8 +809,12 @@ remote('while it loops, VALID targets are forwarded and the device says why it i
         await arrives(1);
         return !overlay.fma.status('ov0').faults.some(({ code }) => code === 'plugin');
       });
-      await arrives(2);
+      await until('a new target is found', PATIENCE_MS, () => {
+        port.send(0, frameTo(5));
+        return pair.b.port.receive()?.at(-1) === 5;
+      });
       assert.ok(received > 4);
+      assert.is(plugin.counts.refusedCalls, 0);
     } finally {
       await pair.close();
     }

@@ -147,6 +147,16 @@ program
     await print(flags.json ? [JSON.stringify(stats, null, 2)] : showStats(stats, flags));
   });
 
+program
+  .command('create-plugin')
+  .description('write the skeleton of a lookup plugin, with a test')
+  .argument('<name>', 'name of the plugin')
+  .argument('[directory]', 'where to write it (default: a directory of that name here)')
+  .action(async (name: string, directory: string | undefined) => {
+    const { createPlugin } = await import('./scaffold.js');
+    await print(createPlugin(name, directory ?? name));
+  });
+
 function checkShow(flags: ShowOptions): void {
   if (flags.fma && flags.target) throw new OverlayError('EINVAL', 'usage', '-f and -t exclude each other');
   if (flags.parsable && flags.output === undefined) {

@@ -21,6 +21,10 @@ export interface Miss {
 }
 
 const MISSES_PER_TURN = 64;
+/** Frames that wait for room on one inject ring. */
+const WAITING_MAX = 65_536;
+/** Two moves a turn of the loop, each of which sends at most half of a full wait queue of the smallest frames. */
+const WAIT_EPOCHS = 12;
 /** In front of each record in the wait queue. */
 const WAIT_HEADER_BYTES = 8;
 const RECORD_BYTES_MAX = layout.FRAME_RECORD_BYTES + layout.FRAME_BYTES_MAX;
@@ -148,12 +152,32 @@ export class InjectRings {
     this.#waiting = workers.list.map(() => []);
   }
 
-  /** Hands a frame (vnet_hdr first) to a worker; kept until there is room when the ring is full. Call `wake` when done. */
-  push(worker: number, device: number, kind: number, frame: Uint8Array): void {
+  /**
+   * Hands a frame (vnet_hdr first) to a worker; kept until there is room when the ring is full. False when too many are
+   * kept already: a worker that is dead for long. Call `wake` when done.
+   */
+  push(worker: number, device: number, kind: number, frame: Uint8Array): boolean {
     const waiting = this.#waiting[worker]!;
-    if (waiting.length > 0 || !this.#push(worker, { device, kind, frame })) {
-      waiting.push({ device, kind, frame });
+    if (waiting.length === 0 && this.#push(worker, { device, kind, frame })) return true;
+    if (waiting.length >= WAITING_MAX) return false;
+    waiting.push({ device, kind, frame });
+    return true;
+  }
+
+  /** A worker that runs, for frames that are no worker's. */
+  get anyWorker(): number {
+    return this.workers.list.find(({ state }) => state === 'running')?.queue.index ?? 0;
+  }
+
+  /** The device goes away: what waits for room is forgotten. Returns how many frames that were. */
+  forget(device: number): number {
+    let frames = 0;
+    for (const [worker, waiting] of this.#waiting.entries()) {
+      const others = waiting.filter((each) => each.device !== device);
+      frames += waiting.length - others.length;
+      this.#waiting[worker] = others;
     }
+    return frames;
   }
 
   /** Puts what waits onto the rings, as far as there is room, and wakes the workers that have something. */
@@ -173,6 +197,33 @@ export class InjectRings {
     return this.#waiting.some(({ length }) => length > 0);
   }
 
+  /** The same of workers that run: the others' successors have it before anything that comes later. */
+  get isBehind(): boolean {
+    return this.workers.list.some(
+      ({ state, queue }) => state === 'running' && this.#waiting[queue.index]!.length > 0,
+    );
+  }
+
+  /** Epoch and length of each wait queue that holds something, for `haveWaited`. */
+  waits(): ReadonlyMap<number, number> {
+    const { i32, u32 } = this.views;
+    const waits = new Map<number, number>();
+    for (const { queue, state } of this.workers.list) {
+      const isEmpty = Atomics.load(u32, (queue.arena + layout.ARENA_WAIT_USED) / 4) === 0;
+      if (isEmpty || state !== 'running') continue;
+      waits.set(queue.arena, Atomics.load(i32, (queue.arena + layout.ARENA_EPOCH) / 4));
+    }
+    return waits;
+  }
+
+  /** True when every worker has looked through its wait queue since: what need not wait has gone. */
+  haveWaited(waits: ReadonlyMap<number, number>): boolean {
+    return [...this.waits()].every(([arena, epoch]) => {
+      const before = waits.get(arena);
+      return before === undefined || ((epoch - before) | 0) >= WAIT_EPOCHS;
+    });
+  }
+
   /** Where each ring ends now; what waits for room comes behind that. */
   ends(): ReadonlyMap<number, number> {
     return new Map(
@@ -180,9 +231,13 @@ export class InjectRings {
     );
   }
 
-  /** True when the workers have taken everything up to those ends. One that was replaced has begun anew. */
+  /**
+   * True when the workers have taken everything up to those ends. One that was replaced has begun anew, and one that does
+   * not run is not waited for: its successor takes what is on the ring before it reads a frame.
+   */
   hasPassed(ends: ReadonlyMap<number, number>): boolean {
-    return this.workers.list.every(({ queue }) => {
+    return this.workers.list.every(({ queue, state }) => {
+      if (state !== 'running') return true;
       const end = ends.get(queue.arena);
       return end === undefined || ((this.#cursor(queue.arena, layout.RING_HEAD) - end) | 0) >= 0;
     });

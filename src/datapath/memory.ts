@@ -2,7 +2,8 @@
 import * as layout from '../../assembly/layout.js';
 import { OverlayError } from '../errors.js';
 import { MEMORY_MAX_BYTES } from '../limits.js';
-import { addressOf } from '../sys/libc.js';
+import { MADV_HUGEPAGE } from '../sys/abi.js';
+import { addressOf, madviseAt } from '../sys/libc.js';
 
 const PAGE_BYTES = 65536;
 /** What the module insists on (asc --initialMemory). */
@@ -33,6 +34,15 @@ const POOL_BYTES_MIN = 1024 * 1024;
 export function memoryBytesNeeded(arenas: number): number {
   const bytes = layout.ARENAS_OFFSET + arenas * layout.ARENA_BYTES + POOL_BYTES_MIN;
   return Math.max(BYTES_MIN, Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES);
+}
+
+/**
+ * Target tables are read at random: with pages of 4 KiB most look-ups in a large one wait for the page table, too. Only
+ * advice (man 2 madvise): where the kernel has no huge pages, nothing is lost but that.
+ */
+function adviseHugePages(views: MemoryViews, from: number): void {
+  const first = Math.ceil((views.base + from) / PAGE_BYTES) * PAGE_BYTES;
+  madviseAt(first, views.base + views.u8.length - first, MADV_HUGEPAGE);
 }
 
 /** Offset of an arena. */
@@ -66,5 +76,6 @@ export function createMemory(bytes: number, arenas: number, seed: bigint): Memor
   views.u32[(header + layout.HEADER_ARENAS) / 4] = arenas;
   views.u32[(header + layout.HEADER_POOL) / 4] = arenaOffset(arenas);
   views.u32[(header + layout.HEADER_POOL_BYTES) / 4] = pages * PAGE_BYTES - arenaOffset(arenas);
+  adviseHugePages(views, arenaOffset(arenas));
   return views;
 }

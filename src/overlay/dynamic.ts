@@ -94,7 +94,10 @@ export class Dynamic {
       settle: (mac, generation) => options.settle(this, mac, generation),
       send: (frames: readonly HeldFrame[], isRouted) => {
         const kind = isRouted ? layout.INJECT_TX_ROUTED : layout.INJECT_TX;
-        for (const { frame, worker } of frames) engine.injects.push(worker, device.row, kind, frame);
+        for (const { frame, worker } of frames) {
+          if (engine.injects.push(worker, device.row, kind, frame)) continue;
+          engine.counters.add(device.row, dropReason('tx_worker_lost'), 1);
+        }
         engine.injects.wake();
       },
       drop: (reason, frames) => engine.counters.add(device.row, dropReason(reason as DropName), frames),

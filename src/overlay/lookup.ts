@@ -3,6 +3,7 @@
  * in `#services`; what becomes of its answers, in `Dispatcher` and `TargetCache`.
  */
 import * as layout from '../../assembly/layout.js';
+import { dropReason } from '../datapath/drop.js';
 import type { Engine } from '../datapath/engine.js';
 import type { Device } from '../device.js';
 import { assert, OverlayError } from '../errors.js';
@@ -154,7 +155,9 @@ export class Lookup {
   #send(kind: number, frame: Uint8Array): void {
     const { injects, counters } = this.context.engine;
     if (kind === layout.INJECT_TX) counters.add(this.device.row, layout.COUNTER_TX_RESENT, 1);
-    injects.push(0, this.device.row, kind, frame);
+    if (!injects.push(injects.anyWorker, this.device.row, kind, frame)) {
+      counters.add(this.device.row, dropReason('tx_worker_lost'), 1);
+    }
     injects.wake();
   }
 
@@ -168,8 +171,9 @@ export class Lookup {
       destinations: device.encap.destinations,
       inject: (frame) => this.inject(frame),
       resend: (frame) => this.#send(layout.INJECT_TX, frame),
-      fault: (text) => fma.degrade(name, 'lookup_failed', text),
-      recovered: () => fma.restore(name, 'lookup_failed'),
+      // An answer may come when the device has gone, or is another one.
+      fault: (text) => this.#isOpen && fma.degrade(name, 'lookup_failed', text),
+      recovered: () => this.#isOpen && fma.restore(name, 'lookup_failed'),
     });
     const dispatcher = this.#dispatcher;
     this.dynamic = new Dynamic({

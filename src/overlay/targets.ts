@@ -12,8 +12,9 @@ import type { Miss } from '../datapath/deferred.js';
 import { dropReason } from '../datapath/drop.js';
 import type { Engine } from '../datapath/engine.js';
 import { OverlayError } from '../errors.js';
+import { QUIESCE_MS_MAX } from '../limits.js';
 import type { Log } from '../log.js';
-import { every, nextTurn, sleep } from '../sys/clock.js';
+import { every, monotonicMs, nextTurn, sleep } from '../sys/clock.js';
 import { Budget, HELD_BYTES_MAX } from '../target/budget.js';
 import { macAt } from '../target/mac.js';
 import { parseEthernet } from '../varpd/proxy/ethernet.js';
@@ -59,6 +60,32 @@ export class Targets {
 
   remove(row: number): void {
     this.#byRow.delete(row);
+  }
+
+  /**
+   * The device is out of the data path: resolves when nothing of it is on a ring or in a wait queue any more, so that its
+   * row can be another device's. Rejects with EBUSY when a worker does not respond.
+   */
+  async purge(row: number): Promise<void> {
+    const { injects, misses } = this.engine;
+    const lost = injects.forget(row);
+    if (lost > 0) this.engine.counters.add(row, dropReason('tx_target_removed'), lost);
+    injects.wake();
+    const ends = injects.ends();
+    const waits = injects.waits();
+    const deadline = monotonicMs() + QUIESCE_MS_MAX;
+    while (!injects.hasPassed(ends) || !injects.haveWaited(waits)) {
+      if (monotonicMs() > deadline) {
+        throw new OverlayError('EBUSY', 'worker_stuck', 'a worker does not take what it was handed');
+      }
+      await sleep(POLL_MS);
+    }
+    await this.engine.quiesce();
+    const missed = misses.ends();
+    while (!misses.hasPassed(missed)) {
+      misses.drain(DRAIN_MS, (miss) => this.#onMiss(miss));
+      await nextTurn();
+    }
   }
 
   close(): void {
@@ -117,7 +144,7 @@ export class Targets {
     const drained = round.filter(({ dynamic, mac, generation }) => dynamic.cache.drain(mac, generation));
     if (drained.length === 0) return;
     engine.injects.wake();
-    while (engine.injects.isWaiting && !this.#isClosed) await sleep(POLL_MS);
+    while (engine.injects.isBehind && !this.#isClosed) await sleep(POLL_MS);
     const injects = engine.injects.ends();
     // Most are there already by the next turn: the workers were woken.
     for (let turn = 0; !engine.injects.hasPassed(injects) && !this.#isClosed; turn++) {

@@ -32,6 +32,10 @@ export const sendmmsgAt: (fd: number, messages: number, count: number, flags: nu
 export const epollWaitAt: (epoll: number, events: number, max: number, timeoutMs: number) => number =
   libc.func('int epoll_wait(int epfd, uintptr_t events, int maxevents, int timeout)');
 
+export const madviseAt: (address: number, bytes: number, advice: number) => number = libc.func(
+  'int madvise(uintptr_t addr, size_t length, int advice)',
+);
+
 // ─── Control: typed arrays ──────────────────────────────────────────────────────────────────────────────
 export const open: (path: string, flags: number, mode: number) => number = libc.func(
   'int open(const char *path, int flags, uint mode)',

@@ -10,7 +10,8 @@
  *                            │  replaces it   one worker └─ ...
  *
  * This contains faults, not malice: a thread has the rights of its process, so that whoever installs a plugin trusts
- * it as much as the daemon itself.
+ * it as much as the daemon itself. What a thread shares with its process it can harm: native code that crashes, signals
+ * that it sends, more than the engine's own limit of memory within a second.
  */
 import { OverlayError } from '../errors.js';
 import type { Log } from '../log.js';
@@ -31,7 +32,7 @@ const STOP_MS_MAX = 10_000;
 const PING_MS = 500;
 /** The wait before the first replacement; 32 s in the end. */
 const BACKOFF_MS = 1000;
-/** Of the thread's heap, and the same again outside of it: a table of 65,536 targets takes some 30 MiB. */
+/** What a thread may hold, on its heap and beside it: a map of 65,536 targets takes some 30 MiB. */
 const MEMORY_MB_MAX = 256;
 
 export interface RemotePluginOptions {

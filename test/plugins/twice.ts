@@ -51,7 +51,7 @@ export const plugin = dynamic('twice', (at) => ({
   },
   arp: () => {
     MessagePort.prototype.postMessage = function () {
-      for (let sent = 0; sent < 2_000_000; sent++) post.call(this, { kind: 'pong', externalBytes: 0 });
+      for (let sent = 0; sent < 2_000_000; sent++) post.call(this, { kind: 'pong', usedBytes: 0 });
     };
     return undefined;
   },

@@ -30,6 +30,7 @@ const COOKIE = [0x63, 0x82, 0x53, 0x63];
  * these; in DHCP options are of any length (RFC 2131 section 2), and clients that do not pad send less.
  */
 const MESSAGE_BYTES_MIN = COOKIE_AT + COOKIE.length;
+const DATAGRAM_BYTES_MIN = UDP_BYTES + MESSAGE_BYTES_MIN;
 
 export interface DhcpRequest {
   /** Who asks: MAC address of the frame. */
@@ -47,7 +48,7 @@ export function parseDhcpRequest(frame: Uint8Array): DhcpRequest | undefined {
   const header = parseProxied(frame, ETHERTYPE_IPV4);
   if (!header || header.destination !== BROADCAST) return undefined;
   const datagram = udpDatagram(frame.subarray(header.headerBytes));
-  if (!datagram || datagram.length < UDP_BYTES + MESSAGE_BYTES_MIN) return undefined;
+  if (!datagram) return undefined;
   if (uint16At(datagram, 0) !== CLIENT_PORT || uint16At(datagram, 2) !== SERVER_PORT) return undefined;
   const message = datagram.subarray(UDP_BYTES);
   if (message[0] !== REQUEST || !hasBytes(message, 1, ETHERNET)) return undefined;
@@ -72,17 +73,20 @@ export function dhcpRequestTo(frame: Uint8Array, serverMac: number): Uint8Array 
   return copy;
 }
 
-/** The UDP datagram, header first, of an IPv4 packet that is no fragment; undefined when there is none or it is cut. */
+/**
+ * The UDP datagram, header first, of an IPv4 packet that is no fragment. Undefined when there is none, it is cut, or it
+ * has no room for a message.
+ */
 function udpDatagram(packet: Uint8Array): Uint8Array | undefined {
-  if (packet.length < IPV4_BYTES_MIN) return undefined;
+  // Long enough for every read below, whatever the header length.
+  if (packet.length < IPV4_BYTES_MIN + DATAGRAM_BYTES_MIN) return undefined;
   if (packet[0]! >> 4 !== 4 || packet[9] !== UDP) return undefined;
   const headerBytes = (packet[0]! & 0x0f) * 4;
   const totalBytes = uint16At(packet, 2);
   if (headerBytes < IPV4_BYTES_MIN || totalBytes > packet.length) return undefined;
-  if (totalBytes < headerBytes + UDP_BYTES) return undefined;
   // More fragments, or an offset; the bit for "don't" may be set.
   if ((uint16At(packet, 6) & 0x3fff) !== 0) return undefined;
   const datagramBytes = uint16At(packet, headerBytes + 4);
-  if (datagramBytes < UDP_BYTES || datagramBytes > totalBytes - headerBytes) return undefined;
+  if (datagramBytes < DATAGRAM_BYTES_MIN || datagramBytes > totalBytes - headerBytes) return undefined;
   return packet.subarray(headerBytes, headerBytes + datagramBytes);
 }

@@ -151,7 +151,11 @@ export class RemoteInstance implements LookupInstance, Inhabitant {
     this.supervisor
       .ask(this.#session, 'save', undefined, options.lookupMs)
       .then((given) => this.#keep(read('save', given, readSaved)))
-      .catch((error: unknown) => refused.note(faultOf(error).message))
+      .catch((error: unknown) => {
+        // That it died is told elsewhere.
+        const { errno, message } = faultOf(error);
+        if (errno !== 'ECANCELED') refused.note(message);
+      })
       .finally(() => {
         this.#isFetching = false;
       });

@@ -13,7 +13,13 @@ import type { FromThread, Load, ModuleAddress, ServiceCall, ToThread } from './p
 const PINGS_MISSED_MAX = 4;
 /** Messages of one thread: half of what main can read, and more than an honest plugin has to say. */
 const MESSAGE_RATE: Rate = { perSecond: 50_000, burst: 50_000 };
-const YOUNG_GENERATION_MB = 32;
+/** Of those, what nobody asked for or can read. A source that was away may well bring this many late answers at once. */
+const ODD_RATE: Rate = { perSecond: 2000, burst: 20_000 };
+/**
+ * The engine's own limit of the heap, as a multiple of ours. Above its limit the engine ends the thread, or the whole
+ * process when one allocation is large (a map that doubles): a plugin has to be ended long before.
+ */
+const HEAP_LIMIT_FACTOR = 8;
 const MEBIBYTE = 1024 * 1024;
 
 export interface LifeOptions {
@@ -22,7 +28,7 @@ export interface LifeOptions {
   readonly module: ModuleAddress;
   readonly importMs: number;
   readonly pingMs: number;
-  /** Limit of its heap, and of what it holds outside of it. */
+  /** What it may hold, on its heap and beside it. */
   readonly memoryMb: number;
 }
 
@@ -48,10 +54,14 @@ export class Life {
   readonly #worker: Worker;
   readonly #port: MessagePort;
   readonly #messages = new Bucket(MESSAGE_RATE);
+  readonly #oddities = new Bucket(ODD_RATE);
   #settleDeclared: ((outcome: Declaration | OverlayError) => void) | undefined;
   #isOver = false;
+  /** Without an answer. */
   #pings = 0;
-  #stopPings = () => {};
+  /** Resident bytes of the process when the thread was last heard of. */
+  #residentBytes = process.memoryUsage.rss();
+  readonly #stopWatch: () => void;
 
   /** Throws EAGAIN when there can be no more threads. */
   constructor(
@@ -69,6 +79,7 @@ export class Life {
       onBusy: (isBusy) => this.#holdProcess(isBusy),
     });
     this.#worker = startWorker(memoryMb);
+    this.#stopWatch = every(options.pingMs, () => this.#watch());
     const stopImport = after(importMs, () => {
       this.#refuse('ETIME', 'plugin_import_slow', `its import takes more than ${importMs} ms`);
     });
@@ -89,10 +100,11 @@ export class Life {
         resolve();
       });
     });
-    this.#worker.on('error', (error) => this.end(reasonOf(error, memoryMb)));
+    this.#worker.on('error', (error) => this.end(reasonOf(error)));
     port1.on('message', (message: unknown) => this.#onMessage(message));
-    port1.on('messageerror', () => events.onOdd());
-    this.#worker.postMessage({ port: port2, module } satisfies Load, [port2]);
+    port1.on('messageerror', () => this.#odd('onOdd'));
+    const load: Load = { port: port2, module, memoryBytes: memoryMb * MEBIBYTE };
+    this.#worker.postMessage(load, [port2]);
     // While it imports, the worker holds the process, so that somebody who waits for it is not left alone.
     port1.unref();
   }
@@ -101,7 +113,7 @@ export class Life {
   end(reason: string): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    this.#stopPings();
+    this.#stopWatch();
     this.#port.close();
     this.#settleDeclared?.(new OverlayError('EIO', 'plugin_died', reason));
     this.calls.cancel(new OverlayError('ECANCELED', 'plugin_died', `the lookup plugin died: ${reason}`));
@@ -146,7 +158,12 @@ export class Life {
     }
     const message = readMessage(given);
     if (message) this.#read(message);
-    else this.events.onOdd();
+    else this.#odd('onOdd');
+  }
+
+  #odd(event: 'onOdd' | 'onStray'): void {
+    this.events[event]();
+    if (!this.#oddities.take()) this.end('it sent too much that nobody asked for');
   }
 
   #read(message: FromThread): void {
@@ -161,13 +178,13 @@ export class Life {
         break;
       }
       case 'pong':
-        this.#onPong(message.externalBytes);
+        this.#onPong(message.usedBytes);
         break;
       case 'answer':
-        if (!this.calls.answer(message.call, message.value)) events.onStray();
+        if (!this.calls.answer(message.call, message.value)) this.#odd('onStray');
         break;
       case 'failed':
-        if (!this.calls.fail(message.call, errorOf(message.fault))) events.onStray();
+        if (!this.calls.fail(message.call, errorOf(message.fault))) this.#odd('onStray');
         break;
       case 'services':
         events.onServices(message.session, message.calls, message.dropped);
@@ -180,25 +197,40 @@ export class Life {
 
   #onDeclared(declaration: Declaration): void {
     if (!this.#settleDeclared) {
-      this.events.onOdd();
+      this.#odd('onOdd');
       return;
     }
     this.#name = declaration.name;
     this.#settleDeclared(declaration);
     this.#worker.unref();
-    this.#stopPings = every(this.options.pingMs, () => this.#ping());
   }
 
-  #onPong(externalBytes: number): void {
+  #onPong(usedBytes: number): void {
+    if (this.#pings === 0) {
+      this.#odd('onOdd');
+      return;
+    }
     this.#pings = 0;
+    this.#residentBytes = process.memoryUsage.rss();
     const { memoryMb } = this.options;
-    if (externalBytes > memoryMb * MEBIBYTE)
-      this.end(`it holds more than ${memoryMb} MiB outside of its heap`);
+    if (usedBytes > memoryMb * MEBIBYTE) this.end(`it holds more than ${memoryMb} MiB of memory`);
   }
 
-  #ping(): void {
+  /**
+   * A thread that is busy cannot say what it holds. While it is not heard, what the process has grown by is taken for
+   * its doing: it costs a wrong guess no more than a new start.
+   */
+  #watch(): void {
+    const { memoryMb, pingMs } = this.options;
+    const isImporting = this.#settleDeclared !== undefined;
+    const isSilent = isImporting || this.#pings > 0;
+    if (isSilent && process.memoryUsage.rss() - this.#residentBytes > memoryMb * MEBIBYTE) {
+      this.end(`it is busy, and has taken more than ${memoryMb} MiB of memory meanwhile`);
+      return;
+    }
+    if (isImporting) return;
     if (this.#pings >= PINGS_MISSED_MAX) {
-      this.end(`it did not react for ${this.#pings * this.options.pingMs} ms: it may be in an endless loop`);
+      this.end(`it did not react for ${this.#pings * pingMs} ms: it may be in an endless loop`);
       return;
     }
     this.#pings++;
@@ -216,17 +248,15 @@ function startWorker(memoryMb: number): Worker {
       execArgv: ['--no-warnings'],
       stdout: true,
       stderr: true,
-      resourceLimits: { maxOldGenerationSizeMb: memoryMb, maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
+      resourceLimits: { maxOldGenerationSizeMb: memoryMb * HEAP_LIMIT_FACTOR },
     });
   } catch (error) {
     throw new OverlayError('EAGAIN', 'no_thread', `there is no thread for it: ${faultOf(error).message}`);
   }
 }
 
-function reasonOf(error: unknown, memoryMb: number): string {
+function reasonOf(error: unknown): string {
   const { message } = faultOf(error);
   const isMemory = error instanceof Error && 'code' in error && error.code === 'ERR_WORKER_OUT_OF_MEMORY';
-  return isMemory
-    ? `it used more than ${memoryMb} MiB of memory`
-    : `it threw where nobody catches: ${message}`;
+  return isMemory ? 'it used up all memory of its heap' : `it threw where nobody catches: ${message}`;
 }

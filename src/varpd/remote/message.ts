@@ -17,7 +17,7 @@ export function readMessage(message: unknown): FromThread | undefined {
     case 'refused':
       return message as FromThread;
     case 'pong':
-      return typeof rest.externalBytes === 'number' ? (message as FromThread) : undefined;
+      return typeof rest.usedBytes === 'number' ? (message as FromThread) : undefined;
     case 'answer':
       return Number.isSafeInteger(rest.call) ? (message as FromThread) : undefined;
     case 'failed':

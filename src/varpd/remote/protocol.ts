@@ -30,6 +30,8 @@ export type ModuleAddress =
 export interface Load {
   readonly port: MessagePort;
   readonly module: ModuleAddress;
+  /** What it may hold; see `Memory`. */
+  readonly memoryBytes: number;
 }
 
 /** Argument of `start`. */
@@ -81,8 +83,8 @@ export type ServiceCall =
 export type FromThread =
   | { readonly kind: 'declared'; readonly declaration: Declaration }
   | { readonly kind: 'refused'; readonly fault: Fault }
-  /** `externalBytes`: what the thread holds outside of its heap, which the heap's limit does not cover. */
-  | { readonly kind: 'pong'; readonly externalBytes: number }
+  /** `usedBytes`: what the thread holds, on its heap and beside it. */
+  | { readonly kind: 'pong'; readonly usedBytes: number }
   | { readonly kind: 'answer'; readonly call: number; readonly value: unknown }
   | { readonly kind: 'failed'; readonly call: number; readonly fault: Fault }
   | {

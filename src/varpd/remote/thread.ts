@@ -9,6 +9,7 @@ import type { LookupPlugin } from '../plugin.js';
 import { declarationOf, pluginOf } from './declaration.js';
 import { faultOf } from './fault.js';
 import { Hosted } from './hosted.js';
+import { Memory } from './memory.js';
 import { Outbox } from './outbox.js';
 import { Printing } from './printing.js';
 import type { FromThread, Load, ModuleAddress, ToThread } from './protocol.js';
@@ -18,7 +19,10 @@ type Exports = Readonly<Record<string, unknown>>;
 class PluginThread {
   readonly #hosted = new Map<number, Hosted>();
 
-  constructor(readonly port: MessagePort) {}
+  constructor(
+    readonly port: MessagePort,
+    readonly memory: Memory,
+  ) {}
 
   async load(module: ModuleAddress): Promise<void> {
     let plugin: LookupPlugin | undefined;
@@ -39,7 +43,7 @@ class PluginThread {
 
   #onMessage(plugin: LookupPlugin, message: ToThread): void {
     if (message.kind === 'ping') {
-      this.#post({ kind: 'pong', externalBytes: process.memoryUsage().external });
+      this.#post({ kind: 'pong', usedBytes: this.memory.used() });
       return;
     }
     const { call, session, method, argument } = message;
@@ -90,7 +94,7 @@ async function importModule(module: ModuleAddress): Promise<Exports> {
 
 assert(parentPort, 'this runs in a worker thread');
 const own = parentPort;
-own.once('message', ({ port, module }: Load) => {
+own.once('message', ({ port, module, memoryBytes }: Load) => {
   own.close();
-  void new PluginThread(port).load(module);
+  void new PluginThread(port, new Memory(memoryBytes)).load(module);
 });
