@@ -136,6 +136,8 @@ export const SLOT_ENTRY: u32 = 8; // u64 atomic
 /** Bits 48 and up of KEY. Of a slot that may be given out again, the address is 0. */
 export const KEY_TAKEN: u32 = 1;
 export const KEY_FREE: u32 = 2;
+/** Of an entry that has left: nobody finds it any more, and its slot is not given out before a quiesce. */
+export const KEY_LEFT: u32 = 3;
 export const KEY_SHIFT: u32 = 48;
 /** No entry is further than this from its slot. */
 export const TARGET_PROBES_MAX: u32 = 128;

@@ -31,6 +31,7 @@ import {
   ENTRY_DESTINATION_BITS,
   ENTRY_FLAGS_SHIFT,
   ENTRY_ID_SHIFT,
+  KEY_LEFT,
   KEY_SHIFT,
   KEY_TAKEN,
   NONE,
@@ -53,6 +54,7 @@ import { ETHERNET_BYTES } from './wire';
 
 const MIX: u64 = 0xbf58476d1ce4e5b9; // splitmix64's: odd, with well-spread bits
 const TAKEN: u64 = u64(KEY_TAKEN) << KEY_SHIFT;
+const LEFT: u64 = u64(KEY_LEFT) << KEY_SHIFT;
 
 /** Destination address of a frame as a key: the octets in the order of the wire. */
 // @ts-expect-error: decorator
@@ -106,7 +108,7 @@ export function targetPlace(table: usize, mac: u64): u32 {
   let slot = targetSlot(table, mac);
   for (let probes: u32 = 0; probes < TARGET_PROBES_MAX; probes++) {
     const there = load<u64>(table + TABLE_BYTES + slot * SLOT_BYTES, SLOT_KEY);
-    if (there == (mac | TAKEN)) return slot;
+    if (there == (mac | TAKEN) || there == (mac | LEFT)) return slot;
     if (there == 0) return NONE;
     slot = (slot + 1) & mask;
   }
@@ -119,7 +121,8 @@ export function targetRoom(table: usize, mac: u64): u32 {
   let slot = targetSlot(table, mac);
   for (let probes: u32 = 0; probes < TARGET_PROBES_MAX; probes++) {
     const there = load<u64>(table + TABLE_BYTES + slot * SLOT_BYTES, SLOT_KEY);
-    if (there >> KEY_SHIFT != KEY_TAKEN) return slot;
+    const state = u32(there >> KEY_SHIFT);
+    if (state != KEY_TAKEN && state != KEY_LEFT) return slot;
     slot = (slot + 1) & mask;
   }
   return NONE;

@@ -15,6 +15,7 @@ import {
   ARENA_BYTES,
   ARENA_FRAME,
   ARENA_GROUPS,
+  ARENA_INJECTS,
   ARENA_SEND_FDS,
   ARENA_TX_ENTRIES,
   ARENA_TX_FRAMES,
@@ -96,6 +97,7 @@ import {
 } from './layout';
 import { frameBytesMax, isTagAboveLimit } from './limit';
 import { IOVEC_BYTES, MESSAGE_BYTES, storeMessage } from './message';
+import { ringPeek } from './ring';
 import { destinationRow, deviceRow, muxRow } from './table';
 import {
   entryDestination,
@@ -126,6 +128,8 @@ let isRouted: bool = false;
 let isReturning: bool = false;
 /** Something waits, so that frames to VALID targets may have to queue up. */
 let isWaiting: bool = false;
+/** Frames that come from the link, behind all that is with this worker already. */
+let isFresh: bool = false;
 let seed: u64 = 0;
 let base: u64 = 0;
 
@@ -154,6 +158,7 @@ export function txDecide(arena: usize, device: u32, first: u32, count: u32): voi
   if (first == 0) add(deviceCounters(arena, device), COUNTER_TX_READ, count);
   isRouted = false;
   isReturning = false;
+  isFresh = true;
   isWaiting = load<u32>(arena, ARENA_WAIT_USED) != 0;
   decideFrames(arena, device, first, count);
 }
@@ -164,6 +169,7 @@ export function txDecideDeferred(arena: usize, device: u32, kind: u32, first: u3
   if (first == 0) add(deviceCounters(arena, device), COUNTER_TX_RESUMED, count);
   isRouted = kind == INJECT_TX_ROUTED;
   isReturning = kind != INJECT_WAITED;
+  isFresh = false;
   isWaiting = false;
   decideFrames(arena, device, first, count);
 }
@@ -281,7 +287,13 @@ function selectTarget(arena: usize, device: u32, i: u32, frame: usize, length: u
     store<u32>(arena + i * 4, entryId(entry), ARENA_TX_TARGETS);
     return VERDICT_PASS;
   }
-  return flags & TARGET_FULL ? DROP_TX_HELD_FULL : VERDICT_MISS;
+  if (flags & TARGET_FULL) return DROP_TX_HELD_FULL;
+  // It was removed while frames of it were with this worker: those go to main first.
+  if (isFresh) {
+    if (ringPeek(arena + ARENA_INJECTS) != 0) return VERDICT_WAIT;
+    if (isWaiting && waitHolds(arena, device, load<u64>(arena + i * 8, ARENA_TX_KEYS))) return VERDICT_WAIT;
+  }
+  return VERDICT_MISS;
 }
 
 /** The destination of a list that the flow keeps to. */

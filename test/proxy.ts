@@ -1,6 +1,6 @@
 /**
- * Proxy ARP, NDP and DHCP: what is taken for a question and what is not, check by check; the answers, byte by byte
- * and as another program (tshark) reads them.
+ * Proxy ARP, NDP and DHCP: what is taken for a question and what is not, check by check; the answers, byte by
+ * byte and as another program (tshark) reads them.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -783,7 +783,10 @@ proxy('garbage throws nothing', () => {
   );
 });
 
-/** The options of a solicitation from `asker` in the plainest way: undefined when bad, else whether it names itself. */
+/**
+ * The options of a solicitation from `asker` in the plainest way: undefined when bad, else whether it names
+ * itself.
+ */
 function optionsTwin(options: Uint8Array, asker: number): boolean | undefined {
   if (options.length === 0) return false;
   const units = options[1];
@@ -847,7 +850,9 @@ function capture(frames: readonly Uint8Array[]): Uint8Array {
   return concat(header, bigEndian(1, 4), ...records);
 }
 
-/** What tshark says of each frame, fields with bars between them; it finds none malformed and no checksum bad. */
+/**
+ * What tshark says of each frame, fields with bars between them; it finds none malformed and no checksum bad.
+ */
 function dissected(frames: readonly Uint8Array[], fields: readonly string[]): string[] {
   const folder = mkdtempSync(join(tmpdir(), 'proxy-'));
   try {

@@ -55,7 +55,7 @@ interface Build {
   readonly slots: number;
   readonly ids: number;
   /** Its entries were removed with it: its counts are nobody's. */
-  readonly isDiscarded: boolean;
+  isDiscarded: boolean;
 }
 
 const IDS_MIN = 256;
@@ -65,6 +65,7 @@ const SLOTS_PER_ID = 2;
 const LEFT_PART_MAX = 1 / 8;
 
 const TAKEN = BigInt(layout.KEY_TAKEN) << BigInt(layout.KEY_SHIFT);
+const LEFT = BigInt(layout.KEY_LEFT) << BigInt(layout.KEY_SHIFT);
 const FREE = BigInt(layout.KEY_FREE) << BigInt(layout.KEY_SHIFT);
 
 export class TargetTable {
@@ -74,13 +75,14 @@ export class TargetTable {
   #size = 0;
   #freeIds: number[] = [];
   #nextId = 0;
-  /** Addresses that have left, with slot and id. */
-  readonly #left = new Map<number, number>();
+  /** Addresses that have left, with their ids; each time another object. */
+  readonly #left = new Map<number, { readonly id: number }>();
   /** Slots that were reclaimed and not given out again. */
   #tombstones = 0;
   // Counts of columns that are gone, less what an id's last owner had.
   #baseFrames = new Float64Array(0);
   #baseBytes = new Float64Array(0);
+  #baseLastUse = new Float64Array(0);
 
   constructor(readonly options: TargetTableOptions) {
     assert(
@@ -133,17 +135,27 @@ export class TargetTable {
     if (before !== undefined && place !== layout.NONE) {
       this.#left.delete(mac);
       this.#size++;
-      this.#store(place, before, flags, destination, generation);
+      this.#store(place, before.id, flags, destination, generation);
+      Atomics.store(this.options.views.u64, this.#at(place), BigInt(mac) | TAKEN);
       return;
     }
-    if (this.#freeIds.length === 0 && this.#nextId >= this.#build.ids) this.#rebuild();
+    if (!before && this.#freeIds.length === 0 && this.#nextId >= this.#build.ids) {
+      if (this.#build.ids === layout.TARGETS_MAX) {
+        throw new OverlayError(
+          'ENOSPC',
+          'target_table_full',
+          'the target cache is full until what has left is given back: try again',
+        );
+      }
+      this.#rebuild();
+    }
     let slot = this.options.core.targetRoom(this.#build.offset, BigInt(mac)) >>> 0;
     if (slot === layout.NONE) {
       this.#rebuild();
       slot = this.options.core.targetRoom(this.#build.offset, BigInt(mac)) >>> 0;
       assert(slot !== layout.NONE, 'no room near a slot of a table that is half empty');
     }
-    const fresh = before ?? this.#freeIds.pop() ?? this.#nextId++;
+    const fresh = before?.id ?? this.#freeIds.pop() ?? this.#nextId++;
     this.#left.delete(mac);
     this.#size++;
     const { u64 } = this.options.views;
@@ -165,19 +177,27 @@ export class TargetTable {
   remove(mac: number): void {
     const entry = this.find(mac);
     assert(entry, 'an entry is removed that is not there');
-    Atomics.store(this.options.views.u64, this.#at(this.#slotOf(mac)) + 1, 0n);
-    this.#left.set(mac, entry.id);
+    const at = this.#at(this.#slotOf(mac));
+    Atomics.store(this.options.views.u64, at + 1, 0n);
+    // Whoever comes from now on does not find the slot, so that a quiesce is for all who have.
+    Atomics.store(this.options.views.u64, at, BigInt(mac) | LEFT);
+    this.#left.set(mac, { id: entry.id });
     this.#size--;
-    // Whoever has the id next begins at zero.
-    const counts = this.#countsOf(entry.id);
-    this.#baseFrames[entry.id]! -= counts.frames;
-    this.#baseBytes[entry.id]! -= counts.bytes;
+    this.#zero(entry.id);
+  }
+
+  /** Whoever has the id next begins at zero. */
+  #zero(id: number): void {
+    const counts = this.#countsOf(id);
+    this.#baseFrames[id]! -= counts.frames;
+    this.#baseBytes[id]! -= counts.bytes;
+    this.#baseLastUse[id] = 0;
   }
 
   /** Removes every entry at once. Throws ENOMEM when the pool has no room for an empty table: nothing has changed then. */
   clear(): void {
     const next = this.#make(Math.min(IDS_MIN, this.options.max));
-    this.#retired.push({ ...this.#build, isDiscarded: true });
+    this.#retired.push(this.#build);
     this.#build = next;
     this.#size = 0;
     this.#freeIds = [];
@@ -186,14 +206,15 @@ export class TargetTable {
     this.#tombstones = 0;
     this.#publish();
     // Tables before this one have nothing to tell to whoever has their ids next.
-    this.#retired = this.#retired.map((build) => ({ ...build, isDiscarded: true }));
+    for (const build of this.#retired) build.isDiscarded = true;
     this.#baseFrames.fill(0);
     this.#baseBytes.fill(0);
+    this.#baseLastUse.fill(0);
   }
 
   /** What had left before this is remembered; hand it to `reclaim` after a quiesce. */
   leaving(): () => void {
-    const left = [...this.#left.keys()];
+    const left = [...this.#left];
     const retired = [...this.#retired];
     return () => this.#reclaim(left, retired);
   }
@@ -227,15 +248,19 @@ export class TargetTable {
   close(): void {
     for (const build of [this.#build, ...this.#retired]) this.#free(build);
     this.#retired = [];
+    // A `leaving` that is under way finds nothing to do.
+    this.#left.clear();
+    this.#tombstones = 0;
   }
 
-  #reclaim(left: readonly number[], retired: readonly Build[]): void {
-    for (const mac of left) {
-      const id = this.#left.get(mac);
-      // It has come back in the meantime.
-      if (id === undefined) continue;
+  #reclaim(left: readonly (readonly [number, { readonly id: number }])[], retired: readonly Build[]): void {
+    for (const [mac, leaver] of left) {
+      // It has come back in the meantime, and may have left again.
+      if (this.#left.get(mac) !== leaver) continue;
       this.#left.delete(mac);
-      this.#freeIds.push(id);
+      this.#freeIds.push(leaver.id);
+      // What was under way when it left was counted since.
+      this.#zero(leaver.id);
       const slot = this.options.core.targetPlace(this.#build.offset, BigInt(mac)) >>> 0;
       // In a table that was built anew it has no slot.
       if (slot === layout.NONE) continue;
@@ -243,17 +268,26 @@ export class TargetTable {
       this.#tombstones++;
     }
     for (const build of retired) {
-      const known = this.#retired.find(({ offset }) => offset === build.offset);
-      if (!known) continue;
-      this.#retired = this.#retired.filter((each) => each !== known);
-      for (let id = 0; id < build.ids && !known.isDiscarded; id++) {
-        const { frames, bytes } = this.#columnsOf(build, id);
+      if (!this.#retired.includes(build)) continue;
+      this.#retired = this.#retired.filter((each) => each !== build);
+      for (let id = 0; id < build.ids && !build.isDiscarded; id++) {
+        const { frames, bytes, lastUse } = this.#columnsOf(build, id);
         this.#baseFrames[id]! += frames;
         this.#baseBytes[id]! += bytes;
+        this.#baseLastUse[id] = Math.max(this.#baseLastUse[id]!, lastUse);
       }
       this.#free(build);
     }
-    if (this.#tombstones > this.#build.slots * LEFT_PART_MAX) this.#rebuild();
+    if (this.#tombstones > this.#build.slots * LEFT_PART_MAX) this.#tidy();
+  }
+
+  /** Builds the table anew if there is room for that; probes are longer until there is. */
+  #tidy(): void {
+    try {
+      this.#rebuild();
+    } catch (error) {
+      if (!(error instanceof OverlayError)) throw error;
+    }
   }
 
   /** Builds the table anew, larger when its ids are used up, and publishes it. */
@@ -291,6 +325,7 @@ export class TargetTable {
     u64[(offset + layout.TABLE_SEED) / 8] = random64();
     this.#baseFrames = grown(this.#baseFrames, ids);
     this.#baseBytes = grown(this.#baseBytes, ids);
+    this.#baseLastUse = grown(this.#baseLastUse, ids);
     return { offset, columns, slots, ids, isDiscarded: false };
   }
 
@@ -327,7 +362,11 @@ export class TargetTable {
   }
 
   #countsOf(id: number): TargetCounts {
-    const sum = { frames: this.#baseFrames[id]!, bytes: this.#baseBytes[id]!, lastUse: 0 };
+    const sum = {
+      frames: this.#baseFrames[id]!,
+      bytes: this.#baseBytes[id]!,
+      lastUse: this.#baseLastUse[id]!,
+    };
     for (const build of [this.#build, ...this.#retired]) {
       if (id >= build.ids || build.isDiscarded) continue;
       const { frames, bytes, lastUse } = this.#columnsOf(build, id);

@@ -8,7 +8,7 @@ import type { Engine } from '../datapath/engine.js';
 import type { Device } from '../device.js';
 import { assert, OverlayError } from '../errors.js';
 import type { Fma } from '../fma.js';
-import { familyOf, isMulticast } from '../ip.js';
+import { familyOf, isMulticast, parseIp } from '../ip.js';
 import type { Log } from '../log.js';
 import { checkDestination, checkRoute, type Destination } from '../target/destination.js';
 import { parseMac } from '../target/mac.js';
@@ -17,6 +17,7 @@ import { Dispatcher } from '../varpd/dispatch.js';
 import { external } from '../varpd/external-plugin.js';
 import type { LookupServices } from '../varpd/plugin.js';
 import { gratuitousArp } from '../varpd/proxy/arp.js';
+import { isStationMac } from '../varpd/proxy/ethernet.js';
 import { unsolicitedAdvertisement } from '../varpd/proxy/ndp.js';
 import type { Varpd, VarpdInstance } from '../varpd/varpd.js';
 import type { Route } from './attachment.js';
@@ -26,6 +27,8 @@ import type { Targets } from './targets.js';
 
 const ETHERNET_BYTES = 14;
 const ETHERNET_AND_TAG_BYTES = 18;
+/** IEEE 802.1Q: 4095 is reserved. */
+const VLAN_MAX = 4094;
 
 export interface LookupContext {
   readonly engine: Engine;
@@ -234,9 +237,11 @@ export class Lookup {
       invalidateAll: () => open('invalidateAll')?.cache.flush(),
       gratuitousArp: ({ mac, ip, vlan }) => {
         open('gratuitousArp');
-        const announcement = { mac: parseMac(mac), ip, vlan };
+        const announcement = checkAnnouncement(mac, ip, vlan);
         this.inject(
-          familyOf(ip) === 4 ? gratuitousArp(announcement) : unsolicitedAdvertisement(announcement),
+          familyOf(announcement.ip) === 4
+            ? gratuitousArp(announcement)
+            : unsolicitedAdvertisement(announcement),
         );
       },
       peersChanged: () => {
@@ -254,4 +259,15 @@ export class Lookup {
       log: (level, message) => log[level]({ device: overlay }, message),
     };
   }
+}
+
+/** What a plugin announces, in the form that packets are made of. Throws EINVAL for what no guest can have. */
+function checkAnnouncement(mac: string, ip: string, vlan: number): { mac: number; ip: string; vlan: number } {
+  const address = parseMac(mac);
+  if (!isStationMac(address))
+    throw new OverlayError('EINVAL', 'bad_mac', `no guest has the MAC address ${mac}`);
+  if (!Number.isInteger(vlan) || vlan < 0 || vlan > VLAN_MAX) {
+    throw new OverlayError('EINVAL', 'bad_vlan', `VLAN ${vlan} is not 0 to ${VLAN_MAX}`);
+  }
+  return { mac: address, ip: parseIp(ip), vlan };
 }

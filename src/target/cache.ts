@@ -153,11 +153,15 @@ export class TargetCache {
   #requests = 0;
   #generation = 0;
   #sorted: Float64Array | undefined;
+  /** Where walks with that order go on. */
+  readonly #markers = new Set<number>();
   /** Of each id: seconds at which it came into its state, and how. */
   #since = new Uint32Array(256);
   #source = new Uint8Array(256);
   #isLate = false;
   #isClosed = false;
+  readonly #questions: TargetRequest[] = [];
+  #isAsking = false;
 
   constructor(readonly options: CacheOptions) {
     this.#held = new Budget(HELD_BYTES_PER_DEVICE_MAX, options.held);
@@ -228,7 +232,7 @@ export class TargetCache {
     const request = this.#request('proxy', mac, this.#generation, frame.frame);
     const deadlineMs = services.nowMs() + LOOKUP_DEADLINE_MS;
     this.#proxies.set(request.id, { request, frame, deadlineMs });
-    services.ask(request);
+    this.#put(request);
   }
 
   #begin(mac: number, frame: HeldFrame): void {
@@ -248,9 +252,16 @@ export class TargetCache {
     this.#unsettled.set(mac, target);
     // Asked before it is published: most plugins answer at once, and then the workers never see it pending.
     this.#ask(mac, target, frame);
-    if (this.#unsettled.get(mac) !== target || target.state !== 'pending') return;
+    this.#publishPending(mac, target);
+  }
+
+  /** A target that was not answered at once gets into the table; without room it ends. */
+  #publishPending(mac: number, target: Unsettled): void {
+    const isPending = this.#unsettled.get(mac) === target && target.state === 'pending';
+    if (!isPending || target.isPublished) return;
     try {
       this.#publish(mac, target);
+      this.#mark(mac, 'lookup');
     } catch (error) {
       if (!(error instanceof OverlayError)) throw error;
       this.#endRequest(target);
@@ -321,7 +332,21 @@ export class TargetCache {
     const { services } = this.options;
     target.request = this.#request('target', mac, target.generation, frame);
     target.deadlineMs = services.nowMs() + LOOKUP_DEADLINE_MS * 2 ** target.attempts;
-    services.ask(target.request);
+    this.#put(target.request);
+  }
+
+  /** Puts a question. One that comes up while another is answered waits its turn: a thousand frames are no recursion. */
+  #put(request: TargetRequest): void {
+    this.#questions.push(request);
+    if (this.#isAsking) return;
+    this.#isAsking = true;
+    try {
+      for (let next = this.#questions.shift(); next; next = this.#questions.shift()) {
+        if (next.isOpen) this.options.services.ask(next);
+      }
+    } finally {
+      this.#isAsking = false;
+    }
   }
 
   #endRequest(target: Unsettled): void {
@@ -344,6 +369,7 @@ export class TargetCache {
       // The target is VALID and its route stands; this frame goes there.
       const frame = this.#endProxy(request);
       services.send([frame], true);
+      this.#answered();
       return;
     }
     const target = this.#targetOf(request);
@@ -358,13 +384,15 @@ export class TargetCache {
     if (request.kind === 'proxy') {
       this.#endProxy(request);
       count();
+      this.#answered();
       return;
     }
     const target = this.#targetOf(request);
     this.#endRequest(target);
     // None is held when it is the source of a received frame that was asked about.
-    const first = target.held.shift();
-    if (first) {
+    const first = target.held[0];
+    if (first?.frame === request.frame) {
+      target.held.shift();
       count();
       this.#giveBack([first]);
       target.heldBytes -= first.frame.length;
@@ -574,8 +602,7 @@ export class TargetCache {
       target.generation = this.#next();
       this.#ask(mac, target, target.held[0]?.frame ?? request.frame);
       // A flush has emptied the table.
-      const isPending = this.#unsettled.get(mac) === target && target.state === 'pending';
-      if (isPending && !target.isPublished) this.#publish(mac, target);
+      this.#publishPending(mac, target);
       return true;
     }
     after(state, 'remove');
@@ -639,7 +666,10 @@ export class TargetCache {
    */
   iterate(marker: number, count: number): { targets: TargetView[]; next: number | undefined } {
     // A walk that is under way may go on with the order it began with: whoever has left is passed over.
-    if (marker === 0 || !this.#sorted) this.#sorted = this.options.store.macs().sort();
+    if (!this.#sorted || !this.#markers.delete(marker)) {
+      this.#sorted = this.options.store.macs().sort();
+      this.#markers.clear();
+    }
     const sorted = this.#sorted;
     let at = firstNotBelow(sorted, marker);
     const targets: TargetView[] = [];
@@ -649,6 +679,7 @@ export class TargetCache {
     }
     const next = sorted[at];
     if (next === undefined) this.#sorted = undefined;
+    else this.#markers.add(next);
     return { targets, next };
   }
 

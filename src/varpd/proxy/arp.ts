@@ -1,14 +1,15 @@
 /**
- * Proxy ARP: requests of guests, answered in the name of the owner (RFC 826, RFC 5227). The packet, behind the
- * Ethernet header:
+ * Proxy ARP: requests of guests, answered in the name of the owner (RFC 826, RFC 5227). The packet, behind
+ * the Ethernet header:
  *
  *    0 hardware type   2 protocol type   4 hardware length   5 protocol length   6 operation
  *    8 sender MAC     14 sender IP      18 target MAC       24 target IP        28 end
  *
- * What a sender says of itself is believed as little as possible. Its MAC address in the packet must be the frame's
- * source: RFC 826 has one host write both, plugins decide by the frame's source, and an answer that carried a second
- * address would be thrown away by ARP inspection in front of a guest, or would teach it a false pair. Its IP address
- * only comes back to it; hosts learn from the sender fields alone, and in our answers those are the plugin's.
+ * What a sender says of itself is believed as little as possible. Its MAC address in the packet must be the
+ * frame's source: RFC 826 has one host write both, plugins decide by the frame's source, and an answer that
+ * carried a second address would be thrown away by ARP inspection in front of a guest, or would teach it a
+ * false pair. Its IP address only comes back to it; hosts learn from the sender fields alone, and in our
+ * answers those are the plugin's.
  */
 import { assert } from '../../errors.js';
 import { familyOf, ipNativeBytes } from '../../ip.js';
@@ -50,9 +51,10 @@ export interface ArpRequest {
 }
 
 /**
- * The request in a frame, or undefined when there is none to be answered. Announcements (sender and target the same)
- * are not: an answer would tell the sender that its address is taken. Probes are, so that a guest learns it where it is
- * true. Unicast requests are answered too: they are polls of a cache entry (RFC 1122 section 2.3.2.1).
+ * The request in a frame, or undefined when there is none to be answered. Announcements (sender and target
+ * the same) are not: an answer would tell the sender that its address is taken. Probes are, so that a guest
+ * learns it where it is true. Unicast requests are answered too: they are polls of a cache entry (RFC 1122
+ * section 2.3.2.1).
  */
 export function parseArpRequest(frame: Uint8Array): ArpRequest | undefined {
   const header = parseProxied(frame, ETHERTYPE_ARP);
@@ -71,10 +73,10 @@ export function parseArpRequest(frame: Uint8Array): ArpRequest | undefined {
 }
 
 /**
- * The answer to the request in `frame`: `mac` has the address. A new frame of header and packet, with the request's
- * VLAN tags and without its padding. Undefined when silence is right: `frame` holds no request to be answered, `mac` is
- * no interface's address, or it is the asker's. That would tell a guest that probes that its own address is taken, and
- * a bridge before it that the guest lives on our side.
+ * The answer to the request in `frame`: `mac` has the address. A new frame of header and packet, with the
+ * request's VLAN tags and without its padding. Undefined when silence is right: `frame` holds no request to
+ * be answered, `mac` is no interface's address, or it is the asker's. That would tell a guest that probes
+ * that its own address is taken, and a bridge before it that the guest lives on our side.
  */
 export function arpReply(frame: Uint8Array, mac: number): Uint8Array | undefined {
   const request = parseArpRequest(frame);
@@ -94,8 +96,8 @@ export function arpReply(frame: Uint8Array, mac: number): Uint8Array | undefined
 }
 
 /**
- * Tells all who hear it that `ip` is at `mac` (RFC 5227 section 2.3, in the form of illumos: a broadcast request whose
- * target MAC is broadcast too). 42 bytes, or 46 with a tag for a `vlan` that is not 0.
+ * Tells all who hear it that `ip` is at `mac` (RFC 5227 section 2.3, in the form of illumos: a broadcast
+ * request whose target MAC is broadcast too). 42 bytes, or 46 with a tag for a `vlan` that is not 0.
  *
  * @param announced `ip` is canonical IPv4 text, `vlan` 0 to 4094
  */
@@ -136,7 +138,10 @@ function ipv4At(frame: Uint8Array, at: number): string {
   return `${frame[at]}.${frame[at + 1]}.${frame[at + 2]}.${frame[at + 3]}`;
 }
 
-/** False for what no host has on a wire: unspecified, loopback, multicast, broadcast (RFC 1122 section 3.2.1.3). */
+/**
+ * False for what no host has on a wire: unspecified, loopback, multicast, broadcast (RFC 1122 section
+ * 3.2.1.3).
+ */
 function isHostIp(ip: string): boolean {
   const first = Number.parseInt(ip, 10);
   const isMulticast = first >= 224 && first <= 239;

@@ -2,8 +2,8 @@
 import { uint16At } from './bytes.js';
 
 /**
- * Ones'-complement sum of the 16-bit words from `from` to before `to`, folded to 16 bits, an odd last byte as if zero
- * followed. A checksum is its complement; over data with its right checksum the sum is 0xffff.
+ * Ones'-complement sum of the 16-bit words from `from` to before `to`, folded to 16 bits, an odd last byte as
+ * if zero followed. A checksum is its complement; over data with its right checksum the sum is 0xffff.
  *
  * @param start a sum to go on from, such as that of a pseudo-header
  */

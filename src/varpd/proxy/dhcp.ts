@@ -1,13 +1,14 @@
 /**
- * Proxy DHCP: a guest's broadcast to any DHCP server (RFC 2131) goes to one given server by its MAC address instead.
- * Nothing above Ethernet changes; the server answers by unicast. The packet, behind the Ethernet header:
+ * Proxy DHCP: a guest's broadcast to any DHCP server (RFC 2131) goes to one given server by its MAC address
+ * instead. Nothing above Ethernet changes; the server answers by unicast. The packet, behind the Ethernet
+ * header:
  *
  *   IPv4:   0 version, header length   2 total length   6 fragment   9 protocol
  *   UDP:    0 source port   2 destination port   4 length
- *   BOOTP:  0 operation   1 hardware type   2 hardware length   4 transaction   28 client MAC   236 magic cookie
+ *   BOOTP:  0 operation   1 hardware type   2 hardware length   4 transaction   28 client MAC   236 cookie
  *
- * Checksums are left to the server: a guest or local kernel may have left that of UDP unfinished, to be filled in on
- * the way out.
+ * Checksums are left to the server: a guest or local kernel may have left that of UDP unfinished, to be
+ * filled in on the way out.
  */
 import { BROADCAST, macAt, macBytes } from '../../target/mac.js';
 import { hasBytes, uint16At } from './bytes.js';
@@ -26,8 +27,9 @@ const CLIENT_MAC_AT = 28;
 const COOKIE_AT = 236;
 const COOKIE = [0x63, 0x82, 0x53, 0x63];
 /**
- * The fixed fields and the cookie. BOOTP had 64 bytes of vendor area, 300 bytes in all (RFC 951), and illumos asks for
- * these; in DHCP options are of any length (RFC 2131 section 2), and clients that do not pad send less.
+ * The fixed fields and the cookie. BOOTP had 64 bytes of vendor area, 300 bytes in all (RFC 951), and illumos
+ * asks for these; in DHCP options are of any length (RFC 2131 section 2), and clients that do not pad send
+ * less.
  */
 const MESSAGE_BYTES_MIN = COOKIE_AT + COOKIE.length;
 const DATAGRAM_BYTES_MIN = UDP_BYTES + MESSAGE_BYTES_MIN;
@@ -62,8 +64,8 @@ export function parseDhcpRequest(frame: Uint8Array): DhcpRequest | undefined {
 }
 
 /**
- * A copy of the request's frame to the server's MAC address, otherwise the same. Undefined when it must not be sent:
- * to a group it would come back to the proxy for ever, and to its own sender it has nowhere to go.
+ * A copy of the request's frame to the server's MAC address, otherwise the same. Undefined when it must not
+ * be sent: to a group it would come back to the proxy for ever, and to its own sender it has nowhere to go.
  */
 export function dhcpRequestTo(frame: Uint8Array, serverMac: number): Uint8Array | undefined {
   const header = parseEthernet(frame);
@@ -74,8 +76,8 @@ export function dhcpRequestTo(frame: Uint8Array, serverMac: number): Uint8Array 
 }
 
 /**
- * The UDP datagram, header first, of an IPv4 packet that is no fragment. Undefined when there is none, it is cut, or it
- * has no room for a message.
+ * The UDP datagram, header first, of an IPv4 packet that is no fragment. Undefined when there is none, it is
+ * cut, or it has no room for a message.
  */
 function udpDatagram(packet: Uint8Array): Uint8Array | undefined {
   // Long enough for every read below, whatever the header length.

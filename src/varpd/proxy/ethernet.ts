@@ -18,8 +18,8 @@ const ETHERTYPE_MIN = 0x600;
 /** 4095 is reserved (IEEE 802.1Q table 9-2). */
 const VLAN_MAX = 4094;
 /**
- * What may follow the Ethernet header. Nothing that a proxy answers is longer in practice, and this keeps super-frames
- * and long option lists away from the parsers, whatever the MTU.
+ * What may follow the Ethernet header. Nothing that a proxy answers is longer in practice, and this keeps
+ * super-frames and long option lists away from the parsers, whatever the MTU.
  */
 export const PROXY_PAYLOAD_BYTES_MAX = 1500;
 
@@ -36,9 +36,9 @@ export interface EthernetHeader {
 }
 
 /**
- * The header of a frame. Up to two tags are skipped, each an 802.1Q (0x8100) or an 802.1ad (0x88a8) one; behind a
- * third `etherType` is that of the tag. Undefined for a bogon: too short for its header, or an 802.1Q tag with the CFI
- * bit, which promises a Token Ring header.
+ * The header of a frame. Up to two tags are skipped, each an 802.1Q (0x8100) or an 802.1ad (0x88a8) one;
+ * behind a third `etherType` is that of the tag. Undefined for a bogon: too short for its header, or an
+ * 802.1Q tag with the CFI bit, which promises a Token Ring header.
  */
 export function parseEthernet(frame: Uint8Array): EthernetHeader | undefined {
   let typeAt = ADDRESSES_BYTES;
@@ -71,8 +71,8 @@ export function isStationMac(mac: number): boolean {
 }
 
 /**
- * The header of a frame that a proxy may answer, or undefined: it has the type, is of a plausible size, and its source
- * is an address to which an answer can go.
+ * The header of a frame that a proxy may answer, or undefined: it has the type, is of a plausible size, and
+ * its source is an address to which an answer can go.
  */
 export function parseProxied(frame: Uint8Array, etherType: number): EthernetHeader | undefined {
   const header = parseEthernet(frame);

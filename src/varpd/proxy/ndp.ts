@@ -1,14 +1,16 @@
 /**
- * Proxy NDP: neighbour solicitations of guests, answered in the name of the owner (RFC 4861, RFC 4862). The message,
- * behind the Ethernet header; options follow, each a type, a length in units of 8 bytes, and its content:
+ * Proxy NDP: neighbour solicitations of guests, answered in the name of the owner (RFC 4861, RFC 4862). The
+ * message, behind the Ethernet header; options follow, each a type, a length in units of 8 bytes, and its
+ * content:
  *
- *   IPv6:    0 version, class, flow   4 payload length   6 next header   7 hop limit   8 source   24 destination
+ *   IPv6:    0 version, class   4 payload length   6 next header   7 hop limit   8 source   24 destination
  *   ICMPv6: 40 type   41 code   42 checksum   44 flags   48 target   64 options
  *
  * As with ARP, what the sender says of its link-layer address must be what the frame says.
  *
- * Duplicate address detection asks from the unspecified address, and any answer takes the address away from the
- * asker. So only the truth is told: that another MAC has it. When the asker itself or nobody has it, silence.
+ * Duplicate address detection asks from the unspecified address, and any answer takes the address away from
+ * the asker. So only the truth is told: that another MAC has it. When the asker itself or nobody has it,
+ * silence.
  */
 import { assert } from '../../errors.js';
 import { familyOf, ipNativeBytes, parseIp } from '../../ip.js';
@@ -75,8 +77,8 @@ export interface Solicitation {
 }
 
 /**
- * The neighbour solicitation in a frame, or undefined when there is none to be answered: all checks of RFC 4861
- * section 7.1.1, and those on addresses below.
+ * The neighbour solicitation in a frame, or undefined when there is none to be answered: all checks of RFC
+ * 4861 section 7.1.1, and those on addresses below.
  *
  * @param isChecksumUnfinished the frame's vnet_hdr has NEEDS_CSUM: a local kernel or guest may have left the
  * pseudo-header's sum alone in the checksum field; that passes too
@@ -102,7 +104,7 @@ export function parseSolicitation(
   const isDad = hasBytes(message, SOURCE_AT, UNSPECIFIED);
   const options = parseOptions(message, header.source);
   if (!options) return undefined;
-  // RFC 4861 sections 4.3 and 7.1.1: never under DAD, always in other multicast ones, at will in unicast ones.
+  // RFC 4861 sections 4.3 and 7.1.1: never under DAD, else always to a group, at will to one.
   const isMulticast = message[DESTINATION_AT] === 0xff;
   if (isDad ? options.hasSourceMac : isMulticast && !options.hasSourceMac) return undefined;
   return {
@@ -116,9 +118,10 @@ export function parseSolicitation(
 }
 
 /**
- * The answer to a solicitation: `mac` has the address (RFC 4861 section 7.2.4). To the asker, Solicited; under
- * duplicate address detection to all nodes, not Solicited. Override in both: the plugin knows. A new frame with the
- * solicitation's VLAN tags. Undefined when silence is right: `mac` is no interface's address, or the asker's.
+ * The answer to a solicitation: `mac` has the address (RFC 4861 section 7.2.4). To the asker, Solicited;
+ * under duplicate address detection to all nodes, not Solicited. Override in both: the plugin knows. A new
+ * frame with the solicitation's VLAN tags. Undefined when silence is right: `mac` is no interface's address,
+ * or the asker's.
  *
  * @param frame the one that `solicitation` was parsed from, unchanged
  */
@@ -142,8 +145,8 @@ export function advertisement(
 }
 
 /**
- * Tells all who hear it that `ip` is at `mac` (RFC 4861 section 7.2.6). 86 bytes, or 90 with a tag for a `vlan` that is
- * not 0.
+ * Tells all who hear it that `ip` is at `mac` (RFC 4861 section 7.2.6). 86 bytes, or 90 with a tag for a
+ * `vlan` that is not 0.
  *
  * @param announced `ip` is canonical IPv6 text, `vlan` 0 to 4094
  */
@@ -206,13 +209,16 @@ function hasGoodAddresses(packet: Uint8Array, { destination }: EthernetHeader): 
   } else if (isDad || !hasBytes(packet, DESTINATION_AT, target)) {
     return false;
   }
-  // A frame to one interface may carry a packet to a group (RFC 6085), but not one to a group any other packet.
+  // A frame to one interface may carry a packet to a group (RFC 6085). One to a group carries nothing else.
   if (!isGroupMac(destination)) return true;
   const groupBits = uint16At(packet, DESTINATION_AT + 12) * 0x10000 + uint16At(packet, DESTINATION_AT + 14);
   return packet[DESTINATION_AT] === 0xff && destination === GROUP_MAC_BASE + groupBits;
 }
 
-/** The target's solicited-node group, or without DAD another of link-local scope; never that of another address. */
+/**
+ * The target's solicited-node group, or without DAD another of link-local scope; never that of another
+ * address.
+ */
 function isGoodGroup(packet: Uint8Array, target: Uint8Array, isDad: boolean): boolean {
   if (hasBytes(packet, DESTINATION_AT, SOLICITED_NODE_PREFIX)) {
     return hasBytes(packet, DESTINATION_AT + 13, target.subarray(13));
@@ -227,8 +233,9 @@ function isHostIp(packet: Uint8Array, at: number): boolean {
 }
 
 /**
- * The options up to the end of the packet, or undefined when one is bad: of length zero, longer than what is left, or a
- * source link-layer address that is not 6 bytes or not `asker`. Each takes 8 bytes or more, which bounds the loop.
+ * The options up to the end of the packet, or undefined when one is bad: of length zero, longer than what is
+ * left, or a source link-layer address that is not 6 bytes or not `asker`. Each takes 8 bytes or more, which
+ * bounds the loop.
  */
 function parseOptions(packet: Uint8Array, asker: number): { hasSourceMac: boolean } | undefined {
   let hasSourceMac = false;

@@ -171,9 +171,7 @@ export class RemoteInstance implements LookupInstance, Inhabitant {
     if (has('dhcp')) this.dhcp = async (request) => read('dhcp', await this.#ask('dhcp', request), readMac);
     if (has('peers')) this.peers = () => this.#peers;
     if (has('point')) this.point = () => this.#pointOrThrow();
-    if (has('save')) {
-      this.save = () => (this.#saved === undefined ? undefined : (JSON.parse(this.#saved) as unknown));
-    }
+    if (has('save')) this.save = () => parseSaved(this.#saved);
     if (has('restore')) {
       this.restore = (saved) => {
         this.#saved = readSaved(JSON.stringify(saved));
@@ -364,6 +362,15 @@ function read<Value>(method: string, given: unknown, work: (given: unknown) => V
     return work(given);
   } catch (error) {
     throw lied(`${method}: ${faultOf(error).message}`);
+  }
+}
+
+/** Undefined for what is no JSON: the thread made it, and yet it may come from somewhere else. */
+function parseSaved(saved: string | undefined): unknown {
+  try {
+    return saved === undefined ? undefined : JSON.parse(saved);
+  } catch {
+    return undefined;
   }
 }
 
