@@ -144,7 +144,11 @@ export class Targets {
     const drained = round.filter(({ dynamic, mac, generation }) => dynamic.cache.drain(mac, generation));
     if (drained.length === 0) return;
     engine.injects.wake();
-    while (engine.injects.isBehind && !this.#isClosed) await sleep(POLL_MS);
+    while (engine.injects.isBehind && !this.#isClosed) {
+      await sleep(POLL_MS);
+      // A worker with a new arena has an empty ring, and nothing to ring the bell for.
+      engine.injects.wake();
+    }
     const injects = engine.injects.ends();
     // Most are there already by the next turn: the workers were woken.
     for (let turn = 0; !engine.injects.hasPassed(injects) && !this.#isClosed; turn++) {

@@ -143,6 +143,8 @@ export const LOOKUP_DEADLINE_MS = 2000;
 export const LOOKUP_ATTEMPTS_MAX = 3;
 /** Destination row of an entry that has none. */
 const NO_ROUTE = 0;
+/** Questions put in one go: more than a target holds frames. */
+const QUESTIONS_PER_TURN_MAX = 4096;
 
 export class TargetCache {
   readonly #unsettled = new Map<number, Unsettled>();
@@ -338,10 +340,17 @@ export class TargetCache {
   /** Puts a question. One that comes up while another is answered waits its turn: a thousand frames are no recursion. */
   #put(request: TargetRequest): void {
     this.#questions.push(request);
+    this.#putQuestions();
+  }
+
+  #putQuestions(): void {
     if (this.#isAsking) return;
     this.#isAsking = true;
     try {
-      for (let next = this.#questions.shift(); next; next = this.#questions.shift()) {
+      // Bounded: a plugin that invalidates what it is asked about would never come to an end. The rest waits for a tick.
+      for (let asked = 0; asked < QUESTIONS_PER_TURN_MAX; asked++) {
+        const next = this.#questions.shift();
+        if (!next) break;
         if (next.isOpen) this.options.services.ask(next);
       }
     } finally {
@@ -459,6 +468,7 @@ export class TargetCache {
   /** Asks again for what was not answered in time, gives up what was asked too often, forgets what is old. */
   tick(): void {
     const { services } = this.options;
+    this.#putQuestions();
     const now = services.nowMs();
     for (const [mac, target] of this.#unsettled) {
       if (target.state === 'draining' || now < target.deadlineMs) continue;
