@@ -10,8 +10,9 @@
  *                            │  replaces it   one worker └─ ...
  *
  * This contains faults, not malice: a thread has the rights of its process, so that whoever installs a plugin trusts
- * it as much as the daemon itself. What a thread shares with its process it can harm: native code that crashes, signals
- * that it sends, more than the engine's own limit of memory within a second.
+ * it as much as the daemon itself. What a thread shares with its process it can harm: by native code that crashes, by
+ * signals, and by a single call of the engine's own, such as the filling of a huge array, which nothing can interrupt
+ * and which ends the process where it takes more than eight times the memory a plugin may hold.
  */
 import { OverlayError } from '../errors.js';
 import type { Log } from '../log.js';

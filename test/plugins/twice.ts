@@ -10,6 +10,15 @@ const post = MessagePort.prototype.postMessage;
 export const plugin = dynamic('twice', (at) => ({
   lookup: () => {
     for (let call = 0; call < 100; call++) parentPort?.postMessage({ kind: 'answer', call, value: 'drop' });
+    if (at() === 'services') {
+      MessagePort.prototype.postMessage = function (message: unknown) {
+        MessagePort.prototype.postMessage = post;
+        const calls = Array.from({ length: 256 }, () => ({ what: 'invalidate', mac: '02:00:00:00:00:01' }));
+        for (let sent = 0; sent < 1000; sent++)
+          post.call(this, { kind: 'services', session: 1, calls, dropped: 0 });
+        post.call(this, message);
+      };
+    }
     if (at() !== 'raw') return 'unknown';
     MessagePort.prototype.postMessage = function (message: unknown) {
       MessagePort.prototype.postMessage = post;
