@@ -120,7 +120,7 @@ export const DESTINATION_KIND_REPLICATE: u32 = 1;
 /** Each flow goes to one of the list. */
 export const DESTINATION_KIND_SPREAD: u32 = 2;
 
-// ─── Target table: open addressing, linear probing (main writes, workers read without a lock) ───────────
+// ─── Target table: open addressing, line by line (main writes, workers read without a lock) ─────────────
 // A slot is two words. KEY is immutable while a worker may read it: a slot is given to another address only after a
 // quiesce. ENTRY is all that changes, in one atomic store, so that no reader ever sees half of a change.
 export const TABLE_SLOTS: u32 = 0; // u32, how many; a power of two
@@ -139,7 +139,9 @@ export const KEY_FREE: u32 = 2;
 /** Of an entry that has left: nobody finds it any more, and its slot is not given out before a quiesce. */
 export const KEY_LEFT: u32 = 3;
 export const KEY_SHIFT: u32 = 48;
-/** No entry is further than this from its slot. */
+/** Slots of one cache line: all of a line are looked at before the next line. */
+export const LINE_SLOTS: u32 = 4;
+/** No entry is further than this from its slot; whole lines. */
 export const TARGET_PROBES_MAX: u32 = 128;
 // ENTRY: destination row, id (place in the columns), flags, low bits of the generation.
 export const ENTRY_DESTINATION_BITS: u32 = 20;
@@ -224,7 +226,12 @@ export const ARENA_TX_ROUTES: u32 = ARENA_TX_REPLICA_SOCKETS + BATCH_MAX; // u32
 export const ARENA_TX_TARGETS: u32 = ARENA_TX_ROUTES + BATCH_MAX * 4; // u32[BATCH_MAX], entry ids or NONE
 export const ARENA_TX_KEYS: u32 = ARENA_TX_TARGETS + BATCH_MAX * 4; // u64[BATCH_MAX]
 export const ARENA_TX_ENTRIES: u32 = ARENA_TX_KEYS + BATCH_MAX * 8; // u64[BATCH_MAX], 0 for absent
-export const ARENA_TX_STARTS: u32 = ARENA_TX_ENTRIES + BATCH_MAX * 8; // u32[BANK_MAX], messages before each socket
+// Scratch of the lookup: slot of each key, and which keys are searched further. Of the counting: ids and bytes.
+export const ARENA_TX_SLOTS: u32 = ARENA_TX_ENTRIES + BATCH_MAX * 8; // u32[BATCH_MAX]
+export const ARENA_TX_FURTHER: u32 = ARENA_TX_SLOTS + BATCH_MAX * 4; // u32[BATCH_MAX]
+export const ARENA_TX_COUNT_IDS: u32 = ARENA_TX_FURTHER + BATCH_MAX * 4; // u32[BATCH_MAX]
+export const ARENA_TX_COUNT_BYTES: u32 = ARENA_TX_COUNT_IDS + BATCH_MAX * 4; // u32[BATCH_MAX]
+export const ARENA_TX_STARTS: u32 = ARENA_TX_COUNT_BYTES + BATCH_MAX * 4; // u32[BANK_MAX], messages before each socket
 export const ARENA_TX_GROUPS: u32 = ARENA_TX_STARTS + BANK_MAX * 4; // {i32 fd, u32 first, u32 count, u32 0}
 export const TX_GROUP_BYTES: u32 = 16;
 export const ARENA_TX_MESSAGES: u32 = ARENA_TX_GROUPS + BANK_MAX * TX_GROUP_BYTES; // struct mmsghdr

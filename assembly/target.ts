@@ -18,9 +18,13 @@ import { check } from './check';
 import {
   ARENA_BYTES,
   ARENA_NOW,
+  ARENA_TX_COUNT_BYTES,
+  ARENA_TX_COUNT_IDS,
   ARENA_TX_ENTRIES,
   ARENA_TX_FRAMES,
+  ARENA_TX_FURTHER,
   ARENA_TX_KEYS,
+  ARENA_TX_SLOTS,
   ARENAS_OFFSET,
   BATCH_MAX,
   COLUMN_BYTES,
@@ -34,6 +38,7 @@ import {
   KEY_LEFT,
   KEY_SHIFT,
   KEY_TAKEN,
+  LINE_SLOTS,
   NONE,
   SLOT_BYTES,
   SLOT_ENTRY,
@@ -81,17 +86,23 @@ export function targetSlot(table: usize, mac: u64): u32 {
   );
 }
 
+/** Slot of the nth probe: round the line of the first, then round the next line. */
+// @ts-expect-error: decorator
+@inline
+function probed(first: u32, probes: u32, mask: u32): u32 {
+  const line = (first & ~(LINE_SLOTS - 1)) + (probes & ~(LINE_SLOTS - 1));
+  return (line + ((first + probes) & (LINE_SLOTS - 1))) & mask;
+}
+
 /** Entry of a key, or 0. */
 // @ts-expect-error: decorator
 @inline
 function probe(table: usize, key: u64, first: u32, mask: u32): u64 {
-  let slot = first;
   for (let probes: u32 = 0; probes < TARGET_PROBES_MAX; probes++) {
-    const at = table + TABLE_BYTES + slot * SLOT_BYTES;
+    const at = table + TABLE_BYTES + probed(first, probes, mask) * SLOT_BYTES;
     const there = atomic.load<u64>(at, SLOT_KEY);
     if (there == key) return atomic.load<u64>(at, SLOT_ENTRY);
     if (there == 0) return 0;
-    slot = (slot + 1) & mask;
   }
   return 0;
 }
@@ -105,12 +116,12 @@ export function targetFind(table: usize, mac: u64): u64 {
 /** Main: slot of an address, also of one that has left and not been reclaimed, or NONE. */
 export function targetPlace(table: usize, mac: u64): u32 {
   const mask = load<u32>(table, TABLE_SLOTS) - 1;
-  let slot = targetSlot(table, mac);
+  const first = targetSlot(table, mac);
   for (let probes: u32 = 0; probes < TARGET_PROBES_MAX; probes++) {
+    const slot = probed(first, probes, mask);
     const there = load<u64>(table + TABLE_BYTES + slot * SLOT_BYTES, SLOT_KEY);
     if (there == (mac | TAKEN) || there == (mac | LEFT)) return slot;
     if (there == 0) return NONE;
-    slot = (slot + 1) & mask;
   }
   return NONE;
 }
@@ -118,12 +129,12 @@ export function targetPlace(table: usize, mac: u64): u32 {
 /** Main: slot for an address that has none, or NONE when all within reach are taken. */
 export function targetRoom(table: usize, mac: u64): u32 {
   const mask = load<u32>(table, TABLE_SLOTS) - 1;
-  let slot = targetSlot(table, mac);
+  const first = targetSlot(table, mac);
   for (let probes: u32 = 0; probes < TARGET_PROBES_MAX; probes++) {
+    const slot = probed(first, probes, mask);
     const there = load<u64>(table + TABLE_BYTES + slot * SLOT_BYTES, SLOT_KEY);
     const state = u32(there >> KEY_SHIFT);
     if (state != KEY_TAKEN && state != KEY_LEFT) return slot;
-    slot = (slot + 1) & mask;
   }
   return NONE;
 }
@@ -145,47 +156,91 @@ export function targetRehash(from: usize, to: usize): bool {
   return true;
 }
 
-/** Stands for an entry that is further on than its first slot; no entry has this value, since it has no flag. */
-const FURTHER: u64 = 1;
-
 /**
- * Entries of `count` keys at `keys` (u64 each) go to `entries`, 0 for those that are absent. First every first slot is
- * read, with nothing that depends on what is there, so that the waits for memory overlap; then the few that are further
- * on are looked for.
+ * Entry of a key in the line at `line`, or 0, by comparing all slots at once: a branch on what is there would be guessed
+ * wrongly every other time. `isEnd` is set when a slot was never used, so that the key is in no later line.
+ *
+ * Not atomic, since there are no atomic vectors: each half of a vector is an aligned word of 8 bytes, which every machine
+ * V8 runs on in 64 bits reads at once, and the key of a slot does not change while its entry does.
  */
 // @ts-expect-error: decorator
 @inline
-export function targetLookup(table: usize, keys: usize, entries: usize, count: u32): void {
+function findInLine(line: usize, key: u64): u64 {
+  const a = v128.load(line);
+  const b = v128.load(line, 16);
+  const c = v128.load(line, 32);
+  const d = v128.load(line, 48);
+  const wanted = v128.splat<u64>(key);
+  const low = v128.shuffle<u64>(a, b, 0, 2);
+  const high = v128.shuffle<u64>(c, d, 0, 2);
+  const found = v128.or(
+    v128.and(v128.eq<u64>(low, wanted), v128.shuffle<u64>(a, b, 1, 3)),
+    v128.and(v128.eq<u64>(high, wanted), v128.shuffle<u64>(c, d, 1, 3)),
+  );
+  const zero = v128.splat<u64>(0);
+  isEnd = v128.any_true(v128.or(v128.eq<u64>(low, zero), v128.eq<u64>(high, zero)));
+  return v128.extract_lane<u64>(found, 0) | v128.extract_lane<u64>(found, 1);
+}
+let isEnd: bool = false;
+
+/**
+ * Entries of the keys of frames `first` to `count - 1` at ARENA_TX_KEYS go to ARENA_TX_ENTRIES, 0 for those that are
+ * absent. The lines of all are read first, with as few instructions as can be, so that as many waits for memory overlap
+ * as the machine has room for; then each line is searched; then the next lines of the few that are in none, and so on.
+ */
+// @ts-expect-error: decorator
+@inline
+export function targetLookup(table: usize, arena: usize, first: u32, count: u32): void {
   const seed = load<u64>(table, TABLE_SEED);
   const multiplier = load<u64>(table, TABLE_MULTIPLIER);
   const shift = u64(load<u32>(table, TABLE_SHIFT));
-  const first = table + TABLE_BYTES;
-  let further: u64 = 0;
-  const end = keys + count * 8;
-  const step = entries - keys;
-  for (let at = keys; at < end; at += 8) {
-    const key = load<u64>(at);
-    const hash = (key ^ seed) * multiplier;
-    const slot = first + usize(((hash ^ (hash >> 32)) * MIX) >> shift) * SLOT_BYTES;
-    const there = atomic.load<u64>(slot, SLOT_KEY);
-    const found = select<u64>(atomic.load<u64>(slot, SLOT_ENTRY), u64(there != 0), there == key);
-    further |= u64(found == FURTHER);
-    store<u64>(at + step, found);
-  }
-  if (further == 0) return;
   const mask = load<u32>(table, TABLE_SLOTS) - 1;
-  for (let i: u32 = 0; i < count; i++) {
-    if (load<u64>(entries + i * 8) != FURTHER) continue;
-    const key = load<u64>(keys + i * 8);
-    const next = (slotOf(key, seed, multiplier, shift) + 1) & mask;
-    store<u64>(entries + i * 8, probe(table, key, next, mask));
+  const lines = table + TABLE_BYTES;
+  const slots = arena + ARENA_TX_SLOTS;
+  for (let i = first; i < count; i++) {
+    const slot = slotOf(load<u64>(arena + i * 8, ARENA_TX_KEYS), seed, multiplier, shift);
+    store<u32>(slots + i * 4, slot & ~(LINE_SLOTS - 1));
+  }
+  let read: u64 = 0;
+  let i = first;
+  for (; i + 4 <= count; i += 4) {
+    const at = slots + i * 4;
+    read |=
+      load<u64>(lines + load<u32>(at) * SLOT_BYTES) |
+      load<u64>(lines + load<u32>(at, 4) * SLOT_BYTES) |
+      load<u64>(lines + load<u32>(at, 8) * SLOT_BYTES) |
+      load<u64>(lines + load<u32>(at, 12) * SLOT_BYTES);
+  }
+  for (; i < count; i++) read |= load<u64>(lines + load<u32>(slots + i * 4) * SLOT_BYTES);
+  // Kept, so that the reads are not thought needless.
+  store<u64>(arena, read, ARENA_TX_FURTHER);
+  const further = arena + ARENA_TX_FURTHER;
+  let left: u32 = 0;
+  for (let i = first; i < count; i++) {
+    const line = lines + load<u32>(slots + i * 4) * SLOT_BYTES;
+    const entry = findInLine(line, load<u64>(arena + i * 8, ARENA_TX_KEYS));
+    store<u64>(arena + i * 8, entry, ARENA_TX_ENTRIES);
+    store<u32>(further + left * 4, i);
+    left += u32(entry == 0) & u32(!isEnd);
+  }
+  for (let probes = LINE_SLOTS; left != 0 && probes < TARGET_PROBES_MAX; probes += LINE_SLOTS) {
+    const searched = left;
+    left = 0;
+    for (let k: u32 = 0; k < searched; k++) {
+      const i = load<u32>(further + k * 4);
+      const line = lines + ((load<u32>(slots + i * 4) + probes) & mask) * SLOT_BYTES;
+      const entry = findInLine(line, load<u64>(arena + i * 8, ARENA_TX_KEYS));
+      store<u64>(arena + i * 8, entry, ARENA_TX_ENTRIES);
+      store<u32>(further + left * 4, i);
+      left += u32(entry == 0) & u32(!isEnd);
+    }
   }
 }
 
 /** For the bench and for main: `targetLookup` on the scratch space of an arena. */
 export function targetLookupBatch(table: usize, arena: usize, count: u32): void {
   check(count <= BATCH_MAX);
-  targetLookup(table, arena + ARENA_TX_KEYS, arena + ARENA_TX_ENTRIES, count);
+  targetLookup(table, arena, 0, count);
 }
 
 /** Looks up frames `first` to `count - 1` of the transmit batch; a frame too short to have an address is absent. */
@@ -202,12 +257,7 @@ export function targetLookupFrames(arena: usize, row: usize, first: u32, count: 
     }
     store<u64>(arena + i * 8, key, ARENA_TX_KEYS);
   }
-  targetLookup(
-    table,
-    arena + ARENA_TX_KEYS + first * 8,
-    arena + ARENA_TX_ENTRIES + first * 8,
-    count - first,
-  );
+  targetLookup(table, arena, first, count);
 }
 
 // @ts-expect-error: decorator
@@ -228,27 +278,49 @@ export function entryDestination(entry: u64): u32 {
   return u32(entry) & ((1 << ENTRY_DESTINATION_BITS) - 1);
 }
 
-/** Counts a frame in the entry's column of this arena. */
-// @ts-expect-error: decorator
-@inline
-export function targetCount(table: usize, arena: usize, id: u32, bytes: u64): void {
+/**
+ * Counts `count` frames, whose entry ids are at ARENA_TX_COUNT_IDS and bytes at ARENA_TX_COUNT_BYTES, in the columns of
+ * this arena. The columns are read first, so that the waits for memory overlap.
+ */
+export function targetCount(table: usize, arena: usize, count: u32): void {
+  check(count <= BATCH_MAX);
   const ids = load<u32>(table, TABLE_IDS);
-  // An id of a table that has grown since: its column is in the next one.
-  if (id >= ids) return;
   const index = u32(arena - ARENAS_OFFSET) / ARENA_BYTES;
-  const at: usize = load<u32>(table, TABLE_COLUMNS) + (index * ids + id) * COLUMN_BYTES;
-  // Not atomic: that would be a fence for each, and the waits for memory would not overlap. There is one writer, and an
-  // aligned word of 8 bytes is one store on every machine V8 runs on in 64 bits.
-  store<u64>(at, load<u64>(at, COLUMN_FRAMES) + 1, COLUMN_FRAMES);
-  store<u64>(at, load<u64>(at, COLUMN_TX_BYTES) + bytes, COLUMN_TX_BYTES);
-  store<u32>(at, load<u32>(arena, ARENA_NOW), COLUMN_LAST_USE);
+  const columns: usize = load<u32>(table, TABLE_COLUMNS) + index * ids * COLUMN_BYTES;
+  const now = load<u32>(arena, ARENA_NOW);
+  let read: u64 = 0;
+  let known: u32 = 0;
+  for (let i: u32 = 0; i < count; i++) {
+    const id = load<u32>(arena + i * 4, ARENA_TX_COUNT_IDS);
+    // An id of a table that has grown since: its column is in the next one.
+    if (id >= ids) continue;
+    read |= load<u64>(columns + id * COLUMN_BYTES);
+    store<u32>(arena + known * 4, id, ARENA_TX_COUNT_IDS);
+    store<u32>(arena + known * 4, load<u32>(arena + i * 4, ARENA_TX_COUNT_BYTES), ARENA_TX_COUNT_BYTES);
+    known++;
+  }
+  // Kept, so that the reads are not thought needless.
+  store<u64>(arena, read, ARENA_TX_SLOTS);
+  for (let i: u32 = 0; i < known; i++) {
+    const at = columns + load<u32>(arena + i * 4, ARENA_TX_COUNT_IDS) * COLUMN_BYTES;
+    const bytes = load<u32>(arena + i * 4, ARENA_TX_COUNT_BYTES);
+    // Not atomic: that would be a fence for each, and the waits for memory would not overlap. There is one writer, and an
+    // aligned word of 8 bytes is one store on every machine V8 runs on in 64 bits.
+    store<u64>(at, load<u64>(at, COLUMN_FRAMES) + 1, COLUMN_FRAMES);
+    store<u64>(at, load<u64>(at, COLUMN_TX_BYTES) + bytes, COLUMN_TX_BYTES);
+    store<u32>(at, now, COLUMN_LAST_USE);
+  }
 }
 
 /** For the bench: counts the entries of a looked-up batch that are there. */
 export function targetCountBatch(table: usize, arena: usize, count: u32, bytes: u32): void {
   check(count <= BATCH_MAX);
+  let there: u32 = 0;
   for (let i: u32 = 0; i < count; i++) {
     const entry = load<u64>(arena + i * 8, ARENA_TX_ENTRIES);
-    if (entry != 0) targetCount(table, arena, entryId(entry), bytes);
+    store<u32>(arena + there * 4, entryId(entry), ARENA_TX_COUNT_IDS);
+    store<u32>(arena + there * 4, bytes, ARENA_TX_COUNT_BYTES);
+    there += u32(entry != 0);
   }
+  targetCount(table, arena, there);
 }

@@ -17,6 +17,8 @@ import {
   ARENA_GROUPS,
   ARENA_INJECTS,
   ARENA_SEND_FDS,
+  ARENA_TX_COUNT_BYTES,
+  ARENA_TX_COUNT_IDS,
   ARENA_TX_ENTRIES,
   ARENA_TX_FRAMES,
   ARENA_TX_GROUPS,
@@ -409,8 +411,11 @@ export function txSent(arena: usize, device: u32, first: u32, count: u32): void 
     check(i < BATCH_MAX);
     const length = load<u32>(arena + ARENA_TX_FRAMES + i * TX_FRAME_BYTES, 4) - VNET_HDR_BYTES;
     bytes += length;
-    if (table != 0) targetCount(table, arena, load<u32>(arena + i * 4, ARENA_TX_TARGETS), length);
+    const n = message - first;
+    store<u32>(arena + n * 4, load<u32>(arena + i * 4, ARENA_TX_TARGETS), ARENA_TX_COUNT_IDS);
+    store<u32>(arena + n * 4, length, ARENA_TX_COUNT_BYTES);
   }
+  if (table != 0) targetCount(table, arena, count);
   const counters = deviceCounters(arena, device);
   add(counters, COUNTER_TX_FRAMES, count);
   add(counters, COUNTER_TX_BYTES, bytes);

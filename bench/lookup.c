@@ -1,6 +1,6 @@
 /*
  * The target table in C, for bench/lookup.ts to compare with: the same slots, hash, probing and batches, with the pass
- * over the first slots, and a thread that writes. Reads a dump of the table and of the keys, and prints a line
+ * that reads all lines first, and a thread that writes. Reads a dump of the table and of the keys, and prints a line
  * for each measurement: kind, nanoseconds a frame, result.
  */
 #include <pthread.h>
@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { BATCH = 32, CHUNK = 256, PROBES_MAX = 128, FRAME_BYTES = 1000 };
+enum { BATCH = 32, CHUNK = 256, PROBES_MAX = 128, LINE_SLOTS = 4, FRAME_BYTES = 1000 };
 enum { WRITES_PER_SECOND = 100000, WRITES_MAX = 1000, PAUSE_NS = 1000000 };
 
 struct header {
@@ -41,50 +41,62 @@ static inline uint32_t slot_of(uint64_t key, uint64_t seed, uint64_t multiplier,
   return (uint32_t)(((hash ^ hash >> 32) * 0xbf58476d1ce4e5b9ULL) >> shift);
 }
 
-static inline uint64_t probe(uint64_t key, uint32_t slot, uint32_t mask) {
-  for (int probes = 0; probes < PROBES_MAX; probes++) {
-    uint64_t there = __atomic_load_n(&slots[slot].key, __ATOMIC_ACQUIRE);
-    if (there == key) return __atomic_load_n(&slots[slot].entry, __ATOMIC_ACQUIRE);
-    if (there == 0) return 0;
-    slot = (slot + 1) & mask;
+/* Entry of a key in a line, or 0, without a branch on what is there; whether a slot of the line was never used. */
+static inline uint64_t find_in_line(const struct slot *line, uint64_t key, int *is_end) {
+  uint64_t found = 0;
+  int end = 0;
+  for (int i = 0; i < LINE_SLOTS; i++) {
+    uint64_t there = __atomic_load_n(&line[i].key, __ATOMIC_ACQUIRE);
+    uint64_t entry = __atomic_load_n(&line[i].entry, __ATOMIC_ACQUIRE);
+    found |= entry & -(uint64_t)(there == key);
+    end |= there == 0;
   }
-  return 0;
+  *is_end = end;
+  return found;
 }
-
-/* Stands for an entry that is further on than its first slot; no entry has this value. */
-static const uint64_t FURTHER = 1;
 
 static void __attribute__((noinline)) lookup(uint32_t count) {
   uint64_t seed = table->seed, multiplier = table->multiplier;
-  uint32_t shift = table->shift, mask = table->slots - 1;
-  uint64_t further = 0;
+  uint32_t shift = table->shift, mask = table->slots - 1, left = 0, further[BATCH];
+  for (uint32_t i = 0; i < count; i++)
+    scratch_slots[i] = slot_of(scratch_keys[i], seed, multiplier, shift) & ~(LINE_SLOTS - 1u);
   for (uint32_t i = 0; i < count; i++) {
-    uint64_t key = scratch_keys[i];
-    uint32_t slot = slot_of(key, seed, multiplier, shift);
-    uint64_t there = __atomic_load_n(&slots[slot].key, __ATOMIC_ACQUIRE);
-    uint64_t entry = __atomic_load_n(&slots[slot].entry, __ATOMIC_ACQUIRE);
-    uint64_t found = there == key ? entry : there != 0;
-    further |= found == FURTHER;
-    scratch_slots[i] = slot;
-    scratch_entries[i] = found;
+    uint64_t there = __atomic_load_n(&slots[scratch_slots[i]].key, __ATOMIC_ACQUIRE);
+    __asm__ volatile("" : : "r"(there));
   }
-  if (!further) return;
   for (uint32_t i = 0; i < count; i++) {
-    if (scratch_entries[i] != FURTHER) continue;
-    scratch_entries[i] = probe(scratch_keys[i], (scratch_slots[i] + 1) & mask, mask);
+    int is_end;
+    scratch_entries[i] = find_in_line(slots + scratch_slots[i], scratch_keys[i], &is_end);
+    further[left] = i;
+    left += !scratch_entries[i] & !is_end;
+  }
+  for (uint32_t probes = LINE_SLOTS; left && probes < PROBES_MAX; probes += LINE_SLOTS) {
+    uint32_t searched = left;
+    left = 0;
+    for (uint32_t k = 0; k < searched; k++) {
+      uint32_t i = further[k];
+      int is_end;
+      scratch_entries[i] = find_in_line(slots + ((scratch_slots[i] + probes) & mask), scratch_keys[i], &is_end);
+      further[left] = i;
+      left += !scratch_entries[i] & !is_end;
+    }
   }
 }
 
 static inline uint32_t id_of(uint64_t entry) { return (uint32_t)(entry >> 20) & 0xfffff; }
 
 static void __attribute__((noinline)) count_entries(uint32_t count, uint32_t bytes) {
+  uint32_t known = 0, ids[BATCH];
   for (uint32_t i = 0; i < count; i++) {
-    uint64_t entry = scratch_entries[i];
-    if (entry == 0) continue;
-    uint32_t id = id_of(entry);
-    if (id >= table->ids) continue;
+    uint32_t id = id_of(scratch_entries[i]);
+    if (!scratch_entries[i] || id >= table->ids) continue;
+    uint64_t frames = __atomic_load_n(&columns[id].frames, __ATOMIC_RELAXED);
+    __asm__ volatile("" : : "r"(frames));
+    ids[known++] = id;
+  }
+  for (uint32_t i = 0; i < known; i++) {
     /* One writer: relaxed is enough for a reader to see whole words. */
-    struct column *at = &columns[id];
+    struct column *at = &columns[ids[i]];
     __atomic_store_n(&at->frames, __atomic_load_n(&at->frames, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED);
     __atomic_store_n(&at->bytes, __atomic_load_n(&at->bytes, __ATOMIC_RELAXED) + bytes, __ATOMIC_RELAXED);
     __atomic_store_n(&at->last_use, now_seconds, __ATOMIC_RELAXED);
@@ -112,8 +124,9 @@ static void *write_entries(void *unused) {
     for (int writes = 0; due_ns < now && writes < WRITES_MAX; writes++, due_ns += 1e9 / WRITES_PER_SECOND) {
       random ^= random << 13, random ^= random >> 17, random ^= random << 5;
       uint64_t key = hits[random % keys];
-      uint32_t slot = slot_of(key, table->seed, table->multiplier, table->shift);
-      while (slots[slot].key != key) slot = (slot + 1) & mask;
+      uint32_t first = slot_of(key, table->seed, table->multiplier, table->shift), slot = first;
+      for (uint32_t probes = 1; slots[slot].key != key; probes++)
+        slot = ((first & ~3u) + (probes & ~3u) + ((first + probes) & 3)) & mask;
       uint64_t entry = (slots[slot].entry & 0xffffffffffffULL) | (++generation & 0xffff) << 48;
       __atomic_store_n(&slots[slot].entry, entry, __ATOMIC_SEQ_CST);
     }

@@ -14,8 +14,8 @@ const SEQUENCES = 5000;
 const { TARGET_DROP, TARGET_VALID } = layout;
 /** Entries of the large tables. */
 const LARGE = 200_000;
-/** What most probes of a table that is half empty need at most, and what none may reach. */
-const PROBES_USUAL = 64;
+/** How many further lines most probes of a table that is mostly empty need at most, and what none may reach. */
+const LINES_USUAL = 8;
 
 const tables = suite('target table');
 const rig = new WorkerRig();
@@ -54,12 +54,13 @@ function tellTime({ views }: WorkerRig, arena: number, seconds: number): void {
   views.u32[(arena + layout.ARENA_NOW) / 4] = seconds;
 }
 
-/** How far the entry of an address is from where a probe for it begins. */
-function probesOf({ core, views }: WorkerRig, table: TargetTable, mac: number): number {
-  const slots = views.u32[(table.offset + layout.TABLE_SLOTS) / 4]!;
+/** How many lines the entry of an address is from the one in which a probe for it begins. */
+function linesTo({ core, views }: WorkerRig, table: TargetTable, mac: number): number {
+  const lines = views.u32[(table.offset + layout.TABLE_SLOTS) / 4]! / layout.LINE_SLOTS;
   const place = core.targetPlace(table.offset, BigInt(mac)) >>> 0;
   assert.is.not(place, layout.NONE);
-  return (place - (core.targetSlot(table.offset, BigInt(mac)) >>> 0) + slots) % slots;
+  const lineOf = (slot: number) => Math.floor(slot / layout.LINE_SLOTS);
+  return (lineOf(place) - lineOf(core.targetSlot(table.offset, BigInt(mac)) >>> 0) + lines) % lines;
 }
 
 function refusal(work: () => void): string {
@@ -483,12 +484,12 @@ for (const [what, macOf] of adversaries) {
     let longest = 0;
     let sum = 0;
     for (let index = 0; index < count; index++) {
-      const probes = probesOf(large, table, macOf(index));
-      longest = Math.max(longest, probes);
-      sum += probes;
+      const lines = linesTo(large, table, macOf(index));
+      longest = Math.max(longest, lines);
+      sum += lines;
     }
-    assert.ok(longest < PROBES_USUAL, `a probe of ${longest}`);
-    assert.ok(sum / count < 1.5, `${sum / count} slots on average`);
+    assert.ok(longest < LINES_USUAL, `a probe of ${longest} further lines`);
+    assert.ok(sum / count < 0.05, `${sum / count} further lines on average`);
     table.close();
   });
 }

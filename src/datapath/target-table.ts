@@ -59,8 +59,11 @@ interface Build {
 }
 
 const IDS_MIN = 256;
-/** Slots for each id: at most half of them are taken, so that probes stay short. */
-const SLOTS_PER_ID = 2;
+/**
+ * Slots for each id: at most a quarter of them is taken, so that hardly an address is outside of its first line. With half
+ * a miss among a million took 26 ns instead of 19, since most batches had to read second lines.
+ */
+const SLOTS_PER_ID = 4;
 /** Entries that have left and not been reclaimed, as a part of the slots, above which the table is built anew. */
 const LEFT_PART_MAX = 1 / 8;
 
@@ -153,7 +156,7 @@ export class TargetTable {
     if (slot === layout.NONE) {
       this.#rebuild();
       slot = this.options.core.targetRoom(this.#build.offset, BigInt(mac)) >>> 0;
-      assert(slot !== layout.NONE, 'no room near a slot of a table that is half empty');
+      assert(slot !== layout.NONE, 'no room near a slot of a table that is mostly empty');
     }
     const fresh = before?.id ?? this.#freeIds.pop() ?? this.#nextId++;
     this.#left.delete(mac);
@@ -297,7 +300,7 @@ export class TargetTable {
     const next = this.#make(ids);
     if (!this.options.core.targetRehash(this.#build.offset, next.offset)) {
       this.#free(next);
-      assert(false, 'no room near a slot of a table that is half empty');
+      assert(false, 'no room near a slot of a table that is mostly empty');
     }
     this.#retired.push(this.#build);
     this.#build = next;
