@@ -42,6 +42,7 @@ class UpPorts implements PortSource {
   }
 
   isUp = () => true;
+  mtu = () => 1400;
   upperLinks = () => [];
   overflow = () => 0n;
   close = () => {};

@@ -14,7 +14,7 @@
  */
 import type { EncapPlugin } from './encap/plugin.js';
 import { OverlayError } from './errors.js';
-import { DEVICE_NAME_BYTES_MAX, TARGETS_DEFAULT } from './limits.js';
+import { DEVICE_NAME_BYTES_MAX, MTU_MAX_BYTES, TARGETS_DEFAULT } from './limits.js';
 import type { Mux } from './mux.js';
 import type { PropertyStore } from './property.js';
 import type { Port } from './sys/port.js';
@@ -36,6 +36,8 @@ export class Device {
   /** Cancels the retry of a start that failed. */
   cancelRetry: (() => void) | undefined;
   retries = 0;
+  /** The most that the MTU may be. */
+  mtuMax = MTU_MAX_BYTES;
   /** DYNAMIC: entries of the target cache, at most. */
   targetsMax = TARGETS_DEFAULT;
   /** DYNAMIC: seconds for which an unknown address is remembered, 0 for not at all. */

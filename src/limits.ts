@@ -3,6 +3,8 @@
 export const MTU_MIN_BYTES = 576;
 /** illumos' ceiling: 9000 less a flat reserve for the outer headers. */
 export const MTU_MAX_BYTES = 8900;
+/** What `mtu_max` may raise that to: with a tagged Ethernet header and 8 bytes of VXLAN it fits in a UDP datagram over IPv4. */
+export const MTU_CEILING_BYTES = 65_507 - 8 - 18;
 /** Until the sum of the underlay's MTU and the overhead is known. */
 export const MTU_DEFAULT_BYTES = 1400;
 

@@ -99,9 +99,10 @@ import {
   mtuInfo,
   vnetidInfo,
 } from './overlay/properties.js';
+import { type Entry, Setprop } from './overlay/setprop.js';
 import { Targets } from './overlay/targets.js';
 import { Traps } from './overlay/traps.js';
-import { type PropertyInfo, parseProperty } from './property.js';
+import { parseProperty } from './property.js';
 import { Serial } from './serial.js';
 import { after, monotonicMs } from './sys/clock.js';
 import type { CacheStats, TargetView } from './target/cache.js';
@@ -128,12 +129,6 @@ export interface OverlayRequest {
 }
 
 const TRAP_LOG_MS = 1000;
-
-/** A device with everything that belongs to it. */
-interface Entry {
-  readonly device: Device;
-  readonly lookup: Lookup;
-}
 
 export interface DeviceStats {
   readonly counts: Counts;
@@ -168,6 +163,7 @@ export class Overlay {
   readonly #traps: Traps;
   readonly #targets: Targets;
   readonly #kept: Kept;
+  readonly #change: Setprop;
   #trapLoggedAtMs = Number.NEGATIVE_INFINITY;
   #trapsUnlogged = 0;
   readonly #stopWatching: () => void;
@@ -185,6 +181,15 @@ export class Overlay {
     this.#kept = new Kept(engine, log);
     this.#attachments = new Attachments(engine, this.#muxes, this.#kept);
     this.#targets = new Targets(engine, log);
+    this.#change = new Setprop({
+      engine,
+      attachments: this.#attachments,
+      targets: this.#targets,
+      fma: this.fma,
+      refuseVnetid: (encap, vnetid) => this.#refuseVnetid(encap, vnetid),
+      aliasOf: ({ name, encap }, vnetid) => aliasOf(name, encap.name, vnetid),
+      startIfUp: (entry) => this.#startIfUp(entry),
+    });
     this.varpd.external.onWriter = (isOpen) => this.#onWriter(isOpen);
     this.#traps = new Traps(
       (device, count) =>
@@ -234,7 +239,11 @@ export class Overlay {
     return this.#serial.run(() => this.#create(name, encap, search, vnetid));
   }
 
-  /** SETPROP: ENOENT, ENOTSUP once activated, EPERM for what cannot be written, EINVAL for a bad value. */
+  /**
+   * SETPROP: ENOENT, ENOTSUP for what is fixed once the device is activated, EPERM for what cannot be written, EINVAL for
+   * a bad value, EEXIST for a vnetid in use, EBUSY for a bound below what is there; of what makes a device leave the mux
+   * and come back, also what starting it gives. The old value stays then.
+   */
   setprop(name: string, property: string | number, value: unknown): Promise<void> {
     return this.#serial.run(() => this.#setprop(this.#entry(name), property, value));
   }
@@ -593,38 +602,8 @@ export class Overlay {
     return new Device(name, encap, properties, row, port, vnetid, MTU_DEFAULT_BYTES);
   }
 
-  #setprop(entry: Entry, nameOrId: string | number, value: unknown): void {
-    const { device, lookup } = entry;
-    if (device.isActivated) {
-      throw new OverlayError(
-        'ENOTSUP',
-        'already_active',
-        `${nameOrId} cannot be set on an activated device; delete and create it again` +
-          (nameOrId === 'mtu' ? `, or change the link: ip link set ${device.name} mtu N` : ''),
-      );
-    }
-    const { origin, info } = findProperty(this.#properties(entry), nameOrId);
-    if (!info.isWritable) throw new OverlayError('EPERM', 'property_read_only', `${info.name} cannot be set`);
-    if (origin === 'encap') device.encap.operations.setprop(device.properties, info.name, value);
-    else if (origin === 'lookup') lookup.instance.lookup.properties.set(info.name, value);
-    else this.#setGeneric(device, info, value);
-  }
-
-  /** Of the generic properties these can be written: `mtu`, `vnetid`, `targets`, `negative_ttl`. */
-  #setGeneric(device: Device, info: PropertyInfo, value: unknown): void {
-    const parsed = parseProperty(info, value) as bigint;
-    if (info.name === 'mtu') {
-      device.port.setMtu(Number(parsed));
-      device.mtu = Number(parsed);
-    } else if (info.name === 'targets') {
-      device.targetsMax = Number(parsed);
-    } else if (info.name === 'negative_ttl') {
-      device.negativeTtl = Number(parsed);
-    } else {
-      if (parsed !== device.vnetid) this.#refuseVnetid(device.encap.name, parsed);
-      device.port.setAlias(aliasOf(device.name, device.encap.name, parsed));
-      device.vnetid = parsed;
-    }
+  #setprop(entry: Entry, nameOrId: string | number, value: unknown): Promise<void> {
+    return this.#change.set(entry, findProperty(this.#properties(entry), nameOrId), value);
   }
 
   async #activate(entry: Entry): Promise<void> {
@@ -788,8 +767,10 @@ export class Overlay {
   #followMtu(device: Device, mtu: number): void {
     if (mtu === device.mtu) return;
     try {
-      parseProperty(mtuInfo, mtu);
+      parseProperty(mtuInfo(device), mtu);
     } catch {
+      // What the event tells may be a moment old: one that was corrected since is not put back.
+      if (this.options.ports.mtu(device.port) !== mtu) return;
       this.options.log.warn({ device: device.name, mtu }, 'MTU out of range, put back');
       device.port.setMtu(device.mtu);
       return;

@@ -10,6 +10,12 @@ import { PROPERTY_VALUE_BYTES_MAX } from './limits.js';
 export type PropertyType = 'int' | 'uint' | 'ip' | 'string' | 'ether';
 export type PropertyValue = bigint | string;
 
+/**
+ * How a change comes into force on an activated device. live: at once. reopen: the device leaves the data path for the
+ * moment of the change, and keeps the old value when it cannot come back with the new one. fixed: not at all (ENOTSUP).
+ */
+export type Applies = 'live' | 'reopen' | 'fixed';
+
 /** A range of numbers, both ends included, or one string. */
 export type Possible = { readonly min: bigint; readonly max: bigint } | string;
 
@@ -20,6 +26,8 @@ export interface PropertyInfo {
   readonly isRequired: boolean;
   readonly isReadable: boolean;
   readonly isWritable: boolean;
+  /** `fixed` when it is not said. */
+  readonly applies?: Applies;
   readonly default?: PropertyValue;
   readonly possible?: readonly Possible[];
   /** Why a value of the right type and range is not acceptable, or undefined when it is. */
@@ -140,6 +148,17 @@ export class PropertyStore {
       throw new OverlayError('EPERM', 'property_read_only', `property '${name}' cannot be set`);
     }
     this.#values.set(name, parseProperty(info, input));
+  }
+
+  /** What was set, by name; what has its default only is not in it. */
+  get given(): ReadonlyMap<string, PropertyValue> {
+    return new Map(this.#values);
+  }
+
+  /** Puts back what `given` gave. */
+  reset(given: ReadonlyMap<string, PropertyValue>): void {
+    this.#values.clear();
+    for (const [name, value] of given) this.#values.set(name, value);
   }
 
   /** Names of required properties without a value. */

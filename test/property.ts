@@ -112,11 +112,12 @@ properties('int: -2^63 to 2^63 - 1', async () => {
 });
 
 properties('ranges: both ends are in, and the refusal says them', async () => {
-  accepts(mtuInfo, [
+  const mtu = mtuInfo({ mtuMax: 8900 });
+  accepts(mtu, [
     ['576', 576n],
     ['8900', 8900n],
   ]);
-  await refuses(mtuInfo, ['575', '8901', 0], /it may be 576-8900/);
+  await refuses(mtu, ['575', '8901', 0], /it may be 576-8900/);
   const vnetid = vnetidInfo({ encap: vxlan });
   accepts(vnetid, [
     ['0', 0n],

@@ -73,6 +73,7 @@ const FREE = BigInt(layout.KEY_FREE) << BigInt(layout.KEY_SHIFT);
 
 export class TargetTable {
   #build: Build;
+  #max: number;
   /** Published before; freed, and their counts kept, when `reclaim` says that nobody reads them. */
   #retired: Build[] = [];
   #size = 0;
@@ -92,6 +93,7 @@ export class TargetTable {
       options.max >= 1 && options.max <= layout.TARGETS_MAX,
       `a table of at most ${options.max} targets`,
     );
+    this.#max = options.max;
     this.#build = this.#make(Math.min(IDS_MIN, options.max));
     this.#publish();
   }
@@ -110,6 +112,19 @@ export class TargetTable {
     return this.#left.size > 0 || this.#retired.length > 0;
   }
 
+  /** Changes how many entries there may be. Throws EBUSY when there are more already. */
+  limit(max: number): void {
+    assert(max >= 1 && max <= layout.TARGETS_MAX, `a table of at most ${max} targets`);
+    if (this.#size > max) {
+      throw new OverlayError(
+        'EBUSY',
+        'targets_above',
+        `targets cannot be ${max}: there are ${this.#size}; flush them first`,
+      );
+    }
+    this.#max = max;
+  }
+
   /** Offset, for the core's functions. */
   get offset(): number {
     return this.#build.offset;
@@ -126,11 +141,11 @@ export class TargetTable {
    */
   insert(mac: number, flags: number, destination: number, generation: number): void {
     assert(flags !== 0, 'an entry without a flag is none');
-    if (this.#size >= this.options.max) {
+    if (this.#size >= this.#max) {
       throw new OverlayError(
         'ENOSPC',
         'target_table_full',
-        `the target cache is full: it holds ${this.options.max}, set targets to a higher number`,
+        `the target cache is full: it holds ${this.#max}, set targets to a higher number`,
       );
     }
     const before = this.#left.get(mac);
@@ -199,7 +214,7 @@ export class TargetTable {
 
   /** Removes every entry at once. Throws ENOMEM when the pool has no room for an empty table: nothing has changed then. */
   clear(): void {
-    const next = this.#make(Math.min(IDS_MIN, this.options.max));
+    const next = this.#make(Math.min(IDS_MIN, this.#max));
     this.#retired.push(this.#build);
     this.#build = next;
     this.#size = 0;

@@ -35,6 +35,10 @@ export class MemorySource implements PortSource {
     return (port as MemoryLink).isUp;
   }
 
+  mtu(port: Port): number {
+    return (port as MemoryLink).mtu;
+  }
+
   upperLinks(): string[] {
     return [];
   }

@@ -27,6 +27,7 @@ const infos: readonly PropertyInfo[] = [
     isRequired: true,
     isReadable: true,
     isWritable: true,
+    applies: 'reopen',
     fault: (value) => endpointFault(String(value), false),
   },
   {
@@ -35,6 +36,7 @@ const infos: readonly PropertyInfo[] = [
     isRequired: true,
     isReadable: true,
     isWritable: true,
+    applies: 'reopen',
     default: PORT,
     possible: [{ min: 1n, max: 65535n }],
   },
@@ -44,6 +46,7 @@ const infos: readonly PropertyInfo[] = [
     isRequired: false,
     isReadable: true,
     isWritable: true,
+    applies: 'live',
     default: 'auto',
     possible: ['auto', 'off', 'known', 'strict'],
   },

@@ -5,7 +5,7 @@ import type { Device } from '../device.js';
 import { ENCAP_FLAG_VLAN_TAG } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
 import { familyOf } from '../ip.js';
-import type { Muxes } from '../mux.js';
+import type { Mux, Muxes } from '../mux.js';
 import { sockaddr } from '../sys/sockaddr.js';
 import type { Destination } from '../target/destination.js';
 import type { Kept } from './kept.js';
@@ -80,6 +80,18 @@ export class Attachments {
       await this.muxes.release(mux);
       throw error;
     }
+  }
+
+  /** Keeps the device's mux open over a stop and a start. Undefined when it is not started. */
+  keepMux({ attachment }: Device): Mux | undefined {
+    if (!attachment) return undefined;
+    const { ip, port, encap } = attachment.mux;
+    return this.muxes.hold(ip, port, encap);
+  }
+
+  /** The reverse of `keepMux`. */
+  async releaseMux(mux: Mux): Promise<void> {
+    await this.muxes.release(mux);
   }
 
   /** Closes the device to traffic and leaves the mux. What a stuck worker may be reading is kept for a while. */

@@ -64,6 +64,11 @@ export class Dynamic {
     return this.#table.hasLeft;
   }
 
+  /** Throws EBUSY when there are more already. */
+  limitTargets(max: number): void {
+    this.#table.limit(max);
+  }
+
   /** See `TargetTable.leaving`. */
   leaving(): () => void {
     return this.#table.leaving();

@@ -115,6 +115,27 @@ export class Lookup {
     this.#sources.withdraw();
   }
 
+  /** Nobody answers from here on; `renew` follows. */
+  pause(): void {
+    this.#isOpen = false;
+    this.context.varpd.external.forget(this.device.name);
+  }
+
+  /** Starts a new instance of the plugin with the properties of the old one, for the device as it is now. */
+  async renew(): Promise<void> {
+    const { varpd, fma } = this.context;
+    const { instance, device } = this;
+    await varpd.renew(instance);
+    // What was wrong with the old one.
+    for (const code of ['lookup_failed', 'lookup_late', 'plugin'] as const) fma.restore(device.name, code);
+    this.#isOpen = true;
+    this.#dispatcher = this.#createDispatcher();
+    await varpd.activate(instance, this.#services());
+    // Of an external device it says that nobody holds the handle, which is as it was.
+    if (!this.isExternal) fma.restore(device.name, 'varpd');
+    if (this.mode === 'point') checkDestination(this.point ?? {}, device.encap.destinations);
+  }
+
   /** Ends the instance and every request; the table is given back by `free`, after a quiesce. */
   async close(): Promise<void> {
     this.#isOpen = false;
@@ -166,19 +187,9 @@ export class Lookup {
 
   #open(): void {
     const { engine, fma, targets, varpd } = this.context;
-    const { device, instance } = this;
+    const { device } = this;
     const { name, targetsMax, negativeTtl } = device;
-    this.#dispatcher = new Dispatcher(instance.lookup, {
-      overlay: name,
-      vnetid: device.vnetid,
-      destinations: device.encap.destinations,
-      inject: (frame) => this.inject(frame),
-      resend: (frame) => this.#send(layout.INJECT_TX, frame),
-      // An answer may come when the device has gone, or is another one.
-      fault: (text) => this.#isOpen && fma.degrade(name, 'lookup_failed', text),
-      recovered: () => this.#isOpen && fma.restore(name, 'lookup_failed'),
-    });
-    const dispatcher = this.#dispatcher;
+    this.#dispatcher = this.#createDispatcher();
     this.dynamic = new Dynamic({
       engine,
       device,
@@ -186,7 +197,7 @@ export class Lookup {
       targetsMax,
       negativeMs: negativeTtl * 1000,
       ask: (request: TargetRequest) =>
-        this.isExternal ? varpd.external.ask(name, device.vnetid, request) : dispatcher.ask(request),
+        this.isExternal ? varpd.external.ask(name, device.vnetid, request) : this.#dispatcher!.ask(request),
       onLate: (isLate) => {
         if (!isLate) fma.restore(name, 'lookup_late');
         else
@@ -199,6 +210,24 @@ export class Lookup {
       settle: (dynamic, mac, generation) => targets.settle(dynamic, mac, generation),
     });
     targets.add(device.row, this.dynamic);
+  }
+
+  #createDispatcher(): Dispatcher {
+    const { device, instance } = this;
+    const { name } = device;
+    const { fma } = this.context;
+    // An answer may come when the device has gone, or has another instance.
+    const { lookup } = instance;
+    const isCurrent = () => this.#isOpen && instance.lookup === lookup;
+    return new Dispatcher(lookup, {
+      overlay: name,
+      vnetid: device.vnetid,
+      destinations: device.encap.destinations,
+      inject: (frame) => isCurrent() && this.inject(frame),
+      resend: (frame) => isCurrent() && this.#send(layout.INJECT_TX, frame),
+      fault: (text) => isCurrent() && fma.degrade(name, 'lookup_failed', text),
+      recovered: () => isCurrent() && fma.restore(name, 'lookup_failed'),
+    });
   }
 
   async #closeDynamic(): Promise<void> {
@@ -218,10 +247,12 @@ export class Lookup {
 
   #services(): LookupServices {
     const { fma, log } = this.context;
-    const { device } = this;
+    const { device, instance } = this;
     const { name: overlay, vnetid } = device;
+    const { lookup } = instance;
     const open = (what: string): Dynamic | undefined => {
-      if (!this.#isOpen) throw new OverlayError('ENXIO', 'not_active', `${what}: ${overlay} is not active`);
+      if (!this.#isOpen || instance.lookup !== lookup)
+        throw new OverlayError('ENXIO', 'not_active', `${what}: ${overlay} is not active`);
       return this.dynamic;
     };
     return {

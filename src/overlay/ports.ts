@@ -18,6 +18,8 @@ export interface PortSource {
   open(name: string, queues: number, mtu: number, alias: string): Port;
   /** True when the link is administratively up, as the kernel has it now. */
   isUp(port: Port): boolean;
+  /** The link's MTU, as the kernel has it now. */
+  mtu(port: Port): number;
   /** Names of the links on top of the port (macvlan and its like), which a delete would take away. */
   upperLinks(port: Port): string[];
   /** Frames the kernel could not hand over to us because the queue was full. */
@@ -58,6 +60,10 @@ export class TapSource implements PortSource {
       if (error instanceof OverlayError && error.errno === 'ENODEV') return false;
       throw error;
     }
+  }
+
+  mtu(port: Port): number {
+    return this.#netlink.getLink(port.index).mtu;
   }
 
   upperLinks(port: Port): string[] {

@@ -4,6 +4,7 @@ import type { Device } from '../device.js';
 import { vnetidMax } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
 import {
+  MTU_CEILING_BYTES,
   MTU_DEFAULT_BYTES,
   MTU_MAX_BYTES,
   MTU_MIN_BYTES,
@@ -24,19 +25,33 @@ export interface DeviceProperty {
 
 const fixed = { isReadable: true, isRequired: false };
 
-export const mtuInfo: PropertyInfo = {
+/** Its upper bound is the device's `mtu_max`. */
+export function mtuInfo({ mtuMax }: Pick<Device, 'mtuMax'>): PropertyInfo {
+  return {
+    ...fixed,
+    name: 'mtu',
+    type: 'uint',
+    isWritable: true,
+    applies: 'live',
+    default: BigInt(MTU_DEFAULT_BYTES),
+    possible: [{ min: BigInt(MTU_MIN_BYTES), max: BigInt(mtuMax) }],
+  };
+}
+
+export const mtuMaxInfo: PropertyInfo = {
   ...fixed,
-  name: 'mtu',
+  name: 'mtu_max',
   type: 'uint',
   isWritable: true,
-  default: BigInt(MTU_DEFAULT_BYTES),
-  possible: [{ min: BigInt(MTU_MIN_BYTES), max: BigInt(MTU_MAX_BYTES) }],
+  applies: 'live',
+  default: BigInt(MTU_MAX_BYTES),
+  possible: [{ min: BigInt(MTU_MIN_BYTES), max: BigInt(MTU_CEILING_BYTES) }],
 };
 
 /** A vnetid's bounds follow the encapsulation. */
 export function vnetidInfo(device: Pick<Device, 'encap'>): PropertyInfo {
   const possible = [{ min: 0n, max: vnetidMax(device.encap) }];
-  return { ...fixed, name: 'vnetid', type: 'uint', isWritable: true, possible };
+  return { ...fixed, name: 'vnetid', type: 'uint', isWritable: true, applies: 'reopen', possible };
 }
 
 export const targetsInfo: PropertyInfo = {
@@ -44,6 +59,7 @@ export const targetsInfo: PropertyInfo = {
   name: 'targets',
   type: 'uint',
   isWritable: true,
+  applies: 'live',
   default: BigInt(TARGETS_DEFAULT),
   possible: [{ min: 1n, max: BigInt(TARGETS_MAX) }],
 };
@@ -53,6 +69,7 @@ export const negativeTtlInfo: PropertyInfo = {
   name: 'negative_ttl',
   type: 'uint',
   isWritable: true,
+  applies: 'live',
   default: 0n,
   possible: [{ min: 0n, max: BigInt(NEGATIVE_TTL_MAX) }],
 };
@@ -68,7 +85,7 @@ export function deviceProperties(
   const { encap, properties } = device;
   const lookup = instance.lookup.properties;
   return [
-    { origin: 'generic', info: mtuInfo, value: BigInt(device.mtu) },
+    { origin: 'generic', info: mtuInfo(device), value: BigInt(device.mtu) },
     { origin: 'generic', info: vnetidInfo(device), value: device.vnetid },
     {
       origin: 'generic',
@@ -91,6 +108,7 @@ export function deviceProperties(
       value: instance.plugin.name,
     },
     ...lookup.infos.map((info) => ({ origin: 'lookup' as const, info, value: lookup.get(info.name) })),
+    { origin: 'generic', info: mtuMaxInfo, value: BigInt(device.mtuMax) },
     ...(instance.plugin.mode === 'point'
       ? []
       : [

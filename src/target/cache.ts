@@ -89,7 +89,7 @@ export interface CacheOptions {
   readonly services: CacheServices;
   /** The process's account of held bytes. */
   readonly held: Budget;
-  /** Milliseconds for which an address that is unknown is remembered; 0 for not at all. */
+  /** Milliseconds for which an address that is unknown is remembered; 0 for not at all. At first; see `rememberUnknown`. */
   readonly negativeMs: number;
   /** Requests open at a time. */
   readonly requestsMax: number;
@@ -153,6 +153,7 @@ export class TargetCache {
   readonly #held: Budget;
   #heldFrames = 0;
   #requests = 0;
+  #negativeMs: number;
   #generation = 0;
   #sorted: Float64Array | undefined;
   /** Where walks with that order go on. */
@@ -167,6 +168,7 @@ export class TargetCache {
 
   constructor(readonly options: CacheOptions) {
     this.#held = new Budget(HELD_BYTES_PER_DEVICE_MAX, options.held);
+    this.#negativeMs = options.negativeMs;
   }
 
   get stats(): CacheStats {
@@ -428,7 +430,8 @@ export class TargetCache {
   }
 
   #unknown(request: TargetRequest): void {
-    const { negativeMs, services } = this.options;
+    const { services } = this.options;
+    const negativeMs = this.#negativeMs;
     if (request.kind === 'proxy' || negativeMs === 0) {
       this.#drop(request, false);
       return;
@@ -628,6 +631,11 @@ export class TargetCache {
     return true;
   }
 
+  /** For how many milliseconds an address that turns out unknown is remembered from here on; 0 for not at all. */
+  rememberUnknown(ms: number): void {
+    this.#negativeMs = ms;
+  }
+
   /** CACHE_FLUSH: removes every target. */
   flush(): void {
     const unsettled = [...this.#unsettled.keys()];
@@ -696,6 +704,11 @@ export class TargetCache {
   /** The device stops being looked up for: every request ends, every frame is dropped, the table is empty. */
   close(): void {
     this.#isClosed = true;
+    this.reset();
+  }
+
+  /** As when the device had just been activated: every request ends, every frame is dropped, the table is empty. */
+  reset(): void {
     for (const [mac, target] of [...this.#unsettled]) {
       this.#endRequest(target);
       this.#dropHeld(target, 'tx_target_removed');

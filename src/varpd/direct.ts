@@ -11,6 +11,7 @@ const destIp: PropertyInfo = {
   isRequired: true,
   isReadable: true,
   isWritable: true,
+  applies: 'reopen',
   fault: (value) => endpointFault(String(value), true),
 };
 
@@ -20,6 +21,7 @@ const destPort: PropertyInfo = {
   isRequired: true,
   isReadable: true,
   isWritable: true,
+  applies: 'reopen',
   possible: [{ min: 1n, max: 65535n }],
 };
 

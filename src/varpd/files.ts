@@ -49,6 +49,7 @@ const config: PropertyInfo = {
   isRequired: true,
   isReadable: true,
   isWritable: true,
+  applies: 'reopen',
   fault: (value) => (String(value).startsWith('/') ? undefined : 'it is an absolute path'),
 };
 
@@ -62,6 +63,7 @@ const localIp: PropertyInfo = {
   isRequired: false,
   isReadable: true,
   isWritable: true,
+  applies: 'reopen',
   fault: (value) => endpointFault(String(value), false),
 };
 

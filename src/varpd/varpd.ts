@@ -13,7 +13,8 @@ export interface VarpdInstance {
   /** 1 and up; the property `varpd/id`. */
   readonly id: number;
   readonly plugin: LookupPlugin;
-  readonly lookup: LookupInstance;
+  lookup: LookupInstance;
+  readonly destinations: number;
   isActive: boolean;
   /** Why its end went wrong, for the log. */
   fault: string | undefined;
@@ -62,6 +63,7 @@ export class Varpd {
       id: this.#nextId++,
       plugin,
       lookup,
+      destinations,
       isActive: false,
       fault: undefined,
     };
@@ -84,6 +86,15 @@ export class Varpd {
     instance.isActive = true;
   }
 
+  /** A new start for an instance, with the properties it has: `activate` follows. Its id stays. */
+  async renew(instance: VarpdInstance): Promise<void> {
+    const { lookup, plugin, destinations } = instance;
+    await this.#stop(instance);
+    const next = plugin.create(destinations);
+    next.properties.reset(lookup.properties.given);
+    instance.lookup = next;
+  }
+
   /** An instance whose device did not come about; it was never started. */
   forget(instance: VarpdInstance): void {
     this.#instances.delete(instance.id);
@@ -92,6 +103,10 @@ export class Varpd {
   /** Ends the instance, whatever its plugin makes of it. */
   async destroy(instance: VarpdInstance): Promise<void> {
     assert(this.#instances.delete(instance.id), `varpd instance ${instance.id} is destroyed twice`);
+    await this.#stop(instance);
+  }
+
+  async #stop(instance: VarpdInstance): Promise<void> {
     if (!instance.isActive) return;
     instance.isActive = false;
     try {

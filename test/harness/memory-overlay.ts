@@ -89,6 +89,10 @@ export class TestLinks implements PortSource {
     return (port as TestLink).isUp;
   }
 
+  mtu(port: Port): number {
+    return (port as TestLink).mtu;
+  }
+
   upperLinks(port: Port): string[] {
     return this.#upper.get((port as TestLink).name) ?? [];
   }

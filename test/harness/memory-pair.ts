@@ -26,6 +26,7 @@ class OnePort implements PortSource {
   }
 
   isUp = () => true;
+  mtu = () => 1400;
   upperLinks = () => [];
   overflow = () => 0n;
   close = () => {};

@@ -128,9 +128,15 @@ function infoOf(given: unknown): PropertyInfo {
     isReadable,
     isWritable,
     ...(possible === undefined ? {} : { possible: possibleOf(name, possible) }),
+    ...(rest.applies === undefined ? {} : { applies: appliesOf(name, rest.applies) }),
   };
   if (rest.default === undefined) return info;
   return { ...info, default: defaultOf(info, rest.default) };
+}
+
+function appliesOf(name: string, given: unknown): 'reopen' | 'fixed' {
+  if (given === 'reopen' || given === 'fixed') return given;
+  throw badDeclaration(`a change of property ${name} applies by 'reopen' or is 'fixed'`);
 }
 
 function possibleOf(name: string, given: unknown): Possible[] {

@@ -1,0 +1,204 @@
+/**
+ * SETPROP: how one property of a device changes. Before activation a value is only stored. Afterwards its declaration says
+ * how it comes into force (`Applies`):
+ *
+ *   live      stored and put into force at once; put back when that is refused
+ *   reopen    leave the mux, change, come back; a device that was started and cannot come back keeps the old value
+ *   fixed     ENOTSUP
+ *
+ * A property of the lookup plugin, and the vnetid, start the plugin's instance anew when they are reopened: nothing that
+ * was learned before is valid, so that the target cache is emptied, what is held is dropped, and no frame that was on its
+ * way under the old value is sent under the new one.
+ */
+import type { Engine } from '../datapath/engine.js';
+import type { Device } from '../device.js';
+import { OverlayError } from '../errors.js';
+import type { Fma } from '../fma.js';
+import { type PropertyInfo, type PropertyValue, parseProperty } from '../property.js';
+import type { Attachments } from './attachment.js';
+import type { Lookup } from './lookup.js';
+import type { Origin } from './properties.js';
+import type { Targets } from './targets.js';
+
+/** A device with everything that belongs to it. */
+export interface Entry {
+  readonly device: Device;
+  readonly lookup: Lookup;
+}
+
+export interface SetpropContext {
+  readonly engine: Engine;
+  readonly attachments: Attachments;
+  readonly targets: Targets;
+  readonly fma: Fma;
+  /** Throws EEXIST when another device of the encapsulation has it. */
+  refuseVnetid(encap: string, vnetid: bigint): void;
+  /** What the link says of itself in the kernel. */
+  aliasOf(device: Device, vnetid: bigint): string;
+  /** Starts it, or degrades it and tries again later. */
+  startIfUp(entry: Entry): Promise<void>;
+}
+
+/** A property of a device, as `findProperty` gives it. */
+export interface Found {
+  readonly origin: Origin;
+  readonly info: PropertyInfo;
+}
+
+export class Setprop {
+  constructor(readonly context: SetpropContext) {}
+
+  /** Throws ENOTSUP for a fixed one of an activated device, EPERM for what cannot be written, EINVAL, EEXIST. */
+  async set(entry: Entry, found: Found, value: unknown): Promise<void> {
+    const { device } = entry;
+    const { info } = found;
+    const applies = info.applies ?? 'fixed';
+    if (device.isActivated && applies === 'fixed') {
+      throw new OverlayError(
+        'ENOTSUP',
+        'already_active',
+        `${info.name} cannot be set on an activated device; delete and create it again`,
+      );
+    }
+    if (!info.isWritable) throw new OverlayError('EPERM', 'property_read_only', `${info.name} cannot be set`);
+    const parsed = parseProperty(info, value);
+    this.#check(device, info, parsed);
+    const before = this.#values(entry);
+    if (!device.isActivated) return this.#store(entry, found, parsed);
+    if (applies === 'reopen') return this.#reopen(entry, found, parsed, before);
+    this.#store(entry, found, parsed);
+    try {
+      if (device.isStarted && found.origin === 'encap') entry.lookup.applySources();
+    } catch (error) {
+      this.#putBack(entry, before);
+      throw error;
+    }
+  }
+
+  /** What a value's own declaration cannot know. */
+  #check(device: Device, { name }: PropertyInfo, value: PropertyValue): void {
+    if (name === 'vnetid' && value !== device.vnetid) {
+      this.context.refuseVnetid(device.encap.name, value as bigint);
+    }
+    if (name === 'mtu_max' && Number(value) < device.mtu) {
+      throw new OverlayError(
+        'EBUSY',
+        'mtu_above',
+        `mtu_max cannot be ${value}: the MTU is ${device.mtu}; lower that first`,
+      );
+    }
+  }
+
+  #store(entry: Entry, { origin, info: { name } }: Found, value: PropertyValue): void {
+    const { device, lookup } = entry;
+    if (origin === 'encap') device.encap.operations.setprop(device.properties, name, textOf(value));
+    else if (origin === 'lookup') lookup.instance.lookup.properties.set(name, textOf(value));
+    else this.#generic[name]!(entry, value);
+  }
+
+  /** How each of the generic properties that can be written is stored, and put into force where it is live. */
+  readonly #generic: Readonly<Record<string, (entry: Entry, value: PropertyValue) => void>> = {
+    mtu: ({ device }, value) => {
+      device.port.setMtu(Number(value));
+      device.mtu = Number(value);
+      if (device.isStarted) this.context.engine.tables.setDeviceMtu(device.row, device.mtu);
+    },
+    mtu_max: ({ device }, value) => {
+      device.mtuMax = Number(value);
+    },
+    vnetid: ({ device }, value) => {
+      device.port.setAlias(this.context.aliasOf(device, value as bigint));
+      device.vnetid = value as bigint;
+    },
+    targets: ({ device, lookup }, value) => {
+      lookup.dynamic?.limitTargets(Number(value));
+      device.targetsMax = Number(value);
+    },
+    negative_ttl: ({ device, lookup }, value) => {
+      device.negativeTtl = Number(value);
+      lookup.dynamic?.cache.rememberUnknown(device.negativeTtl * 1000);
+    },
+  };
+
+  async #reopen(entry: Entry, found: Found, value: PropertyValue, before: Values): Promise<void> {
+    const { device, lookup } = entry;
+    const { attachments } = this.context;
+    const wasStarted = device.isStarted;
+    const isRenewed = found.info.name === 'vnetid' || found.origin === 'lookup';
+    // Another address may need the port that this one has.
+    const mux = found.origin === 'encap' ? undefined : attachments.keepMux(device);
+    try {
+      await attachments.stop(device);
+      try {
+        this.#store(entry, found, value);
+        if (isRenewed) await this.#renew(entry);
+        if (wasStarted) {
+          lookup.applySources();
+          await attachments.start(device, lookup.route());
+        }
+      } catch (error) {
+        if (!(error instanceof OverlayError)) throw error;
+        this.#putBack(entry, before);
+        if (isRenewed) await this.#renewOld(entry);
+        await this.context.startIfUp(entry);
+        throw new OverlayError(error.errno, error.code, `${error.message}; ${found.info.name} is as it was`);
+      }
+    } finally {
+      if (mux) await attachments.releaseMux(mux);
+    }
+    if (!wasStarted) await this.context.startIfUp(entry);
+  }
+
+  /** The instance is started anew, and nothing of before is left: no target, no held frame, none on a ring. */
+  async #renew({ device, lookup }: Entry): Promise<void> {
+    const { dynamic } = lookup;
+    lookup.pause();
+    if (dynamic) {
+      this.context.targets.remove(device.row);
+      dynamic.cache.reset();
+      await this.context.targets.purge(device.row);
+      this.context.targets.add(device.row, dynamic);
+    }
+    await lookup.renew();
+  }
+
+  /** The same with the values of before, which worked then. */
+  async #renewOld(entry: Entry): Promise<void> {
+    try {
+      await this.#renew(entry);
+    } catch (error) {
+      if (!(error instanceof OverlayError)) throw error;
+      const text = `the lookup plugin did not come back after a change: ${error.message}`;
+      this.context.fma.degrade(entry.device.name, 'varpd', text);
+    }
+  }
+
+  #values({ device, lookup }: Entry): Values {
+    return {
+      vnetid: device.vnetid,
+      encap: device.properties.given,
+      lookup: lookup.instance.lookup.properties.given,
+    };
+  }
+
+  #putBack({ device, lookup }: Entry, { vnetid, encap, lookup: values }: Values): void {
+    if (device.vnetid !== vnetid) {
+      device.port.setAlias(this.context.aliasOf(device, vnetid));
+      device.vnetid = vnetid;
+    }
+    device.properties.reset(encap);
+    lookup.instance.lookup.properties.reset(values);
+  }
+}
+
+/** What a reopen may have to put back. */
+interface Values {
+  readonly vnetid: bigint;
+  readonly encap: ReadonlyMap<string, PropertyValue>;
+  readonly lookup: ReadonlyMap<string, PropertyValue>;
+}
+
+/** A plugin's own store reads text. */
+function textOf(value: PropertyValue): string {
+  return String(value);
+}
