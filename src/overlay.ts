@@ -91,6 +91,7 @@ import { Attachments } from './overlay/attachment.js';
 import type { Dynamic } from './overlay/dynamic.js';
 import { Kept } from './overlay/kept.js';
 import { type Association, Lookup } from './overlay/lookup.js';
+import { Perimeters } from './overlay/perimeter.js';
 import type { PortEvent, PortSource } from './overlay/ports.js';
 import {
   type DeviceProperty,
@@ -103,7 +104,6 @@ import { type Entry, Setprop } from './overlay/setprop.js';
 import { Targets } from './overlay/targets.js';
 import { Traps } from './overlay/traps.js';
 import { parseProperty } from './property.js';
-import { Serial } from './serial.js';
 import { after, monotonicMs } from './sys/clock.js';
 import type { CacheStats, TargetView } from './target/cache.js';
 import { checkDestination, checkRoute, type Destination, type Route } from './target/destination.js';
@@ -159,7 +159,7 @@ export class Overlay {
   readonly #entries = new Map<string, Entry>();
   readonly #muxes: Muxes;
   readonly #attachments: Attachments;
-  readonly #serial = new Serial();
+  readonly #perimeters = new Perimeters();
   readonly #traps: Traps;
   readonly #targets: Targets;
   readonly #kept: Kept;
@@ -197,9 +197,9 @@ export class Overlay {
       (device) => this.fma.restore(device, 'core_traps'),
     );
     this.#stopWatching = ports.watch((event) => {
-      this.#serial
-        .run(() => this.#onPort(event))
-        .catch((error) => log.error({ err: error }, 'link event failed'));
+      for (const [name, work] of this.#onPort(event)) {
+        this.#perimeters.run(name, work).catch((error) => log.error({ err: error }, 'link event failed'));
+      }
     });
   }
 
@@ -219,16 +219,27 @@ export class Overlay {
   /** Stops all devices, takes their links away and ends the workers. */
   async close(): Promise<void> {
     this.#stopWatching();
-    await this.#serial.run(async () => {
-      for (const name of [...this.#entries.keys()]) await this.#remove(this.#entry(name));
-    });
+    await Promise.all(
+      this.names.map((name) =>
+        this.#perimeters.run(name, async () => {
+          const entry = this.#entries.get(name);
+          if (entry) await this.#remove(entry);
+        }),
+      ),
+    );
+    await this.#perimeters.idle();
     this.#targets.close();
     this.#kept.close();
     await this.engine.close();
     this.options.ports.close();
   }
 
-  // ─── Operations; each runs to its end before the next begins ──────────────────────────────────────────
+  /** Resolves when every operation and link event so far has been dealt with. */
+  idle(): Promise<void> {
+    return this.#perimeters.idle();
+  }
+
+  // ─── Operations; on one device, each runs to its end before the next begins ───────────────────────────
 
   /**
    * CREATE: the device in state created, and its lookup instance. In this order: EINVAL for a bad name or encap name,
@@ -236,7 +247,7 @@ export class Overlay {
    * ENOTSUP for the lookup plugin, then what making the link gives.
    */
   create(name: string, encap: string, search: string, vnetid: unknown): Promise<void> {
-    return this.#serial.run(() => this.#create(name, encap, search, vnetid));
+    return this.#perimeters.run(name, () => this.#create(name, encap, search, vnetid));
   }
 
   /**
@@ -245,7 +256,7 @@ export class Overlay {
    * and come back, also what starting it gives. The old value stays then.
    */
   setprop(name: string, property: string | number, value: unknown): Promise<void> {
-    return this.#serial.run(() => this.#setprop(this.#entry(name), property, value));
+    return this.#perimeters.run(name, () => this.#setprop(this.#entry(name), property, value));
   }
 
   /**
@@ -253,17 +264,17 @@ export class Overlay {
    * lookup plugin's start gives.
    */
   activate(name: string): Promise<void> {
-    return this.#serial.run(() => this.#activate(this.#entry(name)));
+    return this.#perimeters.run(name, () => this.#activate(this.#entry(name)));
   }
 
   /** DELETE: ENOENT, EBUSY while the link is up or carries other links, unless forced. Otherwise always finishes. */
   delete(name: string, options: { force: boolean }): Promise<void> {
-    return this.#serial.run(() => this.#delete(this.#entry(name), options.force));
+    return this.#perimeters.run(name, () => this.#delete(this.#entry(name), options.force));
   }
 
   /** CREATE, SETPROP for each property and ACTIVATE: all of it or nothing, with a line for each part at fault. */
   createOverlay(request: OverlayRequest): Promise<void> {
-    return this.#serial.run(async () => {
+    return this.#perimeters.run(request.name, async () => {
       const { name, encap, search, vnetid, properties } = request;
       await this.#create(name, encap, search, vnetid);
       const entry = this.#entry(name);
@@ -440,7 +451,7 @@ export class Overlay {
    * another plugin, EINVAL for a bad destination, EEXIST.
    */
   associate(name: string, to: Association): Promise<void> {
-    return this.#serial.run(async () => {
+    return this.#perimeters.run(name, async () => {
       const entry = this.#entry(name);
       const { device, lookup } = entry;
       this.#refuseInternal(entry);
@@ -470,7 +481,7 @@ export class Overlay {
 
   /** DISASSOCIATE: nobody answers any more; what is known goes on. Throws ENOENT, ENOTSUP, ENXIO. */
   disassociate(name: string): Promise<void> {
-    return this.#serial.run(() => {
+    return this.#perimeters.run(name, () => {
       const entry = this.#entry(name);
       this.#refuseInternal(entry);
       if (!entry.lookup.association) {
@@ -725,9 +736,18 @@ export class Overlay {
 
   #retry(entry: Entry): void {
     const { log } = this.options;
-    this.#serial
-      .run(() => (this.#entries.get(entry.device.name) === entry ? this.#startIfUp(entry) : undefined))
+    this.#perimeters
+      .run(entry.device.name, () => this.#retryNow(entry))
       .catch((error) => log.error({ err: error }, 'retry failed'));
+  }
+
+  async #retryNow(entry: Entry): Promise<void> {
+    if (this.#isThere(entry)) await this.#startIfUp(entry);
+  }
+
+  /** It has not been deleted meanwhile. */
+  #isThere(entry: Entry): boolean {
+    return this.#entries.get(entry.device.name) === entry;
   }
 
   async #stop({ device }: Entry): Promise<void> {
@@ -738,16 +758,23 @@ export class Overlay {
     this.fma.restore(device.name, 'start_failed');
   }
 
-  async #onPort(event: PortEvent): Promise<void> {
+  /** What is to be done about a link event, and in whose perimeter. */
+  #onPort(event: PortEvent): (readonly [device: string, work: () => void | Promise<void>])[] {
+    const entries = [...this.#entries.values()];
     if (event.kind === 'address') {
-      for (const entry of this.#entries.values()) if (entry.device.cancelRetry) await this.#startIfUp(entry);
-      return;
+      return entries
+        .filter(({ device }) => device.cancelRetry)
+        .map((entry) => [entry.device.name, () => this.#retryNow(entry)] as const);
     }
-    const entry = [...this.#entries.values()].find(
-      ({ device }) => !device.isLinkGone && device.port.index === event.index,
-    );
-    if (!entry) return;
+    const entry = entries.find(({ device }) => !device.isLinkGone && device.port.index === event.index);
+    if (!entry) return [];
+    return [[entry.device.name, () => this.#followLink(entry, event)]];
+  }
+
+  async #followLink(entry: Entry, event: PortEvent & { kind: 'link' }): Promise<void> {
     const { device } = entry;
+    // It may have been deleted before this one's turn.
+    if (!this.#isThere(entry) || device.isLinkGone) return;
     if (event.isDeleted) {
       device.isLinkGone = true;
       device.isUp = false;

@@ -6,6 +6,7 @@ import { ENCAP_FLAG_VLAN_TAG } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
 import { familyOf } from '../ip.js';
 import type { Mux, Muxes } from '../mux.js';
+import { Serial } from '../serial.js';
 import { sockaddr } from '../sys/sockaddr.js';
 import type { Destination } from '../target/destination.js';
 import type { Kept } from './kept.js';
@@ -32,6 +33,9 @@ function refuseOtherFamily(listen: string, destination: string): void {
 }
 
 export class Attachments {
+  /** Devices share muxes, and a mux that closes is not to be opened meanwhile. */
+  readonly #serial = new Serial();
+
   constructor(
     readonly engine: Engine,
     readonly muxes: Muxes,
@@ -42,7 +46,11 @@ export class Attachments {
    * Joins the mux and opens the device to traffic. Throws EAGAIN before activation, EEXIST when the vnetid is on the
    * mux already, and what opening the mux throws; nothing is half done then.
    */
-  async start(device: Device, route: Route): Promise<void> {
+  start(device: Device, route: Route): Promise<void> {
+    return this.#serial.run(() => this.#start(device, route));
+  }
+
+  async #start(device: Device, route: Route): Promise<void> {
     if (!device.isActivated)
       throw new OverlayError('EAGAIN', 'not_activated', `${device.name} is not activated`);
     const { encap, row, vnetid, mtu } = device;
@@ -83,19 +91,25 @@ export class Attachments {
   }
 
   /** Keeps the device's mux open over a stop and a start. Undefined when it is not started. */
-  keepMux({ attachment }: Device): Mux | undefined {
-    if (!attachment) return undefined;
-    const { ip, port, encap } = attachment.mux;
-    return this.muxes.hold(ip, port, encap);
+  keepMux(device: Device): Promise<Mux | undefined> {
+    return this.#serial.run(() => {
+      if (!device.attachment) return undefined;
+      const { ip, port, encap } = device.attachment.mux;
+      return this.muxes.hold(ip, port, encap);
+    });
   }
 
   /** The reverse of `keepMux`. */
-  async releaseMux(mux: Mux): Promise<void> {
-    await this.muxes.release(mux);
+  releaseMux(mux: Mux): Promise<void> {
+    return this.#serial.run(() => this.muxes.release(mux));
   }
 
   /** Closes the device to traffic and leaves the mux. What a stuck worker may be reading is kept for a while. */
-  async stop(device: Device): Promise<void> {
+  stop(device: Device): Promise<void> {
+    return this.#serial.run(() => this.#stop(device));
+  }
+
+  async #stop(device: Device): Promise<void> {
     const { attachment, row, vnetid } = device;
     if (!attachment) return;
     const { mux, destination } = attachment;
@@ -113,7 +127,7 @@ export class Attachments {
       await this.engine.quiesce();
     } catch (error) {
       if (!(error instanceof OverlayError)) throw error;
-      this.kept.add(`the place of ${device.name} on its mux`, giveBack);
+      this.kept.add(`the place of ${device.name} on its mux`, () => this.#serial.run(giveBack));
       return;
     }
     await giveBack();

@@ -107,6 +107,8 @@ export class Setprop {
       device.mtuMax = Number(value);
     },
     vnetid: ({ device }, value) => {
+      // Another device may have taken it while this one stopped.
+      if (value !== device.vnetid) this.context.refuseVnetid(device.encap.name, value as bigint);
       device.port.setAlias(this.context.aliasOf(device, value as bigint));
       device.vnetid = value as bigint;
     },
@@ -126,7 +128,7 @@ export class Setprop {
     const wasStarted = device.isStarted;
     const isRenewed = found.info.name === 'vnetid' || found.origin === 'lookup';
     // Another address may need the port that this one has.
-    const mux = found.origin === 'encap' ? undefined : attachments.keepMux(device);
+    const mux = found.origin === 'encap' ? undefined : await attachments.keepMux(device);
     try {
       await attachments.stop(device);
       try {

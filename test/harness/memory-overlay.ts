@@ -217,8 +217,7 @@ export class MemoryOverlay {
 
   /** Resolves when what was reported of links so far has been dealt with. */
   async settle(): Promise<void> {
-    // Operations and link events share one queue: when this one is refused, those before it are done.
-    await this.overlay.delete('-', { force: true }).catch(() => {});
+    await this.overlay.idle();
   }
 
   async up(name: string): Promise<void> {
