@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { silent } from '../src/log.js';
-import type { PortEvent, PortSource } from '../src/overlay/ports.js';
+import type { PortEvent, PortLeft, PortRequest, PortSource } from '../src/overlay/ports.js';
 import { Overlay } from '../src/overlay.js';
 import { AF_INET, SO_RCVBUF, SOCK_CLOEXEC, SOCK_DGRAM, SOL_SOCKET } from '../src/sys/abi.js';
 import { must } from '../src/sys/errno.js';
@@ -30,7 +30,7 @@ class UpPorts implements PortSource {
   readonly ports = new Map<string, MemoryPort>();
   #listener: (event: PortEvent) => void = () => {};
 
-  open(name: string, queues: number): MemoryPort {
+  open({ name, queues }: PortRequest): MemoryPort {
     const port = Object.assign(new MemoryPort(queues), { index: this.ports.size + 1 });
     this.ports.set(name, port);
     return port;
@@ -38,12 +38,26 @@ class UpPorts implements PortSource {
 
   up(name: string): void {
     const { index } = this.ports.get(name)!;
-    this.#listener({ kind: 'link', index, isUp: true, mtu: 1400, name, isDeleted: false });
+    this.#listener({
+      kind: 'link',
+      netns: '',
+      index,
+      isUp: true,
+      mtu: 1400,
+      mac: '',
+      name,
+      isDeleted: false,
+    });
   }
 
   isUp = () => true;
   mtu = () => 1400;
   upperLinks = () => [];
+  reopen = (left: PortLeft) => this.open(left);
+  move = () => {};
+  isNamespaceThere = () => true;
+  underlayFault = () => undefined;
+  inNamespace = <T>(_netns: string, work: () => T) => work();
   overflow = () => 0n;
   close = () => {};
   watch(listener: (event: PortEvent) => void): () => void {

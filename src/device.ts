@@ -9,7 +9,7 @@
  * | started   | activated | the link goes down: leaves the mux; what was learned stays     |
  * | any       | (none)    | delete                                                         |
  *
- * PROHIBITED: started without activated; back from activated to created; settings changed by SETPROP once
+ * PROHIBITED: started without activated; back from activated to created; fixed properties changed by SETPROP once
  * activated (ENOTSUP).
  */
 import type { EncapPlugin } from './encap/plugin.js';
@@ -27,12 +27,25 @@ export interface Attachment {
 }
 
 export class Device {
+  port!: Port;
   isActivated = false;
+  /** It is on disk, and its link stays when the daemon goes. */
+  isKept = false;
   attachment: Attachment | undefined;
   /** The link is administratively up. */
   isUp = false;
   /** The link was deleted by someone else. */
   isLinkGone = false;
+  /** Its namespace has gone, and its link with it. */
+  isAway = false;
+  /** What the link is called, should somebody have renamed it. */
+  linkName: string;
+  /** Address of the link, '' for a port that is not one. */
+  mac = '';
+  /** Name of the network namespace the link is in, '' for the daemon's own. */
+  netns = '';
+  /** Likewise of the underlay's sockets. */
+  underlayNetns = '';
   /** Cancels the retry of a start that failed. */
   cancelRetry: (() => void) | undefined;
   retries = 0;
@@ -49,10 +62,11 @@ export class Device {
     readonly properties: PropertyStore,
     /** Row in the device table. */
     readonly row: number,
-    readonly port: Port,
     public vnetid: bigint,
     public mtu: number,
-  ) {}
+  ) {
+    this.linkName = name;
+  }
 
   get isStarted(): boolean {
     return this.attachment !== undefined;

@@ -8,13 +8,17 @@ import { wallTime } from './sys/clock.js';
 /** Reasons, the most telling first: that one's text is the device's. */
 export const faultCodes = [
   'link_gone',
+  'netns_gone',
   'start_failed',
+  'underlay_gone',
   'core_traps',
   'worker',
   'varpd',
   'plugin',
+  'lookup_stale',
   'lookup_failed',
   'lookup_late',
+  'state_failed',
 ] as const;
 export type FaultCode = (typeof faultCodes)[number];
 

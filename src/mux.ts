@@ -1,6 +1,6 @@
 /**
  * A mux is one underlay address shared by devices; it tells their datagrams apart by vnetid. Opened by the first
- * device that starts on it, closed with the last. Key: address and port; another encap on the same is EEXIST.
+ * device that starts on it, closed with the last. Key: network namespace, address and port; another encap on the same is EEXIST.
  */
 
 import type { Engine } from './datapath/engine.js';
@@ -15,6 +15,8 @@ export interface Mux {
   readonly ip: string;
   readonly port: number;
   readonly encap: EncapPlugin;
+  /** Network namespace of its sockets, '' for the daemon's own. */
+  readonly netns: string;
   readonly underlay: Underlay;
   users: number;
 }
@@ -26,6 +28,8 @@ export class Muxes {
   constructor(
     readonly engine: Engine,
     readonly bank: number,
+    /** Runs synchronous work in a network namespace. */
+    readonly inNamespace: <T>(netns: string, work: () => T) => T,
   ) {}
 
   get list(): readonly Mux[] {
@@ -36,8 +40,8 @@ export class Muxes {
    * The mux of the address, opened when it is new. Throws EEXIST when it is there with another encap, EADDRINUSE,
    * EADDRNOTAVAIL and whatever else opening sockets gives.
    */
-  hold(ip: string, port: number, encap: EncapPlugin): Mux {
-    const key = formatEndpoint(ip, port);
+  hold(ip: string, port: number, encap: EncapPlugin, netns: string): Mux {
+    const key = keyOf(ip, port, netns);
     const known = this.#open.get(key);
     if (known) {
       if (known.encap !== encap) {
@@ -50,7 +54,7 @@ export class Muxes {
       known.users++;
       return known;
     }
-    const mux = this.#create(ip, port, encap);
+    const mux = this.#create(ip, port, encap, netns);
     this.#open.set(key, mux);
     return mux;
   }
@@ -63,7 +67,7 @@ export class Muxes {
     assert(mux.users > 0, 'a mux is released once too often');
     mux.users--;
     if (mux.users > 0) return;
-    this.#open.delete(formatEndpoint(mux.ip, mux.port));
+    this.#open.delete(keyOf(mux.ip, mux.port, mux.netns));
     this.engine.detachMux(mux.row);
     await this.engine.quiesce();
     closeUnderlay(mux.underlay);
@@ -76,11 +80,14 @@ export class Muxes {
   }
 
   /** Says so when it is we ourselves who hold the port: a wildcard and an address exclude each other. */
-  #openUnderlay(ip: string, port: number, workers: number): Underlay {
+  #openUnderlay(ip: string, port: number, netns: string): Underlay {
+    const workers = this.engine.workers.list.length;
     try {
-      return openUnderlay({ ip, port, workers, bank: this.bank });
+      return this.inNamespace(netns, () => openUnderlay({ ip, port, workers, bank: this.bank }));
     } catch (error) {
-      const other = this.list.find((mux) => mux.port === port && isWildcard(mux.ip) !== isWildcard(ip));
+      const other = this.list.find(
+        (mux) => mux.netns === netns && mux.port === port && isWildcard(mux.ip) !== isWildcard(ip),
+      );
       if (!(error instanceof OverlayError) || error.errno !== 'EADDRINUSE' || !other) throw error;
       throw new OverlayError(
         'EADDRINUSE',
@@ -91,9 +98,8 @@ export class Muxes {
     }
   }
 
-  #create(ip: string, port: number, encap: EncapPlugin): Mux {
-    const workers = this.engine.workers.list.length;
-    const underlay = this.#openUnderlay(ip, port, workers);
+  #create(ip: string, port: number, encap: EncapPlugin, netns: string): Mux {
+    const underlay = this.#openUnderlay(ip, port, netns);
     let row: number;
     try {
       for (const fd of underlay.receive) encap.operations.sockopt?.(fd);
@@ -113,8 +119,13 @@ export class Muxes {
       this.engine.tables.muxes.free(row);
       throw error;
     }
-    return { row, ip, port, encap, underlay, users: 1 };
+    return { row, ip, port, encap, netns, underlay, users: 1 };
   }
+}
+
+/** How a mux is called: its address, behind its namespace. */
+export function keyOf(ip: string, port: number, netns: string): string {
+  return (netns === '' ? '' : `${netns}/`) + formatEndpoint(ip, port);
 }
 
 function isWildcard(ip: string): boolean {

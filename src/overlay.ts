@@ -73,38 +73,29 @@
  * Errors: what an operator, a peer or the system did is an `OverlayError` with a POSIX name, a stable code and a
  * sentence; what we did wrong is an assertion and crashes.
  */
-import * as layout from '../assembly/layout.js';
 import type { Counts } from './datapath/counters.js';
 import { Engine, type EngineOptions } from './datapath/engine.js';
 import type { TrapEvent } from './datapath/events.js';
 import type { WorkerEvent } from './datapath/workers.js';
-import { checkDeviceName, Device } from './device.js';
-import { checkEncapName } from './encap/plugin.js';
 import { EncapRegistry } from './encap/registry.js';
 import { OverlayError } from './errors.js';
 import { type FaultStatus, Fma } from './fma.js';
-import { formatEndpoint } from './ip.js';
-import { MTU_DEFAULT_BYTES, START_RETRY_MS, START_RETRY_MS_MAX } from './limits.js';
 import type { Log } from './log.js';
-import { type Mux, Muxes } from './mux.js';
+import { keyOf, type Mux, Muxes } from './mux.js';
 import { Attachments } from './overlay/attachment.js';
 import type { Dynamic } from './overlay/dynamic.js';
 import { Kept } from './overlay/kept.js';
-import { type Association, Lookup } from './overlay/lookup.js';
+import { aliasOf, Life } from './overlay/life.js';
+import type { Association } from './overlay/lookup.js';
 import { Perimeters } from './overlay/perimeter.js';
-import type { PortEvent, PortSource } from './overlay/ports.js';
-import {
-  type DeviceProperty,
-  deviceProperties,
-  findProperty,
-  mtuInfo,
-  vnetidInfo,
-} from './overlay/properties.js';
+import { Persistence, type Store } from './overlay/persistence.js';
+import type { PortSource } from './overlay/ports.js';
+import { type DeviceProperty, deviceProperties, findProperty } from './overlay/properties.js';
 import { type Entry, Setprop } from './overlay/setprop.js';
 import { Targets } from './overlay/targets.js';
 import { Traps } from './overlay/traps.js';
-import { parseProperty } from './property.js';
-import { after, monotonicMs } from './sys/clock.js';
+import type { DeviceRecord } from './state/record.js';
+import { monotonicMs } from './sys/clock.js';
 import type { CacheStats, TargetView } from './target/cache.js';
 import { checkDestination, checkRoute, type Destination, type Route } from './target/destination.js';
 import { formatMac } from './target/mac.js';
@@ -117,6 +108,8 @@ export interface OverlayOptions extends Pick<EngineOptions, 'workers' | 'memoryB
   readonly bank: number;
   readonly encaps?: EncapRegistry;
   readonly varpd?: Varpd;
+  /** Where devices are kept over a restart; none of them is when left out. */
+  readonly store?: Store;
 }
 
 /** What `create-overlay` asks for, as one transaction. */
@@ -126,6 +119,8 @@ export interface OverlayRequest {
   readonly search: string;
   readonly vnetid: unknown;
   readonly properties: Readonly<Record<string, unknown>>;
+  /** Not kept over a restart. */
+  readonly isTemporary?: boolean;
 }
 
 const TRAP_LOG_MS = 1000;
@@ -156,14 +151,14 @@ export class Overlay {
   readonly encaps: EncapRegistry;
   readonly varpd: Varpd;
   readonly fma: Fma;
-  readonly #entries = new Map<string, Entry>();
   readonly #muxes: Muxes;
-  readonly #attachments: Attachments;
   readonly #perimeters = new Perimeters();
   readonly #traps: Traps;
   readonly #targets: Targets;
   readonly #kept: Kept;
-  readonly #change: Setprop;
+  readonly #setprop: Setprop;
+  readonly #persistence: Persistence;
+  readonly #life: Life;
   #trapLoggedAtMs = Number.NEGATIVE_INFINITY;
   #trapsUnlogged = 0;
   readonly #stopWatching: () => void;
@@ -177,27 +172,45 @@ export class Overlay {
     this.encaps = options.encaps ?? new EncapRegistry();
     this.varpd = options.varpd ?? new Varpd();
     this.fma = new Fma((device, { status, message }) => log.warn({ device, status, message }, 'fault state'));
-    this.#muxes = new Muxes(engine, options.bank);
-    this.#kept = new Kept(engine, log);
-    this.#attachments = new Attachments(engine, this.#muxes, this.#kept);
+    const inNamespace = <T>(netns: string, work: () => T) => ports.inNamespace(netns, work);
+    this.#muxes = new Muxes(engine, options.bank, inNamespace);
+    const kept = new Kept(engine, log);
+    const attachments = new Attachments(engine, this.#muxes, kept);
+    this.#kept = kept;
     this.#targets = new Targets(engine, log);
-    this.#change = new Setprop({
-      engine,
-      attachments: this.#attachments,
-      targets: this.#targets,
-      fma: this.fma,
-      refuseVnetid: (encap, vnetid) => this.#refuseVnetid(encap, vnetid),
-      aliasOf: ({ name, encap }, vnetid) => aliasOf(name, encap.name, vnetid),
-      startIfUp: (entry) => this.#startIfUp(entry),
-    });
-    this.varpd.external.onWriter = (isOpen) => this.#onWriter(isOpen);
     this.#traps = new Traps(
       (device, count) =>
         this.fma.degrade(device, 'core_traps', `the core trapped on ${count} frames in 10 s`),
       (device) => this.fma.restore(device, 'core_traps'),
     );
+    this.#persistence = new Persistence(options.store, () => this.#life.entries.values(), this.fma, log);
+    this.#life = new Life({
+      engine,
+      encaps: this.encaps,
+      varpd: this.varpd,
+      fma: this.fma,
+      log,
+      ports,
+      attachments,
+      targets: this.#targets,
+      traps: this.#traps,
+      kept,
+      perimeters: this.#perimeters,
+      persistence: this.#persistence,
+    });
+    this.#setprop = new Setprop({
+      engine,
+      attachments,
+      targets: this.#targets,
+      ports,
+      persistence: this.#persistence,
+      refuseVnetid: (encap, vnetid) => this.#life.refuseVnetid(encap, vnetid),
+      aliasOf: ({ name, encap }, vnetid) => aliasOf(name, encap.name, vnetid),
+      startIfUp: (entry) => this.#life.startIfUp(entry),
+    });
+    this.varpd.external.onWriter = (isOpen) => this.#onWriter(isOpen);
     this.#stopWatching = ports.watch((event) => {
-      for (const [name, work] of this.#onPort(event)) {
+      for (const [name, work] of this.#life.onPort(event)) {
         this.#perimeters.run(name, work).catch((error) => log.error({ err: error }, 'link event failed'));
       }
     });
@@ -216,22 +229,68 @@ export class Overlay {
     return overlay;
   }
 
-  /** Stops all devices, takes their links away and ends the workers. */
+  /**
+   * Stops all devices and ends the workers. Links of devices that are kept stay, without carrier; the others go.
+   */
   async close(): Promise<void> {
+    await this.#stop((entry) => this.#life.remove(entry));
+    this.options.ports.close();
+  }
+
+  /**
+   * The same for a process that becomes another program: the links keep their carrier, and their descriptors pass to it.
+   * Returns them by device.
+   */
+  async handOver(): Promise<Record<string, readonly number[]>> {
+    const fds: Record<string, readonly number[]> = {};
+    await this.#stop(async (entry) => {
+      const { device } = entry;
+      if (!device.isKept || device.isLinkGone || device.isAway) return this.#life.remove(entry);
+      await this.#life.letGo(entry);
+      device.port.handOver();
+      fds[device.name] = device.port.fds;
+    });
+    return fds;
+  }
+
+  async #stop(end: (entry: Entry) => Promise<void>): Promise<void> {
     this.#stopWatching();
-    await Promise.all(
-      this.names.map((name) =>
-        this.#perimeters.run(name, async () => {
-          const entry = this.#entries.get(name);
-          if (entry) await this.#remove(entry);
-        }),
-      ),
-    );
+    await this.#perimeters.idle();
+    await this.#persistence.saveTargets();
+    this.#persistence.close();
+    const one = (name: string) =>
+      this.#perimeters.run(name, async () => {
+        const entry = this.#life.entries.get(name);
+        if (entry) await end(entry);
+      });
+    await Promise.all(this.names.map(one));
     await this.#perimeters.idle();
     this.#targets.close();
     this.#kept.close();
     await this.engine.close();
-    this.options.ports.close();
+  }
+
+  /**
+   * Brings back what was kept, in the order in which the devices came about; call before anybody can ask for anything.
+   * Returns what could not be brought back, and why; that stays kept.
+   *
+   * @param fds descriptors that an earlier process handed over, by device
+   */
+  async restore(
+    records: readonly DeviceRecord[],
+    fds: Readonly<Record<string, readonly number[]>> = {},
+  ): Promise<{ name: string; error: OverlayError }[]> {
+    const failures: { name: string; error: OverlayError }[] = [];
+    for (const record of [...records].sort((one, other) => one.id - other.id)) {
+      const { name } = record;
+      try {
+        await this.#perimeters.run(name, () => this.#life.restore(record, fds[name] ?? []));
+      } catch (error) {
+        if (!(error instanceof OverlayError)) throw error;
+        failures.push({ name, error });
+      }
+    }
+    return failures;
   }
 
   /** Resolves when every operation and link event so far has been dealt with. */
@@ -247,7 +306,10 @@ export class Overlay {
    * ENOTSUP for the lookup plugin, then what making the link gives.
    */
   create(name: string, encap: string, search: string, vnetid: unknown): Promise<void> {
-    return this.#perimeters.run(name, () => this.#create(name, encap, search, vnetid));
+    return this.#perimeters.run(name, async () => {
+      const entry = this.#life.create(name, encap, search, vnetid);
+      await this.#undone(entry, () => this.#persistence.begin(entry));
+    });
   }
 
   /**
@@ -256,7 +318,7 @@ export class Overlay {
    * and come back, also what starting it gives. The old value stays then.
    */
   setprop(name: string, property: string | number, value: unknown): Promise<void> {
-    return this.#perimeters.run(name, () => this.#setprop(this.#entry(name), property, value));
+    return this.#perimeters.run(name, () => this.#set(this.#entry(name), property, value));
   }
 
   /**
@@ -264,20 +326,28 @@ export class Overlay {
    * lookup plugin's start gives.
    */
   activate(name: string): Promise<void> {
-    return this.#perimeters.run(name, () => this.#activate(this.#entry(name)));
+    return this.#perimeters.run(name, async () => {
+      const entry = this.#entry(name);
+      const takeBack = this.#persistence.announce(entry, (record) => ({ ...record, isActivated: true }));
+      try {
+        await this.#life.activate(entry);
+      } catch (error) {
+        takeBack();
+        throw error;
+      }
+    });
   }
 
   /** DELETE: ENOENT, EBUSY while the link is up or carries other links, unless forced. Otherwise always finishes. */
   delete(name: string, options: { force: boolean }): Promise<void> {
-    return this.#perimeters.run(name, () => this.#delete(this.#entry(name), options.force));
+    return this.#perimeters.run(name, () => this.#life.delete(this.#entry(name), options.force));
   }
 
   /** CREATE, SETPROP for each property and ACTIVATE: all of it or nothing, with a line for each part at fault. */
   createOverlay(request: OverlayRequest): Promise<void> {
     return this.#perimeters.run(request.name, async () => {
-      const { name, encap, search, vnetid, properties } = request;
-      await this.#create(name, encap, search, vnetid);
-      const entry = this.#entry(name);
+      const { name, encap, search, vnetid, properties, isTemporary = false } = request;
+      const entry = this.#life.create(name, encap, search, vnetid);
       const details: string[] = [];
       let first: OverlayError | undefined;
       const attempt = async (what: string, work: () => void | Promise<void>) => {
@@ -285,7 +355,7 @@ export class Overlay {
           await work();
         } catch (error) {
           if (!(error instanceof OverlayError)) {
-            await this.#remove(entry);
+            await this.#life.remove(entry);
             throw error;
           }
           first ??= error;
@@ -293,12 +363,13 @@ export class Overlay {
         }
       };
       for (const [property, value] of Object.entries(properties)) {
-        await attempt(property, () => this.#setprop(entry, property, value));
+        await attempt(property, () => this.#set(entry, property, value));
       }
       // An external device activates when it is associated.
-      if (!first && !entry.lookup.isExternal) await attempt('activation', () => this.#activate(entry));
+      if (!first && !entry.lookup.isExternal) await attempt('activation', () => this.#life.activate(entry));
+      if (!first && !isTemporary) await attempt('state', () => this.#persistence.begin(entry));
       if (!first) return;
-      await this.#remove(entry);
+      await this.#life.remove(entry);
       for (const property of entryMissing(entry)) {
         if (!Object.hasOwn(properties, property))
           details.push(`${property}: it is required and has no value`);
@@ -312,11 +383,25 @@ export class Overlay {
     });
   }
 
+  /** Runs `work`; the device goes again when it is refused. */
+  async #undone(entry: Entry, work: () => void): Promise<void> {
+    try {
+      work();
+    } catch (error) {
+      await this.#life.remove(entry);
+      throw error;
+    }
+  }
+
+  #set(entry: Entry, nameOrId: string | number, value: unknown): Promise<void> {
+    return this.#setprop.set(entry, findProperty(this.#properties(entry), nameOrId), value);
+  }
+
   // ─── Reading; always possible ─────────────────────────────────────────────────────────────────────────
 
   /** Names of all devices, in the order of creation. */
   get names(): string[] {
-    return [...this.#entries.keys()];
+    return [...this.#life.entries.keys()];
   }
 
   /** NPROPS, PROPINFO and GETPROP in one: every property of the device. Throws ENOENT. */
@@ -356,7 +441,7 @@ export class Overlay {
 
   muxStats(): MuxStats[] {
     return this.#muxes.list.map((mux: Mux) => ({
-      name: formatEndpoint(mux.ip, mux.port),
+      name: keyOf(mux.ip, mux.port, mux.netns),
       encap: mux.encap.name,
       counts: this.engine.counters.mux(mux.row),
       socketOverflow: this.#muxes.overflow(mux),
@@ -465,12 +550,14 @@ export class Overlay {
         }
         // Another holder takes over what the last one left.
         lookup.association = association;
+        this.#persistence.saveAside(entry);
         this.fma.restore(name, 'varpd');
         return;
       }
       lookup.association = association;
       try {
-        if (!device.isActivated) await this.#activate(entry);
+        if (!device.isActivated) await this.#life.activate(entry);
+        this.#persistence.saveAside(entry);
       } catch (error) {
         lookup.association = undefined;
         throw error;
@@ -504,7 +591,7 @@ export class Overlay {
 
   #onWriter(isOpen: boolean): void {
     if (isOpen) return;
-    for (const { device, lookup } of this.#entries.values()) {
+    for (const { device, lookup } of this.#life.entries.values()) {
       if (!lookup.isExternal || !lookup.association) continue;
       this.fma.restore(device.name, 'plugin');
       this.fma.degrade(device.name, 'varpd', 'nobody answers lookups: the external handle was closed');
@@ -528,7 +615,7 @@ export class Overlay {
   /** Throws ENOENT, and ENXIO before activation. */
   #associated(name: string): Entry {
     const entry = this.#entry(name);
-    if (entry.lookup.instance.isActive) return entry;
+    if (entry.lookup.isRouted) return entry;
     throw new OverlayError('ENXIO', 'not_associated', `${name} is not activated: it has no targets yet`);
   }
 
@@ -542,270 +629,6 @@ export class Overlay {
     );
   }
 
-  // ─── The operations themselves ────────────────────────────────────────────────────────────────────────
-
-  async #create(name: string, encapName: string, search: string, vnetidText: unknown): Promise<void> {
-    checkDeviceName(name);
-    checkEncapName(encapName);
-    const encap = this.encaps.hold(encapName);
-    try {
-      const properties = encap.operations.init();
-      try {
-        this.#createEntry(name, encap, properties, search, vnetidText);
-      } catch (error) {
-        encap.operations.fini(properties);
-        throw error;
-      }
-    } catch (error) {
-      this.encaps.release(encap);
-      throw error;
-    }
-  }
-
-  #createEntry(
-    name: string,
-    encap: Device['encap'],
-    properties: Device['properties'],
-    search: string,
-    vnetidText: unknown,
-  ): void {
-    const vnetid = parseProperty(vnetidInfo({ encap }), vnetidText) as bigint;
-    if (this.#entries.has(name)) {
-      throw new OverlayError('EEXIST', 'device_exists', `overlay '${name}' exists already`);
-    }
-    this.#refuseVnetid(encap.name, vnetid);
-    const instance = this.varpd.create(search, encap.destinations);
-    try {
-      const device = this.#createDevice(name, encap, properties, vnetid);
-      const { engine, varpd, fma } = this;
-      const context = { engine, varpd, fma, targets: this.#targets, log: this.options.log };
-      this.#entries.set(name, { device, lookup: new Lookup(device, instance, context) });
-      const away = engine.workers.list.find(({ state }) => state !== 'running');
-      if (away) fma.degrade(name, 'worker', `worker ${away.queue.index} is ${away.state}`);
-    } catch (error) {
-      this.varpd.forget(instance);
-      throw error;
-    }
-  }
-
-  #createDevice(
-    name: string,
-    encap: Device['encap'],
-    properties: Device['properties'],
-    vnetid: bigint,
-  ): Device {
-    const { tables, workers, counters } = this.engine;
-    const row = tables.devices.take();
-    let port: Device['port'] | undefined;
-    try {
-      const alias = aliasOf(name, encap.name, vnetid);
-      port = this.options.ports.open(name, workers.list.length, MTU_DEFAULT_BYTES, alias);
-      counters.clearDevice(row);
-      tables.setDeviceState(row, layout.DEVICE_STATE_DROP);
-      this.engine.attachPort(row, port.fds);
-    } catch (error) {
-      // Nothing has come from the port yet, so that no worker can be reading it.
-      this.engine.detachPort(row);
-      port?.release();
-      tables.devices.free(row);
-      throw error;
-    }
-    return new Device(name, encap, properties, row, port, vnetid, MTU_DEFAULT_BYTES);
-  }
-
-  #setprop(entry: Entry, nameOrId: string | number, value: unknown): Promise<void> {
-    return this.#change.set(entry, findProperty(this.#properties(entry), nameOrId), value);
-  }
-
-  async #activate(entry: Entry): Promise<void> {
-    const { device, lookup } = entry;
-    if (device.isActivated) {
-      throw new OverlayError('EEXIST', 'already_active', `overlay '${device.name}' is activated already`);
-    }
-    if (device.isLinkGone) throw new OverlayError('ENODEV', 'link_gone', linkGoneText(device));
-    const missing = device.properties.missing();
-    if (missing.length > 0) {
-      throw new OverlayError('EINVAL', 'property_missing', `not set: ${missing.join(', ')}`);
-    }
-    if (lookup.isExternal && !lookup.association) {
-      throw new OverlayError(
-        'EAGAIN',
-        'not_associated',
-        `${device.name} activates when the holder of the external handle associates it`,
-      );
-    }
-    if (!lookup.instance.isActive) await lookup.activate();
-    device.port.setCarrier(true);
-    device.isActivated = true;
-    await this.#startIfUp(entry);
-  }
-
-  async #delete(entry: Entry, force: boolean): Promise<void> {
-    const { device } = entry;
-    if (!force && !device.isLinkGone) {
-      // The kernel's word, since what it told us may be a moment old.
-      if (this.options.ports.isUp(device.port)) {
-        throw new OverlayError(
-          'EBUSY',
-          'link_up',
-          `${device.name} is up: take it down (ip link set ${device.name} down), or delete it with --force`,
-        );
-      }
-      const upper = this.options.ports.upperLinks(device.port);
-      if (upper.length > 0) {
-        throw new OverlayError(
-          'EBUSY',
-          'links_on_top',
-          `${device.name} carries ${upper.join(', ')}: delete them first, or delete it with --force`,
-        );
-      }
-    }
-    await this.#remove(entry);
-  }
-
-  /** Takes a device out, whatever state it is in. */
-  async #remove({ device, lookup }: Entry): Promise<void> {
-    device.cancelRetry?.();
-    this.#entries.delete(device.name);
-    this.#traps.forget(device.name);
-    this.varpd.external.forget(device.name);
-    await lookup.close();
-    device.encap.operations.fini(device.properties);
-    this.encaps.release(device.encap);
-    await this.#attachments.stop(device);
-    lookup.withdraw();
-    this.engine.detachPort(device.row);
-    const rows = this.engine.destinations.leaving();
-    const giveBack = () => {
-      rows();
-      lookup.free();
-      device.port.release();
-      this.engine.tables.setDeviceState(device.row, layout.DEVICE_STATE_FREE);
-      this.engine.tables.devices.free(device.row);
-    };
-    this.fma.forget(device.name);
-    this.#targets.remove(device.row);
-    try {
-      await this.engine.quiesce();
-      await this.#targets.purge(device.row);
-    } catch (error) {
-      if (!(error instanceof OverlayError)) throw error;
-      this.#kept.add(`the link and the rows of ${device.name}`, async () => {
-        await this.#targets.purge(device.row);
-        giveBack();
-      });
-      return;
-    }
-    giveBack();
-  }
-
-  #refuseVnetid(encap: string, vnetid: bigint): void {
-    for (const { device } of this.#entries.values()) {
-      if (device.encap.name !== encap || device.vnetid !== vnetid) continue;
-      throw new OverlayError(
-        'EEXIST',
-        'vnetid_in_use',
-        `vnetid ${vnetid} is that of overlay '${device.name}'`,
-      );
-    }
-  }
-
-  // ─── Start and stop, following the link ───────────────────────────────────────────────────────────────
-
-  async #startIfUp(entry: Entry): Promise<void> {
-    const { device, lookup } = entry;
-    device.cancelRetry?.();
-    device.cancelRetry = undefined;
-    if (!device.isActivated || !device.isUp || device.isStarted || device.isLinkGone) return;
-    try {
-      lookup.applySources();
-      await this.#attachments.start(device, lookup.route());
-      device.retries = 0;
-      this.fma.restore(device.name, 'start_failed');
-    } catch (error) {
-      if (!(error instanceof OverlayError)) throw error;
-      this.fma.degrade(
-        device.name,
-        'start_failed',
-        `not started: ${error.message} (${error.errno}); will try again`,
-      );
-      const pauseMs = Math.min(START_RETRY_MS * 2 ** device.retries++, START_RETRY_MS_MAX);
-      device.cancelRetry = after(pauseMs, () => this.#retry(entry));
-    }
-  }
-
-  #retry(entry: Entry): void {
-    const { log } = this.options;
-    this.#perimeters
-      .run(entry.device.name, () => this.#retryNow(entry))
-      .catch((error) => log.error({ err: error }, 'retry failed'));
-  }
-
-  async #retryNow(entry: Entry): Promise<void> {
-    if (this.#isThere(entry)) await this.#startIfUp(entry);
-  }
-
-  /** It has not been deleted meanwhile. */
-  #isThere(entry: Entry): boolean {
-    return this.#entries.get(entry.device.name) === entry;
-  }
-
-  async #stop({ device }: Entry): Promise<void> {
-    device.cancelRetry?.();
-    device.retries = 0;
-    await this.#attachments.stop(device);
-    // It was told to stop: not being started is no fault now.
-    this.fma.restore(device.name, 'start_failed');
-  }
-
-  /** What is to be done about a link event, and in whose perimeter. */
-  #onPort(event: PortEvent): (readonly [device: string, work: () => void | Promise<void>])[] {
-    const entries = [...this.#entries.values()];
-    if (event.kind === 'address') {
-      return entries
-        .filter(({ device }) => device.cancelRetry)
-        .map((entry) => [entry.device.name, () => this.#retryNow(entry)] as const);
-    }
-    const entry = entries.find(({ device }) => !device.isLinkGone && device.port.index === event.index);
-    if (!entry) return [];
-    return [[entry.device.name, () => this.#followLink(entry, event)]];
-  }
-
-  async #followLink(entry: Entry, event: PortEvent & { kind: 'link' }): Promise<void> {
-    const { device } = entry;
-    // It may have been deleted before this one's turn.
-    if (!this.#isThere(entry) || device.isLinkGone) return;
-    if (event.isDeleted) {
-      device.isLinkGone = true;
-      device.isUp = false;
-      this.engine.detachPort(device.row);
-      await this.#stop(entry);
-      this.fma.degrade(device.name, 'link_gone', linkGoneText(device));
-      return;
-    }
-    this.#followMtu(device, event.mtu);
-    if (event.isUp === device.isUp) return;
-    device.isUp = event.isUp;
-    if (event.isUp) await this.#startIfUp(entry);
-    else await this.#stop(entry);
-  }
-
-  /** The link's MTU is the property's, both ways; one we cannot have is put back. */
-  #followMtu(device: Device, mtu: number): void {
-    if (mtu === device.mtu) return;
-    try {
-      parseProperty(mtuInfo(device), mtu);
-    } catch {
-      // What the event tells may be a moment old: one that was corrected since is not put back.
-      if (this.options.ports.mtu(device.port) !== mtu) return;
-      this.options.log.warn({ device: device.name, mtu }, 'MTU out of range, put back');
-      device.port.setMtu(device.mtu);
-      return;
-    }
-    device.mtu = mtu;
-    this.engine.tables.setDeviceMtu(device.row, mtu);
-  }
-
   // ─── What the data path reports ───────────────────────────────────────────────────────────────────────
 
   /** Faults that workers cause are on every device: each has a queue at the worker. */
@@ -813,7 +636,7 @@ export class Overlay {
     const { log } = this.options;
     log.warn(event, `worker ${event.kind}`);
     const isWhole = this.engine.workers.list.every(({ state }) => state === 'running');
-    for (const { device } of this.#entries.values()) {
+    for (const { device } of this.#life.entries.values()) {
       if (event.kind !== 'replaced') {
         this.fma.degrade(device.name, 'worker', `worker ${event.worker} ${workerText(event)}`);
       } else if (isWhole) {
@@ -829,7 +652,7 @@ export class Overlay {
 
   onTrap(event: TrapEvent): void {
     this.#logTrap(event);
-    for (const { device } of this.#entries.values()) {
+    for (const { device } of this.#life.entries.values()) {
       const isHit =
         event.kind === 'tx_trap' ? device.row === event.row : device.attachment?.mux.row === event.row;
       if (isHit) this.#traps.note(device.name);
@@ -849,9 +672,7 @@ export class Overlay {
   }
 
   #entry(name: string): Entry {
-    const entry = this.#entries.get(name);
-    if (entry) return entry;
-    throw new OverlayError('ENOENT', 'no_such_device', `there is no overlay '${name}'`);
+    return this.#life.entry(name);
   }
 
   #properties({ device, lookup }: Entry): DeviceProperty[] {
@@ -864,17 +685,8 @@ function pointView(route: Destination): TargetView {
   return { mac: 0, state: 'valid', route, source: 'plugin', ageSeconds: 0, frames: 0, bytes: 0, lastUse: 0 };
 }
 
-/** What the link says of itself in the kernel. */
-function aliasOf(name: string, encap: string, vnetid: bigint): string {
-  return `overlayd overlay ${name}, ${encap} vnetid ${vnetid}`;
-}
-
 function entryMissing({ device, lookup }: Entry): string[] {
   return [...device.properties.missing(), ...lookup.instance.lookup.properties.missing()];
-}
-
-function linkGoneText({ name }: Device): string {
-  return `the link ${name} was deleted or moved away; delete and create the overlay`;
 }
 
 function workerText(event: Exclude<WorkerEvent, { kind: 'replaced' }>): string {

@@ -554,6 +554,9 @@ testWith(cli, needs, 'the commands, their tables and documents', () =>
         'ov0 search r- - direct -- direct,files,external',
         'ov0 direct/dest_ip rw y 192.0.2.2 -- --',
         'ov0 direct/dest_port rw y 4789 -- 1-65535',
+        'ov0 mtu_max rw - 8900 8900 576-65481',
+        'ov0 netns rw - -- -- --',
+        'ov0 underlay_netns rw - -- -- --',
       ],
     );
     assert.is(ask('show-overlay', '-p', '-o', 'value', 'ov1').stdout.split('\n')[0], '1300');

@@ -123,6 +123,9 @@ control('every operation of the table, once', () =>
           ['search', 'direct'],
           ['direct/dest_ip', '127.0.0.2'],
           ['direct/dest_port', port],
+          ['mtu_max', 8900],
+          ['netns', null],
+          ['underlay_netns', null],
         ],
       },
     );
@@ -224,7 +227,7 @@ control('errors of operations carry their errno and status', () =>
     await set('direct%2Fdest_port', port);
     await client.post('/v1/overlays/ov0/activate');
     await assertAnswer(call('POST', '/v1/overlays/ov0/activate'), 409, 'EEXIST', 'already_active');
-    await assertAnswer(set('mtu', 1400), 422, 'ENOTSUP', 'already_active');
+    await assertAnswer(set('netns', 'x'), 422, 'ENOTSUP', 'already_active');
     await memory.up('ov0');
     await assertAnswer(call('DELETE', '/v1/overlays/ov0'), 409, 'EBUSY', 'link_up');
     await assertAnswer(call('DELETE', '/v1/overlays/ov0?force=false'), 409, 'EBUSY', 'link_up');

@@ -19,6 +19,7 @@ const rooms: readonly Room[] = [
   { layer: 1, path: /^src\/(property|limits|errors|log|ip|serial)\.ts$/, why: 'values without the system' },
   { layer: 2, path: /^src\/sys\//, why: 'the only FFI and the only clock; it knows nothing of overlays' },
   { layer: 3, path: /^src\/(encap|target)\//, why: 'pure state, no I/O, no timers' },
+  { layer: 3, path: /^src\/state\//, why: 'files and records, below whatever is kept in them' },
   {
     layer: 4,
     path: /^(src\/datapath|workers)\//,

@@ -271,7 +271,7 @@ reopen('a plugin that does not come back with the new vnetid: the old one stays'
       refuse = true;
       await assertRefused(overlay.setprop('ov0', 'vnetid', 2), 'EIO', 'lookup_failed', /vnetid is as it was/);
       assert.is(overlay.property('ov0', 'vnetid').value, 1n);
-      assert.match(faultOf(memory, 'ov0'), /did not come back/);
+      assert.match(faultOf(memory, 'ov0'), /no such network here/);
       refuse = false;
       await overlay.setprop('ov0', 'vnetid', 3);
       assert.is(overlay.state('ov0'), 'started');

@@ -17,6 +17,8 @@ const propertyOrder = [
   'direct/dest_ip',
   'direct/dest_port',
   'mtu_max',
+  'netns',
+  'underlay_netns',
 ];
 
 setprop('properties: order, permissions, by name and by id', async () => {
@@ -27,16 +29,30 @@ setprop('properties: order, permissions, by name and by id', async () => {
       propertyOrder,
     );
     const permissions = overlay.properties('ov0').map(({ info }) => (info.isWritable ? 'rw' : 'r-'));
-    assert.equal(permissions, ['rw', 'rw', 'r-', 'r-', 'rw', 'rw', 'rw', 'r-', 'rw', 'rw', 'rw']);
+    assert.equal(permissions, ['rw', 'rw', 'r-', 'r-', 'rw', 'rw', 'rw', 'r-', 'rw', 'rw', 'rw', 'rw', 'rw']);
     const required = overlay.properties('ov0').map(({ info }) => info.isRequired);
-    assert.equal(required, [false, false, false, false, true, true, false, false, true, true, false]);
+    assert.equal(required, [
+      false,
+      false,
+      false,
+      false,
+      true,
+      true,
+      false,
+      false,
+      true,
+      true,
+      false,
+      false,
+      false,
+    ]);
     for (const [id, name] of propertyOrder.entries()) {
       assert.equal(overlay.property('ov0', id), overlay.property('ov0', name));
       assert.is(overlay.property('ov0', id).info.name, name);
     }
     // Illumos' bugs 9 and 10: plugin properties by name; an id equal to the count.
-    for (const id of [11, 12, -1, -2, 1.5, Number.NaN, 2 ** 31, Number.POSITIVE_INFINITY]) {
-      await assertRefused(() => overlay.property('ov0', id), 'EINVAL', 'bad_property_id', /not 0 to 10/);
+    for (const id of [13, 14, -1, -2, 1.5, Number.NaN, 2 ** 31, Number.POSITIVE_INFINITY]) {
+      await assertRefused(() => overlay.property('ov0', id), 'EINVAL', 'bad_property_id', /not 0 to 12/);
       await assertRefused(overlay.setprop('ov0', id, '1'), 'EINVAL', 'bad_property_id');
     }
     for (const name of ['nope', '', 'MTU', 'listen_ip', 'vxlan/', '__proto__', 'constructor', '0']) {

@@ -14,17 +14,16 @@ import * as frames from './reference/frames.js';
 const tap = suite('TAP');
 const needs = ['root', '/dev/net/tun'];
 
-function inNewNamespace(work: (netlink: Netlink) => void): void {
+/** Runs `work` in a namespace, then what it returns, which may take its time, with the same request socket. */
+async function inNewNamespace(work: (netlink: Netlink) => void | (() => Promise<void>)): Promise<void> {
   const namespace = createNamespace();
   try {
-    inNamespace(namespace, () => {
-      const netlink = new Netlink();
-      try {
-        work(netlink);
-      } finally {
-        netlink.close();
-      }
-    });
+    const netlink = inNamespace(namespace, () => new Netlink());
+    try {
+      await inNamespace(namespace, () => work(netlink))?.();
+    } finally {
+      netlink.close();
+    }
   } finally {
     closeFd(namespace);
   }
@@ -61,9 +60,10 @@ testWith(tap, needs, 'name, mac, mtu, isUp, ipv4, ipv6, release', () =>
     assert.is(link.ipv4, '198.51.100.1/24');
     link.ipv6 = '2001:db8::7/64';
     assert.ok(link.ipv6?.includes(':'), `${link.ipv6}`);
-    link.release();
-    link.release();
-    assert.throws(() => netlink.getLink('tap0'));
+    return async () => {
+      await Promise.all([link.release(), link.release()]);
+      assert.throws(() => netlink.getLink('tap0'));
+    };
   }),
 );
 
@@ -81,10 +81,12 @@ testWith(tap, needs, 'an existing link is never taken over', () =>
 testWith(tap, needs, 'a persistent link stays when its descriptors close', () =>
   inNewNamespace((netlink) => {
     const link = new Tap({ name: 'tap0', queues: 1, netlink });
-    link.isPersistent = true;
-    link.release();
-    assert.is(netlink.getLink('tap0').name, 'tap0');
-    netlink.deleteLink(netlink.getLink('tap0').index);
+    link.keep(true);
+    return async () => {
+      await link.release();
+      assert.is(netlink.getLink('tap0').name, 'tap0');
+      netlink.deleteLink(netlink.getLink('tap0').index);
+    };
   }),
 );
 

@@ -6,7 +6,7 @@ import { ControlServer } from '../control/server.js';
 import { memoryBytesNeeded } from '../datapath/memory.js';
 import { OverlayError } from '../errors.js';
 import { ARENAS_SPARE, DRAIN_DEVICE_MS_MAX, DRAIN_MS_MAX } from '../limits.js';
-import { TapSource } from '../overlay/ports.js';
+import { TapSource } from '../overlay/tap-source.js';
 import { Overlay } from '../overlay.js';
 import { after } from '../sys/clock.js';
 import { lockDirectory } from '../sys/lock.js';

@@ -5,6 +5,7 @@ import type { Port } from '../sys/port.js';
 export class MemoryLink implements Port {
   readonly #port: MemoryPort;
   readonly fds: readonly number[];
+  readonly mac = '';
   isUp = false;
   #isReleased = false;
 
@@ -49,8 +50,12 @@ export class MemoryLink implements Port {
     return this.#isReleased ? undefined : this.#port.receive();
   }
 
-  release(): void {
+  keep(): void {}
+
+  handOver(): void {}
+
+  async release(): Promise<void> {
     this.#isReleased = true;
-    this.#port.release();
+    await this.#port.release();
   }
 }

@@ -1,5 +1,6 @@
 /** Ports in memory for one engine, in place of TAP links. Needs no rights. */
-import type { PortEvent, PortSource } from '../overlay/ports.js';
+import { OverlayError } from '../errors.js';
+import type { PortEvent, PortLeft, PortRequest, PortSource } from '../overlay/ports.js';
 import type { Port } from '../sys/port.js';
 import { MemoryLink } from './memory-link.js';
 
@@ -8,7 +9,7 @@ export class MemorySource implements PortSource {
   readonly #listeners = new Set<(event: PortEvent) => void>();
   #nextIndex = 1;
 
-  open(name: string, queues: number, mtu: number): MemoryLink {
+  open({ name, queues, mtu }: PortRequest): MemoryLink {
     const link = new MemoryLink(name, this.#nextIndex++, queues, mtu);
     this.#links.set(name, link);
     return link;
@@ -27,8 +28,29 @@ export class MemorySource implements PortSource {
     link.isUp = true;
     const { index, mtu } = link;
     for (const listener of this.#listeners) {
-      listener({ kind: 'link', index, isUp: true, mtu, name, isDeleted: false });
+      listener({ kind: 'link', netns: '', index, isUp: true, mtu, mac: '', name, isDeleted: false });
     }
+  }
+
+  /** Nothing is left of links in memory. */
+  reopen(left: PortLeft): MemoryLink {
+    return this.open(left);
+  }
+
+  move(): never {
+    throw new OverlayError('ENOTSUP', 'memory_port', 'a port in memory is in no network namespace');
+  }
+
+  isNamespaceThere(): boolean {
+    return true;
+  }
+
+  underlayFault(): undefined {
+    return undefined; // loopback, which is always there
+  }
+
+  inNamespace<T>(_netns: string, work: () => T): T {
+    return work();
   }
 
   isUp(port: Port): boolean {

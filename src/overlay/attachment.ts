@@ -56,7 +56,7 @@ export class Attachments {
     const { encap, row, vnetid, mtu } = device;
     const { tables, destinations } = this.engine;
     const { ip, port } = encap.operations.socket(device.properties);
-    const mux = this.muxes.hold(ip, port, encap);
+    const mux = this.muxes.hold(ip, port, encap, device.underlayNetns);
     let destination: number | undefined;
     try {
       if ('point' in route && route.point.ip !== undefined) refuseOtherFamily(ip, route.point.ip);
@@ -94,8 +94,8 @@ export class Attachments {
   keepMux(device: Device): Promise<Mux | undefined> {
     return this.#serial.run(() => {
       if (!device.attachment) return undefined;
-      const { ip, port, encap } = device.attachment.mux;
-      return this.muxes.hold(ip, port, encap);
+      const { ip, port, encap, netns } = device.attachment.mux;
+      return this.muxes.hold(ip, port, encap, netns);
     });
   }
 

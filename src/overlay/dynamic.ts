@@ -4,7 +4,7 @@ import { type DropName, dropReason } from '../datapath/drop.js';
 import type { Engine } from '../datapath/engine.js';
 import type { TargetTable } from '../datapath/target-table.js';
 import type { Device } from '../device.js';
-import { monotonicMs, wallSeconds } from '../sys/clock.js';
+import { monotonicMs, nextTurn, wallSeconds } from '../sys/clock.js';
 import { usableDomain } from '../sys/underlay.js';
 import type { Budget } from '../target/budget.js';
 import { type CacheServices, type HeldFrame, TargetCache } from '../target/cache.js';
@@ -27,6 +27,9 @@ export interface DynamicOptions {
 
 /** Requests of one device that are open at a time: as many as a plugin across a network may well have. */
 const REQUESTS_MAX = 16_384;
+
+/** Targets taken out in one turn. */
+const FORGET_BATCH = 1000;
 
 const flags = {
   valid: layout.TARGET_VALID,
@@ -62,6 +65,21 @@ export class Dynamic {
 
   get hasLeft(): boolean {
     return this.#table.hasLeft;
+  }
+
+  /** Addresses of the VTEPs that its targets are behind. */
+  get vteps(): string[] {
+    const ips = [...this.#routes.values()].flatMap(({ route }) => destinationsOf(route).map(({ ip }) => ip));
+    return [...new Set(ips.filter((ip) => ip !== undefined))];
+  }
+
+  /** Takes out what is known from before a restart only, without keeping main busy. */
+  async forgetSaved(): Promise<void> {
+    const saved = this.cache.saved();
+    for (let at = 0; at < saved.length; at += FORGET_BATCH) {
+      for (const mac of saved.slice(at, at + FORGET_BATCH)) this.cache.forgetSaved(mac);
+      await nextTurn();
+    }
   }
 
   /** Throws EBUSY when there are more already. */

@@ -74,22 +74,38 @@ export class Lookup {
     return this.instance.lookup.point?.();
   }
 
+  /** It is known where frames go; of a DYNAMIC device, that can be so before its instance is active. */
+  get isRouted(): boolean {
+    return this.mode === 'dynamic' ? this.dynamic !== undefined : this.instance.isActive;
+  }
+
+  /**
+   * After a restart: the target cache of a DYNAMIC device, before anybody answers. Throws ENOMEM when there is no room for
+   * a target table.
+   */
+  prepare(): void {
+    if (this.mode === 'dynamic') this.#open();
+  }
+
   /**
    * Starts the instance; the device can be started from then on. Rejects with what `Varpd.activate` does, and with
    * ENOMEM when there is no room for a target table; nothing is half done then.
    */
   async activate(): Promise<void> {
     const { varpd } = this.context;
+    const isPrepared = this.dynamic !== undefined;
     this.#isOpen = true;
     try {
-      if (this.mode === 'dynamic') this.#open();
+      if (this.mode === 'dynamic' && !isPrepared) this.#open();
       await varpd.activate(this.instance, this.#services());
       if (this.mode === 'point') checkDestination(this.point ?? {}, this.device.encap.destinations);
     } catch (error) {
       this.#isOpen = false;
-      await this.#closeDynamic();
+      if (!isPrepared) await this.#closeDynamic();
       throw error;
     }
+    // There is somebody to ask now: what was known before the restart is asked about when it is next sent to.
+    if (isPrepared) await this.dynamic?.forgetSaved();
   }
 
   /** Where frames of the device go, for its start. */
@@ -102,12 +118,17 @@ export class Lookup {
 
   /** Puts the device's source policy into force; call before each start. Throws ENOTSUP, ENOMEM. */
   applySources(): void {
-    const { lookup } = this.instance;
     const point = this.point?.ip;
     // Who is in a group cannot be told.
     const isKnown = point !== undefined && !isMulticast(point);
-    const peers = this.mode === 'dynamic' ? lookup.peers?.() : isKnown ? [point] : undefined;
+    const peers = this.mode === 'dynamic' ? this.#peers() : isKnown ? [point] : undefined;
     this.#sources.apply({ isDynamic: this.mode === 'dynamic', peers });
+  }
+
+  /** VTEPs that may send to a DYNAMIC device; before its instance is active, those that it knew. */
+  #peers(): readonly string[] | undefined {
+    const { lookup, isActive } = this.instance;
+    return lookup.peers && !isActive ? this.dynamic?.vteps : lookup.peers?.();
   }
 
   /** No worker reads the device's row: what was put there for it is given back. */
@@ -127,12 +148,11 @@ export class Lookup {
     const { instance, device } = this;
     await varpd.renew(instance);
     // What was wrong with the old one.
-    for (const code of ['lookup_failed', 'lookup_late', 'plugin'] as const) fma.restore(device.name, code);
+    for (const code of ['lookup_failed', 'lookup_late', 'lookup_stale', 'plugin'] as const)
+      fma.restore(device.name, code);
     this.#isOpen = true;
     this.#dispatcher = this.#createDispatcher();
     await varpd.activate(instance, this.#services());
-    // Of an external device it says that nobody holds the handle, which is as it was.
-    if (!this.isExternal) fma.restore(device.name, 'varpd');
     if (this.mode === 'point') checkDestination(this.point ?? {}, device.encap.destinations);
   }
 
@@ -186,7 +206,7 @@ export class Lookup {
   }
 
   #open(): void {
-    const { engine, fma, targets, varpd } = this.context;
+    const { engine, fma, targets } = this.context;
     const { device } = this;
     const { name, targetsMax, negativeTtl } = device;
     this.#dispatcher = this.#createDispatcher();
@@ -196,8 +216,7 @@ export class Lookup {
       held: targets.held,
       targetsMax,
       negativeMs: negativeTtl * 1000,
-      ask: (request: TargetRequest) =>
-        this.isExternal ? varpd.external.ask(name, device.vnetid, request) : this.#dispatcher!.ask(request),
+      ask: (request: TargetRequest) => this.#ask(request),
       onLate: (isLate) => {
         if (!isLate) fma.restore(name, 'lookup_late');
         else
@@ -210,6 +229,13 @@ export class Lookup {
       settle: (dynamic, mac, generation) => targets.settle(dynamic, mac, generation),
     });
     targets.add(device.row, this.dynamic);
+  }
+
+  #ask(request: TargetRequest): void {
+    const { device, instance, context } = this;
+    if (this.isExternal) context.varpd.external.ask(device.name, device.vnetid, request);
+    // Not started yet after a restart: asked again at the request's deadline.
+    else if (instance.isActive) this.#dispatcher!.ask(request);
   }
 
   #createDispatcher(): Dispatcher {

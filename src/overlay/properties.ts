@@ -13,6 +13,7 @@ import {
 } from '../limits.js';
 import type { PropertyInfo, PropertyValue } from '../property.js';
 import type { VarpdInstance } from '../varpd/varpd.js';
+import { namespaceNameFault } from './space.js';
 
 export type Origin = 'generic' | 'encap' | 'lookup';
 
@@ -53,6 +54,26 @@ export function vnetidInfo(device: Pick<Device, 'encap'>): PropertyInfo {
   const possible = [{ min: 0n, max: vnetidMax(device.encap) }];
   return { ...fixed, name: 'vnetid', type: 'uint', isWritable: true, applies: 'reopen', possible };
 }
+
+/** Where the link is. It is moved there at once, and not once the device is activated. */
+export const netnsInfo: PropertyInfo = {
+  ...fixed,
+  name: 'netns',
+  type: 'string',
+  isWritable: true,
+  applies: 'fixed',
+  fault: (value) => namespaceNameFault(String(value)),
+};
+
+/** Where the underlay's sockets are opened. */
+export const underlayNetnsInfo: PropertyInfo = {
+  ...fixed,
+  name: 'underlay_netns',
+  type: 'string',
+  isWritable: true,
+  applies: 'reopen',
+  fault: (value) => namespaceNameFault(String(value)),
+};
 
 export const targetsInfo: PropertyInfo = {
   ...fixed,
@@ -109,6 +130,8 @@ export function deviceProperties(
     },
     ...lookup.infos.map((info) => ({ origin: 'lookup' as const, info, value: lookup.get(info.name) })),
     { origin: 'generic', info: mtuMaxInfo, value: BigInt(device.mtuMax) },
+    { origin: 'generic', info: netnsInfo, value: device.netns || undefined },
+    { origin: 'generic', info: underlayNetnsInfo, value: device.underlayNetns || undefined },
     ...(instance.plugin.mode === 'point'
       ? []
       : [

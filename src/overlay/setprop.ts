@@ -13,11 +13,13 @@
 import type { Engine } from '../datapath/engine.js';
 import type { Device } from '../device.js';
 import { OverlayError } from '../errors.js';
-import type { Fma } from '../fma.js';
 import { type PropertyInfo, type PropertyValue, parseProperty } from '../property.js';
 import type { Attachments } from './attachment.js';
 import type { Lookup } from './lookup.js';
+import type { Persistence } from './persistence.js';
+import type { PortSource } from './ports.js';
 import type { Origin } from './properties.js';
+import { changed } from './record.js';
 import type { Targets } from './targets.js';
 
 /** A device with everything that belongs to it. */
@@ -30,7 +32,8 @@ export interface SetpropContext {
   readonly engine: Engine;
   readonly attachments: Attachments;
   readonly targets: Targets;
-  readonly fma: Fma;
+  readonly ports: PortSource;
+  readonly persistence: Persistence;
   /** Throws EEXIST when another device of the encapsulation has it. */
   refuseVnetid(encap: string, vnetid: bigint): void;
   /** What the link says of itself in the kernel. */
@@ -63,12 +66,23 @@ export class Setprop {
     if (!info.isWritable) throw new OverlayError('EPERM', 'property_read_only', `${info.name} cannot be set`);
     const parsed = parseProperty(info, value);
     this.#check(device, info, parsed);
-    const before = this.#values(entry);
-    if (!device.isActivated) return this.#store(entry, found, parsed);
-    if (applies === 'reopen') return this.#reopen(entry, found, parsed, before);
-    this.#store(entry, found, parsed);
+    const takeBack = this.context.persistence.announce(entry, (record) => changed(record, found, parsed));
     try {
-      if (device.isStarted && found.origin === 'encap') entry.lookup.applySources();
+      if (!device.isActivated) this.#store(entry, found, parsed);
+      else if (applies === 'reopen') await this.#reopen(entry, found, parsed);
+      else this.#apply(entry, found, parsed);
+    } catch (error) {
+      takeBack();
+      throw error;
+    }
+  }
+
+  /** Of an activated device, at once. */
+  #apply(entry: Entry, found: Found, value: PropertyValue): void {
+    const before = this.#values(entry);
+    this.#store(entry, found, value);
+    try {
+      if (entry.device.isStarted && found.origin === 'encap') entry.lookup.applySources();
     } catch (error) {
       this.#putBack(entry, before);
       throw error;
@@ -112,6 +126,15 @@ export class Setprop {
       device.port.setAlias(this.context.aliasOf(device, value as bigint));
       device.vnetid = value as bigint;
     },
+    netns: ({ device }, value) => {
+      this.context.ports.move(device.port, String(value));
+      device.netns = String(value);
+      // The kernel takes a link down that it moves.
+      device.isUp = this.context.ports.isUp(device.port);
+    },
+    underlay_netns: ({ device }, value) => {
+      device.underlayNetns = String(value);
+    },
     targets: ({ device, lookup }, value) => {
       lookup.dynamic?.limitTargets(Number(value));
       device.targetsMax = Number(value);
@@ -122,13 +145,15 @@ export class Setprop {
     },
   };
 
-  async #reopen(entry: Entry, found: Found, value: PropertyValue, before: Values): Promise<void> {
+  async #reopen(entry: Entry, found: Found, value: PropertyValue): Promise<void> {
+    const before = this.#values(entry);
     const { device, lookup } = entry;
     const { attachments } = this.context;
     const wasStarted = device.isStarted;
     const isRenewed = found.info.name === 'vnetid' || found.origin === 'lookup';
     // Another address may need the port that this one has.
-    const mux = found.origin === 'encap' ? undefined : await attachments.keepMux(device);
+    const isElsewhere = found.origin === 'encap' || found.info.name === 'underlay_netns';
+    const mux = isElsewhere ? undefined : await attachments.keepMux(device);
     try {
       await attachments.stop(device);
       try {
@@ -164,26 +189,26 @@ export class Setprop {
     await lookup.renew();
   }
 
-  /** The same with the values of before, which worked then. */
+  /** The same with the values of before. Should they not work any more, the start that follows says so and tries again. */
   async #renewOld(entry: Entry): Promise<void> {
     try {
       await this.#renew(entry);
     } catch (error) {
       if (!(error instanceof OverlayError)) throw error;
-      const text = `the lookup plugin did not come back after a change: ${error.message}`;
-      this.context.fma.degrade(entry.device.name, 'varpd', text);
     }
   }
 
   #values({ device, lookup }: Entry): Values {
     return {
       vnetid: device.vnetid,
+      underlayNetns: device.underlayNetns,
       encap: device.properties.given,
       lookup: lookup.instance.lookup.properties.given,
     };
   }
 
-  #putBack({ device, lookup }: Entry, { vnetid, encap, lookup: values }: Values): void {
+  #putBack({ device, lookup }: Entry, { vnetid, underlayNetns, encap, lookup: values }: Values): void {
+    device.underlayNetns = underlayNetns;
     if (device.vnetid !== vnetid) {
       device.port.setAlias(this.context.aliasOf(device, vnetid));
       device.vnetid = vnetid;
@@ -196,6 +221,7 @@ export class Setprop {
 /** What a reopen may have to put back. */
 interface Values {
   readonly vnetid: bigint;
+  readonly underlayNetns: string;
   readonly encap: ReadonlyMap<string, PropertyValue>;
   readonly lookup: ReadonlyMap<string, PropertyValue>;
 }

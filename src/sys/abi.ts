@@ -5,7 +5,15 @@
 
 /** Macros, by header. */
 export const macros = {
-  'fcntl.h': { O_RDONLY: 0, O_RDWR: 2, O_CREAT: 0o100, O_NONBLOCK: 0o4000, O_CLOEXEC: 0o2000000 },
+  'fcntl.h': {
+    O_RDONLY: 0,
+    O_RDWR: 2,
+    O_CREAT: 0o100,
+    O_NONBLOCK: 0o4000,
+    O_CLOEXEC: 0o2000000,
+    F_SETFD: 2,
+    FD_CLOEXEC: 1,
+  },
   'sys/file.h': { LOCK_EX: 2, LOCK_NB: 4 },
   'sched.h': { CLONE_NEWNS: 0x20000, CLONE_NEWNET: 0x40000000 },
   'poll.h': { POLLIN: 1 },
@@ -130,7 +138,7 @@ export const macros = {
 } as const;
 
 // By name for those who need a few. The netlink folder takes what it needs out of `macros` itself.
-export const { O_RDONLY, O_RDWR, O_CREAT, O_NONBLOCK, O_CLOEXEC } = macros['fcntl.h'];
+export const { O_RDONLY, O_RDWR, O_CREAT, O_NONBLOCK, O_CLOEXEC, F_SETFD, FD_CLOEXEC } = macros['fcntl.h'];
 export const { LOCK_EX, LOCK_NB } = macros['sys/file.h'];
 export const { CLONE_NEWNS, CLONE_NEWNET } = macros['sched.h'];
 export const { POLLIN } = macros['poll.h'];

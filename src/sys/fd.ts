@@ -1,10 +1,27 @@
 /** File descriptors that main owns and workers borrow as integers. */
-import { EFD_CLOEXEC, EFD_NONBLOCK } from './abi.js';
+import { Serial } from '../serial.js';
+import { EFD_CLOEXEC, EFD_NONBLOCK, F_SETFD, FD_CLOEXEC } from './abi.js';
 import { must } from './errno.js';
 import * as libc from './libc.js';
 
 export function closeFd(fd: number): void {
   must(libc.close(fd), `close of descriptor ${fd}`);
+}
+
+/**
+ * Closes a descriptor on another thread: taking a link away keeps the kernel busy for tens of milliseconds. A failure
+ * leaves nothing that could be done about it: the descriptor is gone in any case (man 2 close).
+ */
+export function closeFdAside(fd: number): Promise<void> {
+  // One at a time: the kernel does no more, and the other threads of the pool are for others.
+  return closing.run(() => new Promise((resolve) => libc.closeAside(fd, () => resolve())));
+}
+
+const closing = new Serial();
+
+/** Whether the descriptor passes to a program that this process becomes (man 2 execve). */
+export function setInherited(fd: number, isInherited: boolean): void {
+  must(libc.fcntl(fd, F_SETFD, isInherited ? 0 : FD_CLOEXEC), 'fcntl F_SETFD');
 }
 
 /** A wake-up for a thread that waits in epoll (man 2 eventfd). */

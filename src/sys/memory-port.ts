@@ -76,7 +76,13 @@ export class MemoryPort implements Port {
     return this.receiveRaw()?.subarray(VNET_HDR_BYTES);
   }
 
-  release(): void {
+  readonly mac = '';
+
+  keep(): void {}
+
+  handOver(): void {}
+
+  async release(): Promise<void> {
     for (const fd of [...this.fds, ...this.ends]) closeFd(fd);
   }
 }

@@ -19,6 +19,11 @@ export function namespaceOfPid(pid: number): number {
   return openNamespace(`/proc/${pid}/ns/net`);
 }
 
+/** Descriptor of the namespace that a file stands for (man 8 ip-netns). Throws SystemError ENOENT when there is none. */
+export function namespaceOfPath(path: string): number {
+  return openNamespace(path);
+}
+
 /**
  * Descriptor of a new namespace, which holds nothing but a loopback link that is down. The calling thread stays
  * where it is. Throws EPERM `no_cap_sys_admin`.

@@ -9,6 +9,15 @@ export interface Port {
   setMtu(bytes: number): void;
   /** A text that the kernel keeps with the link. */
   setAlias(text: string): void;
-  /** Closes the descriptors; a link goes away with them. */
-  release(): void;
+  /** Address of the link, in hexadecimal with colons; '' for a port that is not a link. */
+  readonly mac: string;
+  /** Whether the link stays when its descriptors close. */
+  keep(isKept: boolean): void;
+  /** Lets the descriptors pass to whatever program this process becomes (man 2 execve). */
+  handOver(): void;
+  /**
+   * Closes the descriptors, off the calling thread; a link that is not kept goes away with them. Resolves when they are
+   * closed.
+   */
+  release(): Promise<void>;
 }

@@ -34,7 +34,7 @@ import {
   must,
   SystemError,
 } from './errno.js';
-import { closeFd } from './fd.js';
+import { closeFd, closeFdAside, setInherited } from './fd.js';
 import * as libc from './libc.js';
 import type { Netlink } from './netlink/index.js';
 import type { Port } from './port.js';
@@ -48,59 +48,81 @@ export interface TapOptions {
   readonly queues: number;
   /** Request socket in the namespace of the calling thread, where the link is made. */
   readonly netlink: Netlink;
+  /**
+   * The link is there: it is attached as it is, with the descriptors of its first queues where there are some. They are the
+   * caller's still when this throws.
+   */
+  readonly existing?: { readonly fds: readonly number[] };
   /** The tun node; another one in tests. */
   readonly node?: string;
 }
 
 export class Tap implements Port {
   readonly name: string;
-  readonly index: number;
   readonly fds: readonly number[];
-  readonly #netlink: Netlink;
-  #isReleased = false;
+  /** Called once, when it is released. */
+  onRelease: () => void = () => {};
+  #index: number;
+  #netlink: Netlink;
+  #released: Promise<void> | undefined;
 
   /**
-   * Creates the link, down and without carrier. Throws EEXIST when there is one of that name, ENODEV without a tun
+   * Creates the link, down and without carrier, or attaches the one that is there. Throws EEXIST when there is one of that name, ENODEV without a tun
    * node, EPERM without CAP_NET_ADMIN.
    */
   constructor(options: TapOptions) {
-    const { name, queues, netlink, node = '/dev/net/tun' } = options;
-    const fds: number[] = [];
+    const { name, queues, netlink, existing, node = '/dev/net/tun' } = options;
+    const given = existing?.fds ?? [];
+    const fds = given.slice(0, queues);
     try {
-      for (let queue = 0; queue < queues; queue++) {
+      for (const fd of given) setInherited(fd, false);
+      for (let queue = fds.length; queue < queues; queue++) {
         const fd = openNode(node);
         fds.push(fd);
         // Without EXCL on the first queue an existing link would be taken over silently.
-        attach(fd, name, queue === 0 ? FLAGS | IFF_TUN_EXCL : FLAGS);
+        attach(fd, name, queue === 0 && !existing ? FLAGS | IFF_TUN_EXCL : FLAGS);
         const size = new Int32Array([VNET_HDR_BYTES]);
         must(libc.ioctl(fd, TUNSETVNETHDRSZ, size), 'TUNSETVNETHDRSZ');
         must(libc.ioctlValue(fd, TUNSETOFFLOAD, 0), 'TUNSETOFFLOAD');
-        if (queue === 0) setCarrier(fd, false);
+        if (queue === 0 && !existing) setCarrier(fd, false);
       }
-      this.index = netlink.getLink(name).index;
+      this.#index = netlink.getLink(name).index;
     } catch (error) {
-      for (const fd of fds) closeFd(fd);
+      for (const fd of fds.slice(given.length)) closeFd(fd);
       throw error;
     }
+    // With fewer workers than before there are queues that nobody would read.
+    for (const fd of given.slice(queues)) closeFd(fd);
     this.name = name;
     this.fds = fds;
     this.#netlink = netlink;
   }
 
+  get index(): number {
+    return this.#index;
+  }
+
+  /** Puts the link into another namespace. @param netlink request socket there */
+  moveTo(namespaceFd: number, netlink: Netlink): void {
+    this.#netlink.setLink(this.#index, { namespaceFd });
+    this.#netlink = netlink;
+    this.#index = netlink.getLink(this.name).index;
+  }
+
   get mac(): string {
-    return this.#netlink.getLink(this.index).mac;
+    return this.#netlink.getLink(this.#index).mac;
   }
 
   set mac(mac: string) {
-    this.#netlink.setLink(this.index, { mac });
+    this.#netlink.setLink(this.#index, { mac });
   }
 
   get mtu(): number {
-    return this.#netlink.getLink(this.index).mtu;
+    return this.#netlink.getLink(this.#index).mtu;
   }
 
   set mtu(bytes: number) {
-    this.#netlink.setLink(this.index, { mtu: bytes });
+    this.#netlink.setLink(this.#index, { mtu: bytes });
   }
 
   setMtu(bytes: number): void {
@@ -108,15 +130,15 @@ export class Tap implements Port {
   }
 
   setAlias(text: string): void {
-    this.#netlink.setLink(this.index, { alias: text });
+    this.#netlink.setLink(this.#index, { alias: text });
   }
 
   get isUp(): boolean {
-    return this.#netlink.getLink(this.index).isUp;
+    return this.#netlink.getLink(this.#index).isUp;
   }
 
   set isUp(up: boolean) {
-    this.#netlink.setLink(this.index, { up });
+    this.#netlink.setLink(this.#index, { up });
   }
 
   /** First IPv4 address with its prefix length, or undefined. */
@@ -125,7 +147,7 @@ export class Tap implements Port {
   }
 
   set ipv4(address: string) {
-    this.#netlink.addAddress(this.index, address);
+    this.#netlink.addAddress(this.#index, address);
   }
 
   /** First IPv6 address with its prefix length, or undefined. */
@@ -134,27 +156,35 @@ export class Tap implements Port {
   }
 
   set ipv6(address: string) {
-    this.#netlink.addAddress(this.index, address);
+    this.#netlink.addAddress(this.#index, address);
   }
 
   setCarrier(on: boolean): void {
     setCarrier(this.fds[0]!, on);
   }
 
-  /** Keeps the link when its descriptors close, or no longer. */
-  set isPersistent(on: boolean) {
-    must(libc.ioctlValue(this.fds[0]!, TUNSETPERSIST, on ? 1 : 0), 'TUNSETPERSIST');
+  keep(isKept: boolean): void {
+    must(libc.ioctlValue(this.fds[0]!, TUNSETPERSIST, isKept ? 1 : 0), 'TUNSETPERSIST');
   }
 
-  release(): void {
-    if (this.#isReleased) return;
-    this.#isReleased = true;
-    for (const fd of this.fds) closeFd(fd);
+  handOver(): void {
+    for (const fd of this.fds) setInherited(fd, true);
+  }
+
+  release(): Promise<void> {
+    this.#released ??= this.#close();
+    return this.#released;
+  }
+
+  async #close(): Promise<void> {
+    this.onRelease();
+    // One after the other: the last one takes the link away.
+    for (const fd of this.fds) await closeFdAside(fd);
   }
 
   #address(family: 4 | 6): string | undefined {
     return this.#netlink
-      .listAddresses(this.index)
+      .listAddresses(this.#index)
       .map(({ address }) => address)
       .find((address) => familyOf(address) === family);
   }

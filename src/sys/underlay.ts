@@ -116,6 +116,18 @@ export function underlayOverflow(underlay: Underlay): number {
   return drops;
 }
 
+/** True when an address is one of this host's, in the namespace of the calling thread: a socket can be bound to it. */
+export function canBind(ip: string): boolean {
+  const domain = usableDomain();
+  const fd = must(libc.socket(domain, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket');
+  try {
+    const address = sockaddr(domain, ip, 0);
+    return libc.bind(fd, address, address.length) >= 0;
+  } finally {
+    closeFd(fd);
+  }
+}
+
 /** AF_INET6, or AF_INET where the kernel has no IPv6: of every underlay socket of this process. */
 export function usableDomain(): number {
   const fd = libc.socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);

@@ -96,8 +96,15 @@ export interface CacheOptions {
 }
 
 /** How an entry came about, for people. */
-export type TargetSource = 'lookup' | 'operator' | 'plugin';
-const sources: readonly TargetSource[] = ['lookup', 'operator', 'plugin'];
+export type TargetSource = 'lookup' | 'operator' | 'plugin' | 'saved';
+const sources: readonly TargetSource[] = ['lookup', 'operator', 'plugin', 'saved'];
+
+/** One target, as it is kept over a restart. */
+export interface KnownTarget {
+  readonly mac: number;
+  readonly route: Route | 'drop';
+  readonly source: TargetSource;
+}
 
 /** One target, as `show-overlay -t` has it. */
 export interface TargetView {
@@ -153,6 +160,8 @@ export class TargetCache {
   readonly #held: Budget;
   #heldFrames = 0;
   #requests = 0;
+  /** Something has changed since `takeDirty`. */
+  #isDirty = false;
   #negativeMs: number;
   #generation = 0;
   #sorted: Float64Array | undefined;
@@ -636,6 +645,41 @@ export class TargetCache {
     this.#negativeMs = ms;
   }
 
+  /** Whether anything has changed since this was asked before. */
+  takeDirty(): boolean {
+    const isDirty = this.#isDirty;
+    this.#isDirty = false;
+    return isDirty;
+  }
+
+  markDirty(): void {
+    this.#isDirty = true;
+  }
+
+  /** What a restart may serve until somebody can be asked: every settled target, less what is only remembered as unknown. */
+  *records(): Generator<KnownTarget> {
+    for (const mac of this.options.store.macs()) {
+      const view = this.get(mac);
+      if (view?.state === 'valid') yield { mac, route: view.route!, source: view.source };
+      else if (view?.state === 'drop' && view.source === 'operator')
+        yield { mac, route: 'drop', source: 'operator' };
+    }
+  }
+
+  /** Addresses of targets that are known from before a restart only. */
+  saved(): number[] {
+    return [...this.options.store.macs()].filter((mac) => this.#sourceOf(mac) === 'saved');
+  }
+
+  /** Removes a target if it still is one of `saved`. */
+  forgetSaved(mac: number): void {
+    if (this.options.store.find(mac) && this.#sourceOf(mac) === 'saved') this.remove(mac);
+  }
+
+  #sourceOf(mac: number): TargetSource {
+    return sources[this.#source[this.options.store.find(mac)!.id]!]!;
+  }
+
   /** CACHE_FLUSH: removes every target. */
   flush(): void {
     const unsettled = [...this.#unsettled.keys()];
@@ -647,6 +691,7 @@ export class TargetCache {
 
   /** Empties the table in one step, which takes a million entries no longer than one; false when there is no room to. */
   #clear(): boolean {
+    this.#isDirty = true;
     const { services, store } = this.options;
     try {
       store.clear();
@@ -739,6 +784,7 @@ export class TargetCache {
   }
 
   #write(mac: number, state: TargetState, isFull: boolean, row: number, generation: number): void {
+    this.#isDirty = true;
     const { store } = this.options;
     const { drop, draining, full, pending, valid } = store.flags;
     assert(state !== 'absent', 'an absent target is not in the table');
@@ -748,6 +794,7 @@ export class TargetCache {
   }
 
   #unwrite(mac: number): void {
+    this.#isDirty = true;
     const row = this.#rowOf(mac);
     this.options.store.remove(mac);
     if (row !== undefined) this.options.services.releaseRoute(row);

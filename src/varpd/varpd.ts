@@ -48,8 +48,8 @@ export class Varpd {
     this.#plugins.set(plugin.name, plugin);
   }
 
-  /** A new instance. Throws ENOENT for an unknown plugin, ENOTSUP when it cannot serve the destination kinds. */
-  create(search: string, destinations: number): VarpdInstance {
+  /** A new instance, with the number it had before a restart. Throws ENOENT for an unknown plugin, ENOTSUP when it cannot serve the destination kinds. */
+  create(search: string, destinations: number, id?: number): VarpdInstance {
     const plugin = this.#plugins.get(search);
     if (!plugin) {
       throw new OverlayError(
@@ -60,7 +60,7 @@ export class Varpd {
     }
     const lookup = plugin.create(destinations);
     const instance: VarpdInstance = {
-      id: this.#nextId++,
+      id: id !== undefined && !this.#instances.has(id) ? id : this.#nextId++,
       plugin,
       lookup,
       destinations,
@@ -68,6 +68,7 @@ export class Varpd {
       fault: undefined,
     };
     this.#instances.set(instance.id, instance);
+    this.#nextId = Math.max(this.#nextId, instance.id + 1);
     return instance;
   }
 

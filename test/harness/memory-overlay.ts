@@ -12,7 +12,8 @@ import type { EncapRegistry } from '../../src/encap/registry.js';
 import { OverlayError } from '../../src/errors.js';
 import { ARENAS_SPARE } from '../../src/limits.js';
 import { type Log, silent } from '../../src/log.js';
-import type { PortEvent, PortSource } from '../../src/overlay/ports.js';
+import type { Store } from '../../src/overlay/persistence.js';
+import type { PortEvent, PortLeft, PortRequest, PortSource } from '../../src/overlay/ports.js';
 import { Overlay, type OverlayRequest } from '../../src/overlay.js';
 import { MemoryPort } from '../../src/sys/memory-port.js';
 import type { Port } from '../../src/sys/port.js';
@@ -58,10 +59,20 @@ export class TestLink implements Port {
     this.alias = text;
   }
 
-  release(): void {
+  readonly mac = '02:00:00:00:00:01';
+  /** What `keep` was told last. */
+  isKept = false;
+
+  keep(isKept: boolean): void {
+    this.isKept = isKept;
+  }
+
+  handOver(): void {}
+
+  async release(): Promise<void> {
     assert.is(this.isReleased, false, `link ${this.name} is released once`);
     this.isReleased = true;
-    this.port.release();
+    await this.port.release();
   }
 }
 
@@ -75,14 +86,34 @@ export class TestLinks implements PortSource {
   /** What the next `open` throws. */
   openFailure: OverlayError | undefined;
   isClosed = false;
+  /** What is the matter with an underlay address. */
+  faultOf: (ip: string) => string | undefined = () => undefined;
 
-  open(name: string, queues: number, mtu: number, alias: string): TestLink {
+  open({ name, queues, mtu, alias }: PortRequest): TestLink {
     const failure = this.openFailure;
     this.openFailure = undefined;
     if (failure) throw failure;
     const link = new TestLink(name, this.#nextIndex++, queues, mtu, alias);
     this.#links.set(name, link);
     return link;
+  }
+
+  reopen(left: PortLeft): TestLink {
+    return this.open(left);
+  }
+
+  move(): void {}
+
+  isNamespaceThere(): boolean {
+    return true;
+  }
+
+  underlayFault(ip: string): string | undefined {
+    return this.faultOf(ip);
+  }
+
+  inNamespace<T>(_netns: string, work: () => T): T {
+    return work();
   }
 
   isUp(port: Port): boolean {
@@ -148,13 +179,14 @@ export class TestLinks implements PortSource {
 
   /** An address of the host came or went. */
   addressChanged(): void {
-    for (const listener of this.#listeners) listener({ kind: 'address' });
+    for (const listener of this.#listeners) listener({ kind: 'underlay' });
   }
 
   /** Tells the link's state, changed or not. */
   tell(name: string, isDeleted = false): void {
-    const { index, isUp, mtu } = this.get(name);
-    for (const listener of this.#listeners) listener({ kind: 'link', index, isUp, mtu, name, isDeleted });
+    const { index, isUp, mtu, mac } = this.get(name);
+    const event: PortEvent = { kind: 'link', netns: '', index, isUp, mtu, mac, name, isDeleted };
+    for (const listener of this.#listeners) listener(event);
   }
 }
 
@@ -188,6 +220,8 @@ export interface MemoryOverlayOptions {
   readonly bank?: number;
   readonly encaps?: EncapRegistry;
   readonly log?: Log;
+  /** Where devices are kept. */
+  readonly store?: Store;
 }
 
 export class MemoryOverlay {
@@ -198,7 +232,7 @@ export class MemoryOverlay {
   ) {}
 
   static async start(options: MemoryOverlayOptions = {}): Promise<MemoryOverlay> {
-    const { workers = 1, bank = 2, log = silent, encaps, plugins = [], poolBytes = 0 } = options;
+    const { workers = 1, bank = 2, log = silent, encaps, store, plugins = [], poolBytes = 0 } = options;
     const links = new TestLinks();
     const varpd = new CountingVarpd();
     for (const plugin of plugins) varpd.register(plugin);
@@ -211,6 +245,7 @@ export class MemoryOverlay {
       log,
       varpd,
       ...(encaps ? { encaps } : {}),
+      ...(store ? { store } : {}),
     });
     return new MemoryOverlay(overlay, links, varpd);
   }

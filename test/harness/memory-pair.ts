@@ -2,7 +2,7 @@
 import { createSocket } from 'node:dgram';
 import { BANK_DEFAULT, MEMORY_DEFAULT_BYTES } from '../../src/limits.js';
 import { silent } from '../../src/log.js';
-import type { PortEvent, PortSource } from '../../src/overlay/ports.js';
+import type { PortEvent, PortLeft, PortRequest, PortSource } from '../../src/overlay/ports.js';
 import { Overlay } from '../../src/overlay.js';
 import { MemoryPort } from '../../src/sys/memory-port.js';
 import type { LookupPlugin } from '../../src/varpd/plugin.js';
@@ -15,19 +15,33 @@ class OnePort implements PortSource {
   port: MemoryPort | undefined;
   #listener: (event: PortEvent) => void = () => {};
 
-  open(_name: string, queues: number): MemoryPort {
+  open({ queues }: PortRequest): MemoryPort {
     this.port = new MemoryPort(queues);
     return this.port;
   }
 
   /** The link comes up. */
   up(): void {
-    this.#listener({ kind: 'link', index: 0, isUp: true, mtu: 1400, name: 'ov0', isDeleted: false });
+    this.#listener({
+      kind: 'link',
+      netns: '',
+      index: 0,
+      isUp: true,
+      mtu: 1400,
+      mac: '',
+      name: 'ov0',
+      isDeleted: false,
+    });
   }
 
   isUp = () => true;
   mtu = () => 1400;
   upperLinks = () => [];
+  reopen = (left: PortLeft) => this.open(left);
+  move = () => {};
+  isNamespaceThere = () => true;
+  underlayFault = () => undefined;
+  inNamespace = <T>(_netns: string, work: () => T) => work();
   overflow = () => 0n;
   close = () => {};
   watch(listener: (event: PortEvent) => void): () => void {

@@ -1,0 +1,485 @@
+/**
+ * A device's life: how it comes about, starts, stops, follows its link, goes away, and comes back after a restart of the
+ * daemon. Everything here runs in the device's perimeter. The states are in `src/device.ts`.
+ */
+import * as layout from '../../assembly/layout.js';
+import type { Engine } from '../datapath/engine.js';
+import { checkDeviceName, Device } from '../device.js';
+import { checkEncapName } from '../encap/plugin.js';
+import type { EncapRegistry } from '../encap/registry.js';
+import { OverlayError } from '../errors.js';
+import type { Fma } from '../fma.js';
+import { MTU_DEFAULT_BYTES, START_RETRY_MS, START_RETRY_MS_MAX } from '../limits.js';
+import type { Log } from '../log.js';
+import { parseProperty } from '../property.js';
+import type { DeviceRecord } from '../state/record.js';
+import { after } from '../sys/clock.js';
+import type { Port } from '../sys/port.js';
+import type { Varpd, VarpdInstance } from '../varpd/varpd.js';
+import type { Attachments } from './attachment.js';
+import type { Kept } from './kept.js';
+import { Lookup } from './lookup.js';
+import type { Perimeters } from './perimeter.js';
+import type { Persistence } from './persistence.js';
+import type { PortEvent, PortSource } from './ports.js';
+import { mtuInfo, vnetidInfo } from './properties.js';
+import { applyRecord, associationOf } from './record.js';
+import type { Entry } from './setprop.js';
+import type { Targets } from './targets.js';
+import type { Traps } from './traps.js';
+
+export interface LifeContext {
+  readonly engine: Engine;
+  readonly encaps: EncapRegistry;
+  readonly varpd: Varpd;
+  readonly fma: Fma;
+  readonly log: Log;
+  readonly ports: PortSource;
+  readonly attachments: Attachments;
+  readonly targets: Targets;
+  readonly traps: Traps;
+  readonly kept: Kept;
+  readonly perimeters: Perimeters;
+  readonly persistence: Persistence;
+}
+
+/** What the link says of itself in the kernel. */
+export function aliasOf(name: string, encap: string, vnetid: bigint): string {
+  return `overlayd overlay ${name}, ${encap} vnetid ${vnetid}`;
+}
+
+export class Life {
+  readonly entries = new Map<string, Entry>();
+
+  constructor(readonly context: LifeContext) {}
+
+  /** Throws ENOENT. */
+  entry(name: string): Entry {
+    const entry = this.entries.get(name);
+    if (entry) return entry;
+    throw new OverlayError('ENOENT', 'no_such_device', `there is no overlay '${name}'`);
+  }
+
+  /** Throws EEXIST when another device of the encapsulation has the vnetid. */
+  refuseVnetid(encap: string, vnetid: bigint): void {
+    for (const { device } of this.entries.values()) {
+      if (device.encap.name !== encap || device.vnetid !== vnetid) continue;
+      throw new OverlayError(
+        'EEXIST',
+        'vnetid_in_use',
+        `vnetid ${vnetid} is that of overlay '${device.name}'`,
+      );
+    }
+  }
+
+  // ─── Coming about ─────────────────────────────────────────────────────────────────────────────────────
+
+  /** A new device in state created. */
+  create(name: string, encapName: string, search: string, vnetidText: unknown): Entry {
+    checkDeviceName(name);
+    return this.#make(name, encapName, search, undefined, vnetidText, (device) => {
+      const { encap, vnetid, mtu } = device;
+      const alias = aliasOf(name, encap.name, vnetid);
+      const queues = this.context.engine.workers.list.length;
+      return this.context.ports.open({ name, queues, mtu, alias, netns: '' });
+    });
+  }
+
+  /**
+   * A device as it was before a restart, with the link it had where that is there. It forwards with the targets it knew
+   * before the lookup plugin is asked anything. Rejects with what is in its way; nothing is left of it then.
+   */
+  async restore(record: DeviceRecord, fds: readonly number[]): Promise<void> {
+    const { name, encap, search, id } = record;
+    const { ports, persistence, engine } = this.context;
+    checkDeviceName(name);
+    const entry = this.#make(name, encap, search, id, record.vnetid, (device, instance) => {
+      applyRecord(record, device, instance);
+      const alias = aliasOf(name, device.encap.name, device.vnetid);
+      const queues = engine.workers.list.length;
+      const { mtu, netns } = device;
+      const port = ports.reopen({ name, queues, mtu, alias, netns, mac: record.mac ?? undefined, fds });
+      // First of all: whoever routes over the link has been waiting for it.
+      if (record.isActivated) port.setCarrier(true);
+      return port;
+    });
+    const { device, lookup } = entry;
+    device.isKept = true;
+    device.port.keep(true);
+    device.mac = device.port.mac;
+    lookup.association = associationOf(record);
+    if (lookup.isExternal && lookup.association) {
+      this.context.fma.degrade(name, 'varpd', 'nobody answers lookups: the daemon was restarted');
+    }
+    if (!record.isActivated) return;
+    device.isActivated = true;
+    device.isUp = ports.isUp(device.port);
+    this.#followMtu(device, ports.mtu(device.port));
+    lookup.prepare();
+    await persistence.loadTargets(entry);
+    await this.startIfUp(entry);
+  }
+
+  /** Encapsulation, lookup instance, rows and link, or nothing. */
+  #make(
+    name: string,
+    encapName: string,
+    search: string,
+    id: number | undefined,
+    vnetidText: unknown,
+    openPort: (device: Device, instance: VarpdInstance) => Port,
+  ): Entry {
+    const { encaps, varpd } = this.context;
+    checkEncapName(encapName);
+    const encap = encaps.hold(encapName);
+    const undo: (() => void)[] = [() => encaps.release(encap)];
+    try {
+      const properties = encap.operations.init();
+      undo.push(() => encap.operations.fini(properties));
+      const vnetid = parseProperty(vnetidInfo({ encap }), vnetidText) as bigint;
+      if (this.entries.has(name)) {
+        throw new OverlayError('EEXIST', 'device_exists', `overlay '${name}' exists already`);
+      }
+      this.refuseVnetid(encap.name, vnetid);
+      const instance = varpd.create(search, encap.destinations, id);
+      undo.push(() => varpd.forget(instance));
+      const row = this.context.engine.tables.devices.take();
+      undo.push(() => this.context.engine.tables.devices.free(row));
+      const device = new Device(name, encap, properties, row, vnetid, MTU_DEFAULT_BYTES);
+      const port = openPort(device, instance);
+      // Nothing has come from the port yet, so that no worker can be reading it.
+      undo.push(() => void port.release());
+      this.#attach(device, port, undo);
+      const entry = { device, lookup: new Lookup(device, instance, this.context) };
+      this.entries.set(name, entry);
+      this.#tellOfWorkers(name);
+      return entry;
+    } catch (error) {
+      for (const step of undo.reverse()) step();
+      throw error;
+    }
+  }
+
+  #attach(device: Device, port: Port, undo: (() => void)[]): void {
+    const { engine } = this.context;
+    device.port = port;
+    device.mac = port.mac;
+    engine.counters.clearDevice(device.row);
+    engine.tables.setDeviceState(device.row, layout.DEVICE_STATE_DROP);
+    undo.push(() => engine.detachPort(device.row));
+    engine.attachPort(device.row, port.fds);
+  }
+
+  #tellOfWorkers(name: string): void {
+    const away = this.context.engine.workers.list.find(({ state }) => state !== 'running');
+    if (away) this.context.fma.degrade(name, 'worker', `worker ${away.queue.index} is ${away.state}`);
+  }
+
+  /** ACTIVATE. */
+  async activate(entry: Entry): Promise<void> {
+    const { device, lookup } = entry;
+    if (device.isActivated) {
+      throw new OverlayError('EEXIST', 'already_active', `overlay '${device.name}' is activated already`);
+    }
+    if (device.isLinkGone) throw new OverlayError('ENODEV', 'link_gone', linkGoneText(device));
+    const missing = device.properties.missing();
+    if (missing.length > 0) {
+      throw new OverlayError('EINVAL', 'property_missing', `not set: ${missing.join(', ')}`);
+    }
+    if (lookup.isExternal && !lookup.association) {
+      throw new OverlayError(
+        'EAGAIN',
+        'not_associated',
+        `${device.name} activates when the holder of the external handle associates it`,
+      );
+    }
+    if (!lookup.instance.isActive) await lookup.activate();
+    device.port.setCarrier(true);
+    device.isActivated = true;
+    await this.startIfUp(entry);
+  }
+
+  // ─── Going away ───────────────────────────────────────────────────────────────────────────────────────
+
+  /** DELETE. */
+  async delete(entry: Entry, force: boolean): Promise<void> {
+    const { device } = entry;
+    const { ports, persistence } = this.context;
+    if (!force && !device.isLinkGone) {
+      // The kernel's word, since what it told us may be a moment old.
+      if (ports.isUp(device.port)) {
+        throw new OverlayError(
+          'EBUSY',
+          'link_up',
+          `${device.name} is up: take it down (ip link set ${device.name} down), or delete it with --force`,
+        );
+      }
+      const upper = ports.upperLinks(device.port);
+      if (upper.length > 0) {
+        throw new OverlayError(
+          'EBUSY',
+          'links_on_top',
+          `${device.name} carries ${upper.join(', ')}: delete them first, or delete it with --force`,
+        );
+      }
+    }
+    persistence.forget(entry);
+    if (!device.isLinkGone) device.port.keep(false);
+    await this.remove(entry);
+  }
+
+  /** Takes a device out, whatever state it is in. Its link goes unless it is kept. */
+  async remove(entry: Entry): Promise<void> {
+    await this.letGo(entry, true);
+  }
+
+  /** The same, with the port left as it is where `isReleased` is not set. */
+  async letGo({ device, lookup }: Entry, isReleased = false): Promise<void> {
+    const { engine, encaps, fma, traps, varpd, attachments, targets, kept } = this.context;
+    device.cancelRetry?.();
+    this.entries.delete(device.name);
+    traps.forget(device.name);
+    varpd.external.forget(device.name);
+    await lookup.close();
+    device.encap.operations.fini(device.properties);
+    encaps.release(device.encap);
+    await attachments.stop(device);
+    lookup.withdraw();
+    engine.detachPort(device.row);
+    const rows = engine.destinations.leaving();
+    const giveBack = () => {
+      rows();
+      lookup.free();
+      engine.tables.setDeviceState(device.row, layout.DEVICE_STATE_FREE);
+      engine.tables.devices.free(device.row);
+      return isReleased ? device.port.release() : undefined;
+    };
+    fma.forget(device.name);
+    targets.remove(device.row);
+    try {
+      await engine.quiesce();
+      await targets.purge(device.row);
+    } catch (error) {
+      if (!(error instanceof OverlayError)) throw error;
+      kept.add(`the link and the rows of ${device.name}`, async () => {
+        await targets.purge(device.row);
+        await giveBack();
+      });
+      return;
+    }
+    await giveBack();
+  }
+
+  // ─── Start and stop, following the link ───────────────────────────────────────────────────────────────
+
+  /** Starts what is to be started; what fails degrades the device and is tried again. */
+  async startIfUp(entry: Entry): Promise<void> {
+    const { device, lookup } = entry;
+    device.cancelRetry?.();
+    device.cancelRetry = undefined;
+    if (!device.isActivated || device.isLinkGone || device.isAway) return;
+    // With what it knew before, a device forwards while its plugin is started.
+    if (lookup.isRouted) await this.#start(entry);
+    if (!lookup.instance.isActive) {
+      await this.#activateAgain(entry);
+      if (lookup.isRouted && !device.isStarted) await this.#start(entry);
+    }
+  }
+
+  async #start(entry: Entry): Promise<void> {
+    const { device, lookup } = entry;
+    const { fma, attachments } = this.context;
+    if (!device.isUp || device.isStarted) return;
+    try {
+      lookup.applySources();
+      await attachments.start(device, lookup.route());
+      device.retries = 0;
+      fma.restore(device.name, 'start_failed');
+    } catch (error) {
+      if (!(error instanceof OverlayError)) throw error;
+      fma.degrade(
+        device.name,
+        'start_failed',
+        `not started: ${error.message} (${error.errno}); will try again`,
+      );
+      this.#retryLater(entry);
+    }
+  }
+
+  /** After a restart or a change: the plugin is asked to take the device on, as often as it takes. */
+  async #activateAgain(entry: Entry): Promise<void> {
+    const { device, lookup } = entry;
+    const { fma } = this.context;
+    try {
+      await lookup.activate();
+      fma.restore(device.name, 'lookup_stale');
+      if (device.isStarted) lookup.applySources();
+    } catch (error) {
+      if (!(error instanceof OverlayError)) throw error;
+      const serves = lookup.dynamic ? 'frames go to what was known before' : 'nothing is forwarded';
+      fma.degrade(device.name, 'lookup_stale', `${error.message}; ${serves}, and it is tried again`);
+      this.#retryLater(entry);
+    }
+  }
+
+  #retryLater(entry: Entry): void {
+    const { device } = entry;
+    const { log, perimeters } = this.context;
+    if (device.cancelRetry) return;
+    const pauseMs = Math.min(START_RETRY_MS * 2 ** device.retries++, START_RETRY_MS_MAX);
+    device.cancelRetry = after(pauseMs, () => {
+      perimeters
+        .run(device.name, () => this.retry(entry))
+        .catch((error) => log.error({ err: error }, 'retry failed'));
+    });
+  }
+
+  /** Tries again now what failed before. */
+  async retry(entry: Entry): Promise<void> {
+    if (this.#isThere(entry)) await this.startIfUp(entry);
+  }
+
+  async #stop({ device }: Entry): Promise<void> {
+    device.cancelRetry?.();
+    device.cancelRetry = undefined;
+    device.retries = 0;
+    await this.context.attachments.stop(device);
+    // It was told to stop: not being started is no fault now.
+    this.context.fma.restore(device.name, 'start_failed');
+  }
+
+  /** It has not been deleted meanwhile. */
+  #isThere(entry: Entry): boolean {
+    return this.entries.get(entry.device.name) === entry;
+  }
+
+  /** What is to be done about an event, and in whose perimeter. */
+  onPort(event: PortEvent): (readonly [device: string, work: () => void | Promise<void>])[] {
+    const entries = [...this.entries.values()];
+    if (event.kind === 'link') {
+      const { index, netns } = event;
+      const entry = entries.find(
+        ({ device }) =>
+          !device.isLinkGone && !device.isAway && device.port.index === index && device.netns === netns,
+      );
+      return entry ? [[entry.device.name, () => this.#followLink(entry, event)]] : [];
+    }
+    const follow = event.kind === 'underlay' ? this.#followUnderlay : this.#followNamespace;
+    const concerned =
+      event.kind === 'underlay' ? entries : entries.filter(({ device }) => device.netns !== '');
+    return concerned.map((entry) => [entry.device.name, () => follow.call(this, entry)] as const);
+  }
+
+  async #followLink(entry: Entry, event: PortEvent & { kind: 'link' }): Promise<void> {
+    const { device } = entry;
+    const { engine, fma, log, persistence } = this.context;
+    // It may have been deleted before this one's turn.
+    if (!this.#isThere(entry) || device.isLinkGone || device.isAway) return;
+    if (event.isDeleted) {
+      device.isLinkGone = true;
+      device.isUp = false;
+      engine.detachPort(device.row);
+      await this.#stop(entry);
+      fma.degrade(device.name, 'link_gone', linkGoneText(device));
+      return;
+    }
+    if (event.name !== device.linkName) {
+      log.warn({ device: device.name, from: device.linkName, to: event.name }, 'the link was renamed');
+      device.linkName = event.name;
+    }
+    if (event.mac !== device.mac) {
+      device.mac = event.mac;
+      persistence.saveAside(entry);
+    }
+    if (this.#followMtu(device, event.mtu)) persistence.saveAside(entry);
+    if (event.isUp === device.isUp) return;
+    device.isUp = event.isUp;
+    if (event.isUp) await this.startIfUp(entry);
+    else await this.#stop(entry);
+  }
+
+  /** The link's MTU is the property's, both ways; one we cannot have is put back. True when the property has changed. */
+  #followMtu(device: Device, mtu: number): boolean {
+    if (mtu === device.mtu) return false;
+    const { ports, log, engine } = this.context;
+    try {
+      parseProperty(mtuInfo(device), mtu);
+    } catch {
+      // What the event tells may be a moment old: one that was corrected since is not put back.
+      if (ports.mtu(device.port) !== mtu) return false;
+      log.warn({ device: device.name, mtu }, 'MTU out of range, put back');
+      device.port.setMtu(device.mtu);
+      return false;
+    }
+    device.mtu = mtu;
+    engine.tables.setDeviceMtu(device.row, mtu);
+    return true;
+  }
+
+  /** Addresses or interfaces have changed: what could not start may start now, what is started may be without its own. */
+  async #followUnderlay(entry: Entry): Promise<void> {
+    const { device } = entry;
+    if (!this.#isThere(entry)) return;
+    if (device.cancelRetry) await this.startIfUp(entry);
+    if (!device.attachment) return;
+    const { mux } = device.attachment;
+    const fault = this.context.ports.underlayFault(mux.ip, mux.netns);
+    if (fault === undefined) this.context.fma.restore(device.name, 'underlay_gone');
+    else
+      this.context.fma.degrade(device.name, 'underlay_gone', `${fault}; resumes by itself when it is back`);
+  }
+
+  /** The namespace of its link has gone, or come back as another one, in which the link is made anew. */
+  async #followNamespace(entry: Entry): Promise<void> {
+    const { device } = entry;
+    if (!this.#isThere(entry) || device.isLinkGone) return;
+    if (!device.isAway && this.context.ports.isNamespaceThere(device.port)) return;
+    if (!device.isAway) await this.#leaveNamespace(entry);
+    await this.#comeBack(entry);
+  }
+
+  async #leaveNamespace(entry: Entry): Promise<void> {
+    const { device } = entry;
+    const { engine, fma } = this.context;
+    device.isAway = true;
+    device.isUp = false;
+    await this.#stop(entry);
+    engine.detachPort(device.row);
+    await engine.quiesce();
+    device.port.keep(false);
+    await device.port.release();
+    const text = `network namespace '${device.netns}' is gone; the link is made anew when it is back`;
+    fma.degrade(device.name, 'netns_gone', text);
+  }
+
+  async #comeBack({ device }: Entry): Promise<void> {
+    const { engine, ports, fma } = this.context;
+    const { name, mtu, netns, mac, encap, vnetid, isActivated, isKept } = device;
+    const alias = aliasOf(name, encap.name, vnetid);
+    const queues = engine.workers.list.length;
+    let port: Port;
+    try {
+      port = ports.reopen({ name, queues, mtu, alias, netns, mac: mac === '' ? undefined : mac, fds: [] });
+    } catch (error) {
+      // Not there yet.
+      if (error instanceof OverlayError && error.errno === 'ENOENT') return;
+      if (!(error instanceof OverlayError)) throw error;
+      fma.degrade(
+        name,
+        'netns_gone',
+        `the link cannot be made in network namespace '${netns}': ${error.message}`,
+      );
+      return;
+    }
+    device.port = port;
+    device.isAway = false;
+    port.keep(isKept);
+    if (isActivated) port.setCarrier(true);
+    engine.attachPort(device.row, port.fds);
+    fma.restore(name, 'netns_gone');
+  }
+}
+
+function linkGoneText({ name }: Device): string {
+  return `the link ${name} was deleted or moved away; delete and create the overlay`;
+}

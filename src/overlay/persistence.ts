@@ -1,0 +1,141 @@
+/**
+ * What of the devices is kept over a restart, and when it is written: the device's record before a change comes into force,
+ * so that nothing that was acknowledged is lost; its targets at most TARGETS_SAVE_MS late, apart from it.
+ */
+import { OverlayError } from '../errors.js';
+import type { Fma } from '../fma.js';
+import type { Log } from '../log.js';
+import type { DeviceRecord, TargetRecord } from '../state/record.js';
+import { every, nextTurn } from '../sys/clock.js';
+import { recordOf } from './record.js';
+import type { Entry } from './setprop.js';
+
+/** Targets on disk are at most twice this old. */
+const TARGETS_SAVE_MS = 15_000;
+
+/** Where records are kept: `StateStore`, or memory in tests. */
+export interface Store {
+  /** Throws EIO, ENOSPC and the like: what was kept before is as it was then. */
+  save(record: DeviceRecord): void;
+  /** The device with its targets. Throws like `save`. */
+  remove(name: string): void;
+  saveTargets(name: string, rows: Iterable<TargetRecord>): Promise<void>;
+  loadTargets(name: string): AsyncIterable<readonly TargetRecord[]>;
+}
+
+export class Persistence {
+  readonly #stopSaving: () => void;
+  #isSaving = false;
+
+  /** @param store undefined for an engine that keeps nothing */
+  constructor(
+    readonly store: Store | undefined,
+    readonly entries: () => Iterable<Entry>,
+    readonly fma: Fma,
+    readonly log: Log,
+  ) {
+    this.#stopSaving = every(TARGETS_SAVE_MS, () => {
+      this.saveTargets().catch((error: unknown) => log.error({ err: error }, 'saving targets failed'));
+    });
+  }
+
+  close(): void {
+    this.#stopSaving();
+  }
+
+  /**
+   * Writes what a device is about to be, before it is. Returns how to write what it is instead, for when it does not come
+   * about. Throws EIO, ENOSPC and the like: what is on disk is as it was then.
+   */
+  announce(entry: Entry, next: (record: DeviceRecord) => DeviceRecord): () => void {
+    const { store } = this;
+    if (!store || !entry.device.isKept) return () => {};
+    store.save(next(recordOf(entry)));
+    return () => this.saveAside(entry);
+  }
+
+  /** The device is kept from here on. Throws like `announce`. */
+  begin(entry: Entry): void {
+    if (!this.store) return;
+    this.store.save(recordOf(entry));
+    entry.device.isKept = true;
+    entry.device.port.keep(true);
+  }
+
+  /** The device is deleted: a restart does not bring it back. Throws like `announce`. */
+  forget({ device }: Entry): void {
+    if (!this.store || !device.isKept) return;
+    this.store.remove(device.name);
+    device.isKept = false;
+  }
+
+  /** Writes what has changed without an operator who would hear of a failure: that degrades the device. */
+  saveAside(entry: Entry): void {
+    const { store, fma } = this;
+    const { name, isKept } = entry.device;
+    if (!store || !isKept) return;
+    try {
+      store.save(recordOf(entry));
+      fma.restore(name, 'state_failed');
+    } catch (error) {
+      if (!(error instanceof OverlayError)) throw error;
+      fma.degrade(name, 'state_failed', error.message);
+    }
+  }
+
+  /** Writes the targets of every device that has changed since they were written. */
+  async saveTargets(): Promise<void> {
+    if (!this.store || this.#isSaving) return;
+    this.#isSaving = true;
+    try {
+      for (const entry of [...this.entries()]) await this.#saveTargetsOf(this.store, entry);
+    } finally {
+      this.#isSaving = false;
+    }
+  }
+
+  async #saveTargetsOf(store: Store, { device, lookup }: Entry): Promise<void> {
+    const { dynamic } = lookup;
+    if (!dynamic || !device.isKept || !dynamic.cache.takeDirty()) return;
+    try {
+      await store.saveTargets(device.name, dynamic.cache.records());
+      this.fma.restore(device.name, 'state_failed');
+    } catch (error) {
+      if (!(error instanceof OverlayError)) throw error;
+      dynamic.cache.markDirty();
+      this.fma.degrade(device.name, 'state_failed', error.message);
+    }
+  }
+
+  /** Puts a device's last-known targets into its cache, to be served until its plugin is asked. */
+  async loadTargets({ device, lookup }: Entry): Promise<void> {
+    const { dynamic } = lookup;
+    if (!this.store || !dynamic) return;
+    let refused = 0;
+    for await (const rows of this.store.loadTargets(device.name)) {
+      for (const row of rows) if (!restore(dynamic.cache, row)) refused++;
+      await nextTurn();
+    }
+    if (refused > 0)
+      this.log.warn({ device: device.name, refused }, 'targets of before the restart were refused');
+  }
+}
+
+/** False when there is no room for it. */
+function restore(
+  cache: {
+    set(mac: number, route: TargetRecord['route'] & object, source: 'operator' | 'saved'): void;
+    setDrop(mac: number, source: 'operator' | 'saved'): void;
+  },
+  { mac, route, source }: TargetRecord,
+): boolean {
+  const as = source === 'operator' ? 'operator' : 'saved';
+  try {
+    if (route === 'drop') cache.setDrop(mac, as);
+    else cache.set(mac, route, as);
+    return true;
+  } catch (error) {
+    if (error instanceof OverlayError) return false;
+    throw error;
+  }
+}

@@ -1,0 +1,124 @@
+/**
+ * Network namespaces as links and underlays use them (the zones of illumos): the daemon's own, named '', and those of
+ * /run/netns (man 8 ip-netns), held open for as long as somebody is in them.
+ */
+import { statSync } from 'node:fs';
+import { assert, OverlayError } from '../errors.js';
+import { closeFd } from '../sys/fd.js';
+import { EventSocket, Netlink } from '../sys/netlink/index.js';
+import { currentNamespace, inNamespace, namespaceOfPath } from '../sys/netns.js';
+
+const DIRECTORY = '/run/netns';
+/** NAME_MAX (man 3 limits.h). */
+const NAME_BYTES_MAX = 255;
+
+/** Why a text cannot be the name of a network namespace, or undefined when it can. */
+export function namespaceNameFault(name: string): string | undefined {
+  if (name.includes('/') || name === '.' || name === '..' || Buffer.byteLength(name) > NAME_BYTES_MAX) {
+    return `it is the name of a network namespace in ${DIRECTORY}`;
+  }
+  return undefined;
+}
+
+export class Space {
+  readonly netlink: Netlink;
+  readonly events: EventSocket;
+  readonly #inode: number | undefined;
+  users = 0;
+
+  /** @param fd of the namespace, closed with it */
+  constructor(
+    readonly name: string,
+    readonly fd: number,
+  ) {
+    this.#inode = name === '' ? undefined : inodeOf(name);
+    const { netlink, events } = this.run(() => {
+      const netlink = new Netlink();
+      try {
+        return { netlink, events: new EventSocket() };
+      } catch (error) {
+        netlink.close();
+        throw error;
+      }
+    });
+    this.netlink = netlink;
+    this.events = events;
+  }
+
+  /** Runs synchronous work with this thread in the namespace. */
+  run<T>(work: () => T): T {
+    return this.name === '' ? work() : inNamespace(this.fd, work);
+  }
+
+  /** False when the name does not lead to this namespace any more, even where others keep it alive. */
+  get isThere(): boolean {
+    return this.name === '' || inodeOf(this.name) === this.#inode;
+  }
+
+  close(): void {
+    this.events.close();
+    this.netlink.close();
+    closeFd(this.fd);
+  }
+}
+
+export class Spaces {
+  /** By name; one whose name leads elsewhere now is in `#left` until its last user goes. */
+  readonly #spaces = new Map<string, Space>();
+  readonly #left = new Set<Space>();
+
+  get list(): readonly Space[] {
+    return [...this.#spaces.values(), ...this.#left];
+  }
+
+  /** Throws ENOENT when there is no namespace of that name, EPERM without the right to enter it. */
+  hold(name: string): Space {
+    const known = this.#spaces.get(name);
+    if (known?.isThere) {
+      known.users++;
+      return known;
+    }
+    if (known) {
+      this.#spaces.delete(name);
+      this.#left.add(known);
+    }
+    const fd = name === '' ? currentNamespace() : openByName(name);
+    let space: Space;
+    try {
+      space = new Space(name, fd);
+    } catch (error) {
+      closeFd(fd);
+      throw error;
+    }
+    space.users = 1;
+    this.#spaces.set(name, space);
+    return space;
+  }
+
+  /** The reverse of `hold`. */
+  release(space: Space): void {
+    assert(space.users > 0, `namespace '${space.name}' is released once too often`);
+    space.users--;
+    if (space.users > 0) return;
+    if (this.#spaces.get(space.name) === space) this.#spaces.delete(space.name);
+    this.#left.delete(space);
+    space.close();
+  }
+}
+
+function openByName(name: string): number {
+  try {
+    return namespaceOfPath(`${DIRECTORY}/${name}`);
+  } catch (error) {
+    if (!(error instanceof OverlayError) || error.errno !== 'ENOENT') throw error;
+    throw new OverlayError(
+      'ENOENT',
+      'no_such_netns',
+      `there is no network namespace '${name}': create it with ip netns add ${name}`,
+    );
+  }
+}
+
+function inodeOf(name: string): number | undefined {
+  return statSync(`${DIRECTORY}/${name}`, { throwIfNoEntry: false })?.ino;
+}

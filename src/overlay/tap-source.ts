@@ -1,0 +1,250 @@
+/** TAP links, in the network namespace the process was started in or in named ones. */
+import { existsSync, writeFileSync } from 'node:fs';
+import { assert, OverlayError } from '../errors.js';
+import { NETLINK_POLL_MS } from '../limits.js';
+import { every } from '../sys/clock.js';
+import type { Link, LinkEvent } from '../sys/netlink/index.js';
+import type { Port } from '../sys/port.js';
+import { Tap } from '../sys/tap.js';
+import { canBind } from '../sys/underlay.js';
+import type { PortEvent, PortLeft, PortRequest, PortSource } from './ports.js';
+import { type Space, Spaces } from './space.js';
+
+/** Turns of NETLINK_POLL_MS between looks at whether namespaces are there. */
+const NAMESPACE_TURNS = 10;
+
+/** What every alias of ours begins with: a link is attached after a restart only when it says that it is ours. */
+const ALIAS = 'overlayd overlay ';
+
+export class TapSource implements PortSource {
+  readonly #spaces = new Spaces();
+  /** Held for as long as this source lives. */
+  readonly #own = this.#spaces.hold('');
+  readonly #opened = new Map<Port, Space>();
+  /** Namespaces in which events were lost; a list of everything makes up for them. */
+  readonly #behind = new Set<Space>();
+  #turns = 0;
+
+  open({ name, queues, mtu, alias, netns }: PortRequest): Port {
+    return this.#enter(netns, (space) => {
+      const tap = new Tap({ name, queues, netlink: space.netlink });
+      try {
+        tap.setMtu(mtu);
+        tap.setAlias(alias);
+        quietIpv6(tap, space);
+        return tap;
+      } catch (error) {
+        void tap.release();
+        throw error;
+      }
+    });
+  }
+
+  reopen(left: PortLeft): Port {
+    const { name, queues, netns, mac, fds } = left;
+    const there = this.#enterWithout(netns, ({ netlink }) => linkOf(netlink, name));
+    if (!there) {
+      const port = this.open(left);
+      if (mac !== undefined) (port as Tap).mac = mac;
+      return port;
+    }
+    if (there.kind !== 'tun' || !there.alias?.startsWith(ALIAS)) {
+      throw new OverlayError(
+        'EEXIST',
+        'link_exists',
+        `there is a link '${name}' that is not ours: delete or rename it, then start overlayd again`,
+      );
+    }
+    return this.#enter(netns, ({ netlink }) => new Tap({ name, queues, netlink, existing: { fds } }));
+  }
+
+  move(port: Port, netns: string): void {
+    const from = this.#spaceOf(port);
+    if (from.name === netns) return;
+    const to = this.#spaces.hold(netns);
+    const tap = port as Tap;
+    try {
+      if (to.run(() => linkOf(to.netlink, tap.name))) {
+        throw new OverlayError(
+          'EEXIST',
+          'link_exists',
+          `there is a link '${tap.name}' in network namespace '${netns}' already`,
+        );
+      }
+      tap.moveTo(to.fd, to.netlink);
+      to.run(() => quietIpv6(tap, to));
+    } catch (error) {
+      this.#spaces.release(to);
+      throw error;
+    }
+    this.#opened.set(port, to);
+    this.#spaces.release(from);
+  }
+
+  isNamespaceThere(port: Port): boolean {
+    return this.#spaceOf(port).isThere;
+  }
+
+  isUp(port: Port): boolean {
+    return this.#linkOf(port)?.isUp ?? false;
+  }
+
+  mtu(port: Port): number {
+    return this.#linkOf(port)?.mtu ?? 0;
+  }
+
+  upperLinks(port: Port): string[] {
+    const links = this.#spaceOf(port).netlink.listLinks();
+    // A veth's linkIndex is its peer's, in whatever namespace that is: another link of the same number.
+    const upper = links.filter(({ linkIndex, kind }) => linkIndex === port.index && kind !== 'veth');
+    const master = links.find(({ index }) => index === port.index)?.master;
+    return links.filter((link) => upper.includes(link) || link.index === master).map(({ name }) => name);
+  }
+
+  overflow(port: Port): bigint {
+    return this.#linkOf(port)?.stats.txDropped ?? 0n;
+  }
+
+  underlayFault(ip: string, netns: string): string | undefined {
+    let space: Space;
+    try {
+      space = this.#spaces.hold(netns);
+    } catch (error) {
+      if (error instanceof OverlayError) return error.message;
+      throw error;
+    }
+    try {
+      if (!space.isThere) return `the network namespace '${netns}' is gone`;
+      if (!space.run(() => canBind(ip))) return `no interface of this host has ${ip}`;
+      const address = space.netlink.listAddresses().find((each) => each.address.split('/')[0] === ip);
+      // Of a loopback network every address is there, and most are in no list.
+      const link = address && space.netlink.getLink(address.index);
+      return link && !link.isUp ? `${link.name}, which has ${ip}, is down` : undefined;
+    } finally {
+      this.#spaces.release(space);
+    }
+  }
+
+  inNamespace<T>(netns: string, work: () => T): T {
+    return this.#enterWithout(netns, () => work());
+  }
+
+  watch(listener: (event: PortEvent) => void): () => void {
+    return every(NETLINK_POLL_MS, () => {
+      for (const space of this.#spaces.list) this.#drain(space, listener);
+      this.#turns = (this.#turns + 1) % NAMESPACE_TURNS;
+      if (this.#turns === 0) listener({ kind: 'netns' });
+    });
+  }
+
+  close(): void {
+    for (const space of this.#opened.values()) this.#spaces.release(space);
+    this.#opened.clear();
+    this.#spaces.release(this.#own);
+  }
+
+  /** Makes a port in a namespace, which is held until the port is released. */
+  #enter(netns: string, make: (space: Space) => Tap): Port {
+    const space = this.#spaces.hold(netns);
+    let tap: Tap;
+    try {
+      tap = space.run(() => make(space));
+    } catch (error) {
+      this.#spaces.release(space);
+      throw error;
+    }
+    this.#opened.set(tap, space);
+    tap.onRelease = () => {
+      const last = this.#opened.get(tap);
+      this.#opened.delete(tap);
+      if (last) this.#spaces.release(last);
+    };
+    return tap;
+  }
+
+  #enterWithout<T>(netns: string, work: (space: Space) => T): T {
+    const space = this.#spaces.hold(netns);
+    try {
+      return space.run(() => work(space));
+    } finally {
+      this.#spaces.release(space);
+    }
+  }
+
+  #spaceOf(port: Port): Space {
+    const space = this.#opened.get(port);
+    assert(space, 'a port of this source');
+    return space;
+  }
+
+  /** Undefined when it was deleted a moment ago; the event that says so is on its way. */
+  #linkOf(port: Port): Link | undefined {
+    return linkOf(this.#spaceOf(port).netlink, port.index);
+  }
+
+  #drain(space: Space, listener: (event: PortEvent) => void): void {
+    try {
+      const events = space.events.drain();
+      for (const event of events) this.#pass(space, event, listener);
+      // Once for all of them: each makes every device look at its underlay.
+      if (events.length > 0) listener({ kind: 'underlay' });
+      if (this.#behind.has(space)) this.#resync(space, listener);
+    } catch (error) {
+      // A list that changes while it is read, no memory: the next turn lists everything afresh.
+      if (!(error instanceof OverlayError)) throw error;
+      this.#behind.add(space);
+    }
+  }
+
+  #pass(space: Space, event: LinkEvent, listener: (event: PortEvent) => void): void {
+    if (event.kind === 'overrun') this.#behind.add(space);
+    else if (event.kind === 'link') listener(linkEvent(space, event, event.deleted));
+  }
+
+  /** Events were lost: tells of every link as it is now, and of our own that are gone. */
+  #resync(space: Space, listener: (event: PortEvent) => void): void {
+    const links = space.netlink.listLinks();
+    this.#behind.delete(space);
+    for (const link of links) listener(linkEvent(space, link, false));
+    const there = new Set(links.map(({ index }) => index));
+    for (const [port, of] of this.#opened) {
+      if (of !== space || there.has(port.index)) continue;
+      const gone = { index: port.index, isUp: false, mtu: 0, mac: '', name: (port as Tap).name };
+      listener(linkEvent(space, gone, true));
+    }
+    listener({ kind: 'underlay' });
+  }
+}
+
+/** The link is a wire for what stands on it; by itself it has no address and takes part in no autoconfiguration. */
+function quietIpv6(tap: Tap, { netlink }: Space): void {
+  const settings = `/proc/sys/net/ipv6/conf/${tap.name}`;
+  if (!existsSync(settings)) return; // no IPv6 in this kernel: nothing to switch off
+  netlink.setLink(tap.index, { addrGenModeNone: true });
+  for (const setting of ['accept_ra', 'autoconf']) {
+    try {
+      writeFileSync(`${settings}/${setting}`, '0');
+    } catch (error) {
+      // A container's /proc/sys may be read-only; without a link-local address nothing is solicited.
+      if (!['EROFS', 'EACCES'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+    }
+  }
+}
+
+function linkOf(netlink: Space['netlink'], nameOrIndex: string | number): Link | undefined {
+  try {
+    return netlink.getLink(nameOrIndex);
+  } catch (error) {
+    if (error instanceof OverlayError && error.errno === 'ENODEV') return undefined;
+    throw error;
+  }
+}
+
+function linkEvent(
+  { name: netns }: Space,
+  link: { index: number; isUp: boolean; mtu: number; mac: string; name: string },
+  isDeleted: boolean,
+): PortEvent {
+  const { index, isUp, mtu, mac, name } = link;
+  return { kind: 'link', netns, index, isUp, mtu, mac, name, isDeleted };
+}

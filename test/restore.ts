@@ -1,0 +1,233 @@
+/** What of devices is kept, and how they come back: everything but the disk and the kernel's links. */
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { until } from './harness/hosts.js';
+import { faultOf, force, HERE } from './harness/lifecycle.js';
+import {
+  assertRefused,
+  freePort,
+  MemoryOverlay,
+  type MemoryOverlayOptions,
+  request,
+} from './harness/memory-overlay.js';
+import { MemoryStore } from './harness/memory-store.js';
+import { ScriptedLookup } from './harness/scripted-lookup.js';
+
+const restore = suite('restore');
+const THERE = '127.0.0.2';
+
+/** Runs `work` with an engine on the store, and ends it as a planned stop does. */
+async function running(
+  store: MemoryStore,
+  work: (memory: MemoryOverlay) => Promise<void>,
+  options: MemoryOverlayOptions = {},
+): Promise<void> {
+  const memory = await MemoryOverlay.start({ poolBytes: 2 ** 24, ...options, store });
+  try {
+    const failures = await memory.overlay.restore([...store.records.values()]);
+    assert.equal(failures, []);
+    await work(memory);
+  } finally {
+    await memory.close();
+  }
+}
+
+restore('every property, the state, the order and the address of the link come back', async () => {
+  const store = new MemoryStore();
+  const port = await freePort(HERE);
+  const shown = (memory: MemoryOverlay) =>
+    memory.overlay.names.map((name) => [
+      name,
+      memory.overlay.state(name),
+      memory.overlay.properties(name).map(({ info, value }) => [info.name, String(value)]),
+    ]);
+  let before: unknown;
+  await running(store, async (memory) => {
+    const { overlay } = memory;
+    await overlay.createOverlay(request('ov2', 2, port));
+    await overlay.createOverlay(request('ov1', 1, port));
+    await overlay.create('ov3', 'vxlan', 'direct', 3);
+    await overlay.createOverlay({ ...request('gone', 4, port), isTemporary: true });
+    await overlay.setprop('ov2', 'mtu_max', 20_000);
+    await overlay.setprop('ov2', 'mtu', 9500);
+    await overlay.setprop('ov1', 'vnetid', 11);
+    await overlay.setprop('ov1', 'vxlan/source_check', 'off');
+    await overlay.setprop('ov3', 'direct/dest_port', 77);
+    memory.links.changeMtu('ov1', 1300);
+    await memory.up('ov2');
+    await overlay.delete('gone', force);
+    before = shown(memory);
+    assert.is(memory.links.get('ov2').isKept, true);
+  });
+  await running(store, async (memory) => {
+    const stopped = JSON.parse(JSON.stringify(before).replace('started', 'activated')) as unknown;
+    assert.equal(shown(memory), stopped);
+    assert.equal(
+      memory.overlay.names.map((name) => memory.links.get(name).hasCarrier),
+      [true, true, false],
+    );
+    await memory.up('ov2');
+    assert.is(memory.overlay.state('ov2'), 'started');
+    // Numbers go on where they were.
+    await memory.overlay.createOverlay(request('ov9', 9, port));
+    const ids = memory.overlay.names.map((name) => memory.overlay.property(name, 'varpd/id').value);
+    assert.is(new Set(ids).size, 4);
+    await memory.overlay.delete('ov2', force);
+    assert.is(memory.links.get('ov2').isKept, false);
+  });
+  assert.equal([...store.records.keys()].sort(), ['ov1', 'ov3', 'ov9']);
+});
+
+restore('a temporary device is not kept', async () => {
+  const store = new MemoryStore();
+  const port = await freePort(HERE);
+  await running(store, async ({ overlay, links }) => {
+    await overlay.createOverlay({ ...request('ov0', 1, port), isTemporary: true });
+    await overlay.setprop('ov0', 'vnetid', 2);
+    assert.is(links.get('ov0').isKept, false);
+  });
+  assert.is(store.records.size, 0);
+});
+
+restore('a full disk refuses every change, and nothing is half done', async () => {
+  const store = new MemoryStore();
+  const port = await freePort(HERE);
+  await running(store, async (memory) => {
+    const { overlay } = memory;
+    await overlay.createOverlay(request('ov0', 1, port));
+    await overlay.create('ov1', 'vxlan', 'direct', 2);
+    await memory.up('ov0');
+    const holdings = memory.holdings();
+    const records = JSON.stringify([...store.records]);
+    store.isFull = true;
+    const refused = (work: Promise<unknown>) => assertRefused(work, 'ENOSPC', 'state_failed');
+    await refused(overlay.createOverlay(request('ov2', 3, port)));
+    await refused(overlay.create('ov2', 'vxlan', 'direct', 3));
+    await refused(overlay.setprop('ov0', 'vnetid', 7));
+    await refused(overlay.setprop('ov0', 'mtu', 1300));
+    await refused(overlay.setprop('ov1', 'direct/dest_port', 9));
+    await refused(overlay.activate('ov1')).catch(() => {});
+    await refused(overlay.delete('ov0', force));
+    assert.equal(memory.holdings(), holdings);
+    assert.is(JSON.stringify([...store.records]), records);
+    assert.is(overlay.property('ov0', 'vnetid').value, 1n);
+    assert.is(overlay.property('ov0', 'mtu').value, 1400n);
+    assert.is(overlay.state('ov0'), 'started');
+    // Nobody asked for this one, so that nobody hears of it but from the fault state.
+    memory.links.changeMtu('ov0', 1350);
+    await memory.settle();
+    assert.match(faultOf(memory, 'ov0'), /the disk is full/);
+    store.isFull = false;
+    memory.links.changeMtu('ov0', 1360);
+    await memory.settle();
+    assert.is(faultOf(memory, 'ov0'), '');
+    assert.is(store.records.get('ov0')!.properties.mtu, 1360);
+  });
+});
+
+restore('what cannot come back is named and stays kept; the others come back', async () => {
+  const store = new MemoryStore();
+  const port = await freePort(HERE);
+  await running(store, async ({ overlay }) => {
+    for (const [index, name] of ['ov0', 'ov1', 'ov2', 'ov3'].entries()) {
+      await overlay.createOverlay(request(name, index + 1, port));
+    }
+  });
+  const change = (name: string, by: object) =>
+    store.records.set(name, { ...store.records.get(name)!, ...by });
+  change('ov0', { encap: 'nope' });
+  change('ov1', { vnetid: '99999999999' });
+  change('ov2', { properties: { 'vxlan/listen_port': 'x' } });
+  const memory = await MemoryOverlay.start({ store });
+  const before = memory.holdings();
+  const failures = await memory.overlay.restore([...store.records.values()]);
+  assert.equal(
+    failures.map(({ name, error }) => [name, error.errno]),
+    [
+      ['ov0', 'ENOENT'],
+      ['ov1', 'EINVAL'],
+      ['ov2', 'EINVAL'],
+    ],
+  );
+  assert.equal(memory.overlay.names, ['ov3']);
+  assert.is(store.records.size, 4);
+  await memory.overlay.delete('ov3', force);
+  assert.equal(memory.holdings(), before, 'nothing is left of those that failed');
+  await memory.close();
+});
+
+restore('last-known targets are served until the lookup source is back, then asked about again', async () => {
+  const store = new MemoryStore();
+  const port = await freePort(HERE);
+  const route = { ip: THERE, port: 9 };
+  let isSourceGone = false;
+  const plugin = new ScriptedLookup(() => route, {
+    start: () => {
+      if (isSourceGone) throw new Error('the source is away');
+    },
+  });
+  const options = { plugins: [plugin] };
+  await running(
+    store,
+    async (memory) => {
+      const { overlay } = memory;
+      const properties = { 'vxlan/listen_ip': HERE, 'vxlan/listen_port': port };
+      await overlay.createOverlay({ name: 'ov0', encap: 'vxlan', search: 'scripted', vnetid: 1, properties });
+      await memory.up('ov0');
+      overlay.cacheSet('ov0', 0x020000000001, route);
+      overlay.cacheSet('ov0', 0x020000000002, 'drop');
+      memory.links.get('ov0').port.send(0, Uint8Array.of(2, 0, 0, 0, 0, 3, ...new Array<number>(60).fill(1)));
+      await until('it is known', 2000, () => overlay.cacheStats('ov0')!.targets === 3);
+    },
+    options,
+  );
+  assert.is(store.targets.get('ov0')!.length, 3);
+  isSourceGone = true;
+  await running(
+    store,
+    async (memory) => {
+      const { overlay } = memory;
+      await memory.up('ov0');
+      assert.is(overlay.state('ov0'), 'started', 'it forwards with what it knew');
+      assert.match(faultOf(memory, 'ov0'), /the source is away/);
+      const states = () =>
+        overlay.cacheIterate('ov0', 0, 10).targets.map(({ state, source }) => `${state} ${source}`);
+      await until(
+        'the targets are settled',
+        2000,
+        () => states().join() === 'valid operator,drop operator,valid saved',
+      );
+      isSourceGone = false;
+      await until('the source is asked again', 5000, () => faultOf(memory, 'ov0') === '');
+      await until(
+        'what was only remembered is gone',
+        2000,
+        () => states().join() === 'valid operator,drop operator',
+      );
+    },
+    options,
+  );
+});
+
+restore('an external device comes back associated, and says that nobody answers', async () => {
+  const store = new MemoryStore();
+  const port = await freePort(HERE);
+  await running(store, async (memory) => {
+    const { overlay } = memory;
+    const properties = { 'vxlan/listen_ip': HERE, 'vxlan/listen_port': port };
+    await overlay.createOverlay({ name: 'ov0', encap: 'vxlan', search: 'external', vnetid: 1, properties });
+    await overlay.associate('ov0', { mode: 'point', destination: { ip: THERE, port: 9 } });
+    assert.is(overlay.state('ov0'), 'activated');
+  });
+  await running(store, async (memory) => {
+    const { overlay } = memory;
+    assert.is(overlay.state('ov0'), 'activated');
+    assert.match(faultOf(memory, 'ov0'), /nobody answers lookups: the daemon was restarted/);
+    await memory.up('ov0');
+    assert.equal(overlay.target('ov0'), { ip: THERE, port: 9 });
+    await overlay.associate('ov0', { mode: 'point', destination: { ip: THERE, port: 10 } });
+    assert.is(faultOf(memory, 'ov0'), '');
+  });
+});
+
+restore.run();
