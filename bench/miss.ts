@@ -57,6 +57,7 @@ class UpPorts implements PortSource {
   move = () => {};
   isNamespaceThere = () => true;
   underlayFault = () => undefined;
+  holdNamespace = () => () => {};
   inNamespace = <T>(_netns: string, work: () => T) => work();
   overflow = () => 0n;
   close = () => {};

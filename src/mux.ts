@@ -18,7 +18,17 @@ export interface Mux {
   /** Network namespace of its sockets, '' for the daemon's own. */
   readonly netns: string;
   readonly underlay: Underlay;
+  /** Lets go of the namespace. */
+  readonly leave: () => void;
   users: number;
+}
+
+/** The network namespaces that underlays may be in, by name. */
+export interface Namespaces {
+  /** Runs synchronous work in one. Throws ENOENT for an unknown one. */
+  inNamespace<T>(netns: string, work: () => T): T;
+  /** Keeps one open, and its changes heard of, until the returned function is called. Throws ENOENT. */
+  holdNamespace(netns: string): () => void;
 }
 
 export class Muxes {
@@ -28,8 +38,7 @@ export class Muxes {
   constructor(
     readonly engine: Engine,
     readonly bank: number,
-    /** Runs synchronous work in a network namespace. */
-    readonly inNamespace: <T>(netns: string, work: () => T) => T,
+    readonly namespaces: Namespaces,
   ) {}
 
   get list(): readonly Mux[] {
@@ -71,6 +80,7 @@ export class Muxes {
     this.engine.detachMux(mux.row);
     await this.engine.quiesce();
     closeUnderlay(mux.underlay);
+    mux.leave();
     this.engine.tables.muxes.free(mux.row);
   }
 
@@ -83,7 +93,7 @@ export class Muxes {
   #openUnderlay(ip: string, port: number, netns: string): Underlay {
     const workers = this.engine.workers.list.length;
     try {
-      return this.inNamespace(netns, () => openUnderlay({ ip, port, workers, bank: this.bank }));
+      return this.namespaces.inNamespace(netns, () => openUnderlay({ ip, port, workers, bank: this.bank }));
     } catch (error) {
       const other = this.list.find(
         (mux) => mux.netns === netns && mux.port === port && isWildcard(mux.ip) !== isWildcard(ip),
@@ -99,27 +109,24 @@ export class Muxes {
   }
 
   #create(ip: string, port: number, encap: EncapPlugin, netns: string): Mux {
-    const underlay = this.#openUnderlay(ip, port, netns);
-    let row: number;
+    const leave = this.namespaces.holdNamespace(netns);
+    const undo: (() => void)[] = [leave];
     try {
+      const underlay = this.#openUnderlay(ip, port, netns);
+      undo.push(() => closeUnderlay(underlay));
       for (const fd of underlay.receive) encap.operations.sockopt?.(fd);
-      row = this.engine.tables.muxes.take();
-    } catch (error) {
-      closeUnderlay(underlay);
-      throw error;
-    }
-    this.engine.counters.clearMux(row);
-    this.engine.tables.writeMux(row, encap.core, this.bank, underlay.domain === AF_INET6);
-    try {
-      this.engine.attachMux(row, underlay.receive, underlay.send);
-    } catch (error) {
+      const row = this.engine.tables.muxes.take();
+      undo.push(() => this.engine.tables.muxes.free(row));
+      this.engine.counters.clearMux(row);
+      this.engine.tables.writeMux(row, encap.core, this.bank, underlay.domain === AF_INET6);
       // No device is on it yet: what workers have read from it, they have dropped.
-      this.engine.detachMux(row);
-      closeUnderlay(underlay);
-      this.engine.tables.muxes.free(row);
+      undo.push(() => this.engine.detachMux(row));
+      this.engine.attachMux(row, underlay.receive, underlay.send);
+      return { row, ip, port, encap, netns, underlay, leave, users: 1 };
+    } catch (error) {
+      for (const step of undo.reverse()) step();
       throw error;
     }
-    return { row, ip, port, encap, netns, underlay, users: 1 };
   }
 }
 

@@ -172,8 +172,7 @@ export class Overlay {
     this.encaps = options.encaps ?? new EncapRegistry();
     this.varpd = options.varpd ?? new Varpd();
     this.fma = new Fma((device, { status, message }) => log.warn({ device, status, message }, 'fault state'));
-    const inNamespace = <T>(netns: string, work: () => T) => ports.inNamespace(netns, work);
-    this.#muxes = new Muxes(engine, options.bank, inNamespace);
+    this.#muxes = new Muxes(engine, options.bank, ports);
     const kept = new Kept(engine, log);
     const attachments = new Attachments(engine, this.#muxes, kept);
     this.#kept = kept;

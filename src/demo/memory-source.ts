@@ -49,6 +49,10 @@ export class MemorySource implements PortSource {
     return undefined; // loopback, which is always there
   }
 
+  holdNamespace(): () => void {
+    return () => {};
+  }
+
   inNamespace<T>(_netns: string, work: () => T): T {
     return work();
   }

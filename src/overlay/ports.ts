@@ -1,4 +1,5 @@
 /** Where devices get their ports from, and what they hear of the host's network: TAP links (`tap-source.ts`), or memory. */
+import type { Namespaces } from '../mux.js';
 import type { Port } from '../sys/port.js';
 
 /** A change of a port's link. */
@@ -39,7 +40,7 @@ export interface PortLeft extends PortRequest {
   readonly fds: readonly number[];
 }
 
-export interface PortSource {
+export interface PortSource extends Namespaces {
   /** A new link. Throws EEXIST when there is one of that name, ENOENT for an unknown namespace. */
   open(request: PortRequest): Port;
   /**
@@ -61,8 +62,6 @@ export interface PortSource {
   overflow(port: Port): bigint;
   /** Why the address cannot be an underlay in that namespace just now, as a sentence, or undefined when it can. */
   underlayFault(ip: string, netns: string): string | undefined;
-  /** Runs synchronous work in a namespace, such as opening sockets. Throws ENOENT for an unknown one. */
-  inNamespace<T>(netns: string, work: () => T): T;
   /** Calls the listener on every change from here on; returns how to stop that. */
   watch(listener: (event: PortEvent) => void): () => void;
   close(): void;

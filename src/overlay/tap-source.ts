@@ -129,6 +129,11 @@ export class TapSource implements PortSource {
     return this.#enterWithout(netns, () => work());
   }
 
+  holdNamespace(netns: string): () => void {
+    const space = this.#spaces.hold(netns);
+    return () => this.#spaces.release(space);
+  }
+
   watch(listener: (event: PortEvent) => void): () => void {
     return every(NETLINK_POLL_MS, () => {
       for (const space of this.#spaces.list) this.#drain(space, listener);

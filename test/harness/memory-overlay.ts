@@ -112,6 +112,10 @@ export class TestLinks implements PortSource {
     return this.faultOf(ip);
   }
 
+  holdNamespace(): () => void {
+    return () => {};
+  }
+
   inNamespace<T>(_netns: string, work: () => T): T {
     return work();
   }

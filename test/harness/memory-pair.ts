@@ -41,6 +41,7 @@ class OnePort implements PortSource {
   move = () => {};
   isNamespaceThere = () => true;
   underlayFault = () => undefined;
+  holdNamespace = () => () => {};
   inNamespace = <T>(_netns: string, work: () => T) => work();
   overflow = () => 0n;
   close = () => {};
