@@ -14,6 +14,7 @@ import { must } from '../src/sys/errno.js';
 import { closeFd } from '../src/sys/fd.js';
 import * as libc from '../src/sys/libc.js';
 import { MemoryPort } from '../src/sys/memory-port.js';
+import type { Port } from '../src/sys/port.js';
 import { sockaddr } from '../src/sys/sockaddr.js';
 import { until } from '../test/harness/hosts.js';
 import * as frames from '../test/reference/frames.js';
@@ -59,7 +60,7 @@ class UpPorts implements PortSource {
   underlayFault = () => undefined;
   holdNamespace = () => () => {};
   inNamespace = <T>(_netns: string, work: () => T) => work();
-  overflow = () => 0n;
+  overflows = (ports: readonly Port[]) => ports.map(() => 0n);
   close = () => {};
   watch(listener: (event: PortEvent) => void): () => void {
     this.#listener = listener;

@@ -79,6 +79,7 @@ import type { TrapEvent } from './datapath/events.js';
 import type { WorkerEvent } from './datapath/workers.js';
 import { EncapRegistry } from './encap/registry.js';
 import { OverlayError } from './errors.js';
+import { Events } from './events.js';
 import { type FaultStatus, Fma } from './fma.js';
 import type { Log } from './log.js';
 import { keyOf, type Mux, Muxes } from './mux.js';
@@ -151,6 +152,8 @@ export class Overlay {
   readonly encaps: EncapRegistry;
   readonly varpd: Varpd;
   readonly fma: Fma;
+  /** What has happened, for whoever reads along. */
+  readonly events = new Events();
   readonly #muxes: Muxes;
   readonly #perimeters = new Perimeters();
   readonly #traps: Traps;
@@ -171,7 +174,11 @@ export class Overlay {
     this.engine = engine;
     this.encaps = options.encaps ?? new EncapRegistry();
     this.varpd = options.varpd ?? new Varpd();
-    this.fma = new Fma((device, { status, message }) => log.warn({ device, status, message }, 'fault state'));
+    this.fma = new Fma(({ device, code, text, isSet, status, message }) => {
+      log.warn({ device, status, message }, 'fault state');
+      if (isSet) this.events.emit('degraded', { device, text, code });
+      else this.events.emit('restored', { device, text: `no longer so: ${text}`, code });
+    });
     this.#muxes = new Muxes(engine, options.bank, ports);
     const kept = new Kept(engine, log);
     const attachments = new Attachments(engine, this.#muxes, kept);
@@ -433,9 +440,22 @@ export class Overlay {
 
   /** Throws ENOENT. */
   deviceStats(name: string): DeviceStats {
-    const { device } = this.#entry(name);
-    const linkOverflow = device.isLinkGone ? 0n : this.options.ports.overflow(device.port);
-    return { counts: this.engine.counters.device(device.row), linkOverflow };
+    return this.#statsOf([this.#entry(name)])[0]!;
+  }
+
+  /** Of every device, in the order of `names`. */
+  allDeviceStats(): DeviceStats[] {
+    return this.#statsOf([...this.#life.entries.values()]);
+  }
+
+  #statsOf(entries: readonly Entry[]): DeviceStats[] {
+    const there = entries.filter(({ device }) => !device.isLinkGone && !device.isAway);
+    const overflows = this.options.ports.overflows(there.map(({ device }) => device.port));
+    const overflowOf = new Map(there.map((entry, index) => [entry, overflows[index]!]));
+    return entries.map((entry) => ({
+      counts: this.engine.counters.device(entry.device.row),
+      linkOverflow: overflowOf.get(entry) ?? 0n,
+    }));
   }
 
   muxStats(): MuxStats[] {

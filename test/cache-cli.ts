@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { shortMac } from '../src/cli/show-targets.js';
+import { shortMac } from '../src/cli/short-mac.js';
 import type { OverlayView } from '../src/control/view.js';
 import { formatMac, parseMac } from '../src/target/mac.js';
 import { type Rig, withRig } from './harness/control-rig.js';

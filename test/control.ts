@@ -10,6 +10,7 @@ import * as assert from 'uvu/assert';
 import { ControlClient } from '../src/control/client.js';
 import { operations } from '../src/control/operations.js';
 import { ControlServer } from '../src/control/server.js';
+import type { StatusView } from '../src/control/status.js';
 import type { OverlayView, PropertyView, StatsView, TargetJson } from '../src/control/view.js';
 import { CONTROL_BODY_BYTES_MAX } from '../src/limits.js';
 import type { Log } from '../src/log.js';
@@ -141,6 +142,42 @@ control('every operation of the table, once', () =>
     assert.equal(Object.keys(stats.muxes), [`${HERE}:${port}`]);
     assert.is(stats.workers.length, 1);
     assert.is(stats.overlays.ov0!.counters.tx_read, 0);
+
+    done.push('daemon-status');
+    const { memory: used, ...status } = await client.get<StatusView & { version: number }>('/v1/status');
+    assert.equal(Object.keys(used), [
+      'shared_bytes',
+      'pool_bytes',
+      'pool_free_bytes',
+      'rss_bytes',
+      'heap_bytes',
+    ]);
+    assert.equal(
+      { ...status, uptime: 0, event: 0 },
+      {
+        version: 1,
+        status: 'ONLINE',
+        counts: { devices: 1, started: 1, degraded: 0, faults: 0, workers: 1, workers_running: 1 },
+        faults: [],
+        devices: { ov0: { state: 'started', status: 'ONLINE', message: '' } },
+        workers: [{ worker: 0, state: 'running', restarts: 0 }],
+        pid: process.pid,
+        uptime: 0,
+        event: 0,
+      },
+    );
+
+    // More of it in test/event-stream.ts.
+    done.push('events');
+    memory.overlay.fma.degrade('ov0', 'plugin', 'it rains');
+    for await (const line of client.lines(`/v1/events?since=${memory.overlay.events.last - 1}`)) {
+      const { seq, time, ...event } = JSON.parse(line);
+      assert.is(seq, memory.overlay.events.last);
+      assert.match(time, /^\d{4}-.*Z$/);
+      const expected = { version: 1, kind: 'degraded', device: 'ov0', text: 'it rains', code: 'plugin' };
+      assert.equal(event, expected);
+    }
+    memory.overlay.fma.restore('ov0', 'plugin');
 
     done.push('targets', 'target');
     assert.equal(await client.get(`${path}/targets`), { version: 1, targets: [point], next: null });
@@ -483,7 +520,7 @@ const segment = fc.oneof(
   fc.constantFrom('nope', '..', '%', '0', '-1'),
 );
 const writes = operations
-  .filter(({ needsWrite }) => needsWrite)
+  .filter(({ needs }) => needs === 'write')
   .map(({ method, path }) => ({ method, path }));
 
 control('2,000 random requests: a typed error each, and the server lives', () =>
@@ -558,7 +595,7 @@ control('many clients at a time are all answered', () =>
   }),
 );
 
-// ─── Who may write ──────────────────────────────────────────────────────────────────────────────────────
+// ─── Other users; who may do what is in test/rights.ts ──────────────────────────────────────────────────────────────────────────────────────
 
 /** A client that prints status and body, for another user to run. */
 const otherClient = `
@@ -593,42 +630,6 @@ function callAs(uid: number, socket: string, method: string, path: string, text 
     });
   });
 }
-
-testWith(control, ['root'], 'another user may read all and write nothing', () =>
-  withRig(async ({ client, socket, memory }) => {
-    await client.post('/v1/overlays', { ...request('ov0', 1, 4789), properties: {}, activate: false });
-    await client.post('/v1/overlays', request('ov5', 5, 4789));
-    // A device that is not activated has no targets; another one has.
-    const places = (path: string) =>
-      path
-        .replace(':name', path.includes('targets') ? 'ov5' : 'ov0')
-        .replace(':property', 'mtu')
-        .replace(':mac', '2:8:20:1:2:3');
-    for (const { name, method, path, needsWrite } of operations) {
-      const text = {
-        create: body('ov1', 2, 4789, { properties: {} }),
-        setprop: '{"value":600}',
-        'set-target': '{"to":"drop"}',
-      }[name];
-      const answer = await callAs(NOBODY, socket, method, places(path), text);
-      if (!needsWrite) {
-        assert.equal([answer.status, (answer.body as { version: number }).version], [200, 1], name);
-        continue;
-      }
-      const refused = Promise.resolve(answer);
-      await assertAnswer(refused, 403, 'EPERM', 'not_permitted', /user 65534 may look but not change/);
-    }
-    // Whoever may not write does not learn whether the request was well made either.
-    await assertAnswer(callAs(NOBODY, socket, 'POST', '/v1/overlays', '{}'), 403, 'EPERM', 'not_permitted');
-    assert.equal(memory.overlay.names, ['ov0', 'ov5']);
-    assert.equal(
-      [memory.overlay.state('ov0'), memory.overlay.property('ov0', 'mtu').value],
-      ['created', 1400n],
-    );
-    const own = await callAs(0, socket, 'DELETE', '/v1/overlays/ov0');
-    assert.is(own.status, 200);
-  }),
-);
 
 /** Opens connections and keeps them, asks on one more, and closes one and asks again. */
 const hoggingClient = `

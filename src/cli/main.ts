@@ -2,13 +2,16 @@
 /** `overlayadm`: the administrator's command, with dladm's verbs. It only calls the control API. */
 import { Command, InvalidArgumentError } from 'commander';
 import { ControlClient, DEFAULT_SOCKET } from '../control/client.js';
+import type { StatusView } from '../control/status.js';
 import type { OverlayView, StatsView } from '../control/view.js';
 import { OverlayError } from '../errors.js';
-import { exitCodeOf, USAGE } from './exit-code.js';
+import { type EventsOptions, showEvents } from './events.js';
+import { DEGRADED, exitCodeOf, exitCodes, USAGE } from './exit-code.js';
 import { type ModifyOptions, modifyOverlay, parseEntry, parseTarget } from './modify.js';
 import { print } from './output.js';
 import { type ShowOptions, showOverlays, showStats } from './show.js';
 import { showTargets, showTargetsJson } from './show-targets.js';
+import { showStatus } from './status.js';
 
 type Properties = Readonly<Record<string, string>>;
 type Json = { json?: boolean };
@@ -26,6 +29,12 @@ function addProperties(text: string, before: Properties = {}): Properties {
   return Object.fromEntries(properties);
 }
 
+function codesText(): string {
+  return Object.entries(exitCodes)
+    .map(([code, meaning]) => `${code} ${meaning}`)
+    .join('; ');
+}
+
 const program = new Command('overlayadm')
   .description('administers overlay devices')
   .option(
@@ -34,7 +43,13 @@ const program = new Command('overlayadm')
     process.env.OVERLAYD_SOCKET ?? DEFAULT_SOCKET,
   )
   .configureHelp({ showGlobalOptions: true })
+  .addHelpText('after', `\nExit codes: ${codesText()}`)
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : USAGE));
+
+function parseEventNumber(text: string): string {
+  if (/^\d{1,15}$/.test(text)) return text;
+  throw new InvalidArgumentError(`'${text}' is not the number of an event.`);
+}
 
 function client(): ControlClient {
   return new ControlClient(program.opts<{ socket: string }>().socket);
@@ -116,22 +131,21 @@ program
 
 /** As dladm: those that are there are shown; returns what is to be said of those that are not. */
 async function show(names: readonly string[], flags: Json & ShowOptions): Promise<OverlayError[]> {
-  const overlays: Record<string, OverlayView> = {};
+  const overlays: [name: string, view: OverlayView][] = [];
   const failures: OverlayError[] = [];
   const paths =
     names.length > 0 ? names.map((name) => `/v1/overlays/${encodeURIComponent(name)}`) : ['/v1/overlays'];
   for (const path of paths) {
     try {
       const answer = await client().get<{ overlays: Record<string, OverlayView> }>(path);
-      Object.assign(overlays, answer.overlays);
+      overlays.push(...Object.entries(answer.overlays));
     } catch (error) {
       if (!(error instanceof OverlayError) || error.errno !== 'ENOENT') throw error;
       failures.push(error);
     }
   }
-  await print(
-    flags.json ? [JSON.stringify({ version: 1, overlays }, null, 2)] : showOverlays(overlays, flags),
-  );
+  const document = { version: 1, overlays: Object.fromEntries(overlays) };
+  await print(flags.json ? [JSON.stringify(document, null, 2)] : showOverlays(overlays, flags));
   return failures;
 }
 
@@ -148,13 +162,34 @@ program
   });
 
 program
+  .command('status')
+  .description('show whether all is well, what is not, and what there is')
+  .option('--check', 'exit with 1 when anything is degraded, for monitoring')
+  .option('--json', 'print a JSON document')
+  .action(async (flags: Json & { check?: boolean }) => {
+    const status = await client().get<StatusView>('/v1/status');
+    await print(flags.json ? [JSON.stringify(status, null, 2)] : showStatus(status));
+    if (flags.check && status.status !== 'ONLINE') process.exitCode = DEGRADED;
+  });
+
+program
+  .command('events')
+  .description('show what has happened: time, device, kind and text')
+  .option('-f, --follow', 'go on with what happens from now on, until the daemon goes')
+  .option('--since <seq>', 'only events behind that number', parseEventNumber)
+  .option('--json', 'print a JSON document for each')
+  .action((flags: EventsOptions) => showEvents(client(), flags));
+
+program
   .command('create-plugin')
   .description('write the skeleton of a lookup plugin, with a test')
+  .option('--json', 'print a JSON document')
   .argument('<name>', 'name of the plugin')
   .argument('[directory]', 'where to write it (default: a directory of that name here)')
-  .action(async (name: string, directory: string | undefined) => {
+  .action(async (name: string, directory: string | undefined, flags: Json) => {
     const { createPlugin } = await import('./scaffold.js');
-    await print(createPlugin(name, directory ?? name));
+    const files = createPlugin(name, directory ?? name);
+    await print(flags.json ? [JSON.stringify({ version: 1, files })] : files);
   });
 
 function checkShow(flags: ShowOptions): void {
@@ -170,5 +205,5 @@ try {
   if (!(error instanceof OverlayError)) throw error;
   console.error(`overlayadm: ${error.message}`);
   for (const part of error.parts) console.error(`  ${part}`);
-  process.exitCode = error.code === 'usage' || error.code === 'no_such_column' ? USAGE : exitCodeOf(error);
+  process.exitCode = exitCodeOf(error);
 }

@@ -3,7 +3,7 @@ import { InvalidArgumentError } from 'commander';
 import type { ControlClient } from '../control/client.js';
 import { OverlayError } from '../errors.js';
 import { formatMac, parseMac } from '../target/mac.js';
-import { shortMac } from './show-targets.js';
+import { shortMac } from './short-mac.js';
 
 export interface ModifyOptions {
   readonly setEntry?: Entry;

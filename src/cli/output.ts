@@ -14,3 +14,8 @@ export async function print(lines: readonly string[]): Promise<void> {
 export async function write(text: string): Promise<void> {
   if (!process.stdout.write(text)) await once(process.stdout, 'drain');
 }
+
+/** Text of others in one line, without what a terminal would take for a command. */
+export function printable(text: string): string {
+  return text.replace(/\p{Cc}/gu, ' ');
+}

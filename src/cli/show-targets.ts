@@ -3,32 +3,37 @@ import type { ControlClient } from '../control/client.js';
 import type { OverlayView, TargetJson, TargetsPage } from '../control/view.js';
 import { OverlayError } from '../errors.js';
 import { print, write } from './output.js';
-import { type ShowOptions, unset } from './show.js';
-import { type Column, chooseColumns, formatParsable, Table } from './table.js';
+import { shortMac, shortMacs } from './short-mac.js';
+import type { ShowOptions } from './show.js';
+import { type Column, chooseColumns, formatParsable, Table, unset } from './table.js';
 
 /** Rows by which the widths of the columns are chosen. */
 const PAGE_ROWS = 500;
 
-type Row = TargetJson & { readonly link: string };
+interface Row {
+  readonly link: string;
+  /** Undefined when this user may not read it. */
+  readonly target: TargetJson | undefined;
+}
+
+function column(name: string, width: number, value: (target: TargetJson) => string): Column<Row> {
+  return { name, width, value: ({ target }) => (target ? value(target) : unset) };
+}
+
 const columns: Column<Row>[] = [
   { name: 'LINK', width: 20, value: ({ link }) => link },
-  { name: 'TARGET', width: 18, value: ({ target }) => shortMac(target) },
-  { name: 'DESTINATION', width: 42, value: ({ destination }) => destination ?? unset },
-  { name: 'STATE', width: 9, value: ({ state }) => state },
-  { name: 'AGE', width: 8, value: ({ age }) => `${age}` },
-  { name: 'SOURCE', width: 9, value: ({ source }) => source },
-  { name: 'FRAMES', width: 12, value: ({ frames }) => `${frames}` },
-  { name: 'BYTES', width: 14, value: ({ bytes }) => `${bytes}` },
-  { name: 'PMTU', width: 6, value: () => unset },
-  { name: 'LASTUSE', width: 25, value: ({ last_use }) => last_use ?? unset },
+  column('TARGET', 18, ({ target }) => shortMac(target)),
+  column('DESTINATION', 42, ({ destination }) => shortMacs(destination ?? unset)),
+  column('STATE', 9, ({ state }) => state),
+  column('AGE', 8, ({ age }) => `${age}`),
+  column('SOURCE', 9, ({ source }) => source),
+  column('FRAMES', 12, ({ frames }) => `${frames}`),
+  column('BYTES', 14, ({ bytes }) => `${bytes}`),
+  column('PMTU', 6, () => unset),
+  column('LASTUSE', 25, ({ last_use }) => last_use ?? unset),
 ];
 /** LINK, TARGET, DESTINATION: those of dladm. */
 const SHOWN = 3;
-
-/** Octets without leading zeros, as dladm prints them. */
-export function shortMac(mac: string): string {
-  return mac.replace(/\b0(?=[0-9a-f]\b)/g, '');
-}
 
 /** Prints the targets of the devices, all when none is named. Returns what is to be said of those that are not there. */
 export async function showTargets(
@@ -44,7 +49,7 @@ export async function showTargets(
   let isFirst = true;
   const failures = await eachDevice(client, names, async (link) => {
     for await (const targets of pages(client, link)) {
-      rows.push(...targets.map((target) => ({ link, ...target })));
+      rows.push(...(targets ?? [undefined]).map((target) => ({ link, target })));
       if (rows.length < PAGE_ROWS) continue;
       await printRows(rows);
       isFirst = false;
@@ -71,7 +76,7 @@ export async function showTargetsJson(
     let between = '';
     try {
       for await (const targets of pages(client, link)) {
-        if (targets.length === 0) continue;
+        if (!targets || targets.length === 0) continue;
         await write(between + targets.map((target) => `\n${JSON.stringify(target)}`).join(','));
         between = ',';
       }
@@ -107,7 +112,11 @@ async function allNames(client: ControlClient): Promise<string[]> {
   return Object.keys((await client.get<{ overlays: object }>('/v1/overlays')).overlays);
 }
 
-async function* pages(client: ControlClient, name: string): AsyncGenerator<readonly TargetJson[]> {
+/** Undefined in place of targets that this user may not read. */
+async function* pages(
+  client: ControlClient,
+  name: string,
+): AsyncGenerator<readonly TargetJson[] | undefined> {
   let marker: string | null = '0:0:0:0:0:0';
   while (marker !== null) {
     let page: TargetsPage;
@@ -116,7 +125,9 @@ async function* pages(client: ControlClient, name: string): AsyncGenerator<reado
     } catch (error) {
       // Nothing is associated yet: it has no targets.
       if (error instanceof OverlayError && error.errno === 'ENXIO') return;
-      throw error;
+      if (!(error instanceof OverlayError) || error.code !== 'not_permitted') throw error;
+      yield undefined;
+      return;
     }
     yield page.targets;
     marker = page.next;

@@ -1,6 +1,9 @@
 /** `show-overlay` and `show-stats`: what is printed, from what the API answers. */
 import type { OverlayView, PropertyView, StatsView } from '../control/view.js';
-import { type Column, chooseColumns, formatParsable, formatTable } from './table.js';
+import { shortMac } from './short-mac.js';
+import { type Column, chooseColumns, formatParsable, formatTable, unset } from './table.js';
+
+export { unset };
 
 export interface ShowOptions {
   readonly fma?: boolean;
@@ -9,18 +12,21 @@ export interface ShowOptions {
   readonly output?: string;
 }
 
-export const unset = '--';
-
 type PropertyRow = PropertyView & { link: string };
 const propertyColumns: Column<PropertyRow>[] = [
   { name: 'LINK', width: 19, value: ({ link }) => link },
   { name: 'PROPERTY', width: 19, value: ({ name }) => name },
   { name: 'PERM', width: 5, value: ({ permission }) => permission },
   { name: 'REQ', width: 4, value: ({ required }) => (required ? 'y' : '-') },
-  { name: 'VALUE', width: 11, value: ({ value }) => String(value ?? unset) },
-  { name: 'DEFAULT', width: 10, value: (row) => String(row.default ?? unset) },
+  { name: 'VALUE', width: 11, value: ({ type, value }) => valueText(type, value) },
+  { name: 'DEFAULT', width: 10, value: (row) => valueText(row.type, row.default) },
   { name: 'POSSIBLE', width: 10, value: ({ possible }) => possible ?? unset },
 ];
+
+function valueText(type: string, value: string | number | null): string {
+  if (value === null) return unset;
+  return type === 'ether' ? shortMac(String(value)) : String(value);
+}
 
 type FaultRow = { link: string } & Pick<OverlayView, 'status' | 'message'>;
 const faultColumns: Column<FaultRow>[] = [
@@ -37,12 +43,11 @@ const statColumns: Column<StatRow>[] = [
   { name: 'MEANING', width: 10, value: ({ meaning }) => meaning },
 ];
 
-/** Lines of `show-overlay`, without `-t`. */
+/** Lines of `show-overlay`, without `-t`, for devices by name in the order in which they are to be shown. */
 export function showOverlays(
-  overlays: Readonly<Record<string, OverlayView>>,
+  entries: readonly (readonly [name: string, view: OverlayView])[],
   options: ShowOptions,
 ): string[] {
-  const entries = Object.entries(overlays);
   if (options.fma) {
     const rows = entries.map(([link, { status, message }]) => ({ link, status, message }));
     return format(faultColumns, rows, options);

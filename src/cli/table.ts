@@ -1,6 +1,9 @@
 /** dladm's tables: columns to read, or `-p` lines to parse. */
 import { OverlayError } from '../errors.js';
 
+/** Where nothing is. */
+export const unset = '--';
+
 export interface Column<Row> {
   readonly name: string;
   readonly width: number;
@@ -26,6 +29,11 @@ export function chooseColumns<Row>(
   });
 }
 
+/** One line: what a plugin or a peer has put into a text neither begins a line nor moves a cursor. */
+function oneLine(text: string): string {
+  return text.replace(/\p{Cc}/gu, ' ');
+}
+
 /** Header and rows, padded; a column grows with what is in it. */
 export function formatTable<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string[] {
   return new Table(columns).next(rows);
@@ -39,7 +47,7 @@ export class Table<Row> {
 
   /** Lines of more rows. */
   next(rows: readonly Row[]): string[] {
-    const lines = rows.map((row) => this.columns.map((column) => column.value(row)));
+    const lines = rows.map((row) => this.columns.map((column) => oneLine(column.value(row)) || unset));
     if (!this.#widths) {
       lines.unshift(this.columns.map(({ name }) => name));
       this.#widths = this.columns.map(({ width }, index) =>
@@ -58,10 +66,10 @@ export class Table<Row> {
 
 /**
  * One line a row, fields divided by ':', with ':' and '\' inside a field escaped by '\'. A single field is printed as
- * it is, since there is nothing to divide.
+ * it is, since there is nothing to divide. There is no header, and nothing stands for an empty field.
  */
 export function formatParsable<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string[] {
   const escaped =
     columns.length > 1 ? (text: string) => text.replace(/[\\:]/g, '\\$&') : (text: string) => text;
-  return rows.map((row) => columns.map((column) => escaped(column.value(row))).join(':'));
+  return rows.map((row) => columns.map((column) => escaped(oneLine(column.value(row)))).join(':'));
 }

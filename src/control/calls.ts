@@ -8,6 +8,7 @@ import type { Overlay } from '../overlay.js';
 import { propertyToJson } from '../property.js';
 import { formatMac, parseMac } from '../target/mac.js';
 import { type Handle, LOOKUP_MS_MAX } from '../varpd/external/handle.js';
+import type { Right } from './rights.js';
 import { checkCount, destinationInput, destinationOf, macText, routeInput, routeOf } from './targets.js';
 import { destinationKinds, requestsView, targetJson } from './view.js';
 
@@ -23,8 +24,8 @@ export interface Call<Input> {
   readonly name: string;
   /** Only a handle that was opened for writing may. */
   readonly needsWriteHandle: boolean;
-  /** Only root and the daemon's own user may, with whatever handle. */
-  readonly needsWrite: boolean;
+  /** The right that its caller needs, with whatever handle. */
+  readonly needs: Right;
   readonly input: z.ZodType<Input>;
   /** What it answers with, besides the version. */
   run(context: CallContext, input: Input): object | Promise<object>;
@@ -53,8 +54,9 @@ function call<Input>(row: Call<Input>): Call<unknown> {
   return row as Call<unknown>;
 }
 
-const reading = { needsWriteHandle: false, needsWrite: false };
-const writing = { needsWriteHandle: true, needsWrite: true };
+const looking = { needsWriteHandle: false, needs: 'look' } as const;
+const reading = { needsWriteHandle: false, needs: 'read' } as const;
+const writing = { needsWriteHandle: true, needs: 'write' } as const;
 
 export const calls: readonly Call<unknown>[] = [
   call({
@@ -123,7 +125,7 @@ export const calls: readonly Call<unknown>[] = [
     name: 'lookup',
     needsWriteHandle: false,
     // Whoever takes a request keeps it from whoever would answer it.
-    needsWrite: true,
+    needs: 'write',
     input: z.strictObject({ wait_ms: z.int().min(0).max(LOOKUP_MS_MAX).default(LOOKUP_MS_MAX) }),
     run: async ({ handle, signal }, input) => {
       const question = await handle.lookup(input.wait_ms, signal);
@@ -201,7 +203,7 @@ export const calls: readonly Call<unknown>[] = [
   }),
   call({
     name: 'list',
-    ...reading,
+    ...looking,
     input: z.strictObject({
       count: z
         .int()

@@ -1,9 +1,12 @@
 /** Calls the control API. All that the CLI imports of the daemon's code. */
-import { request } from 'node:http';
+import { type IncomingMessage, request } from 'node:http';
 import { OverlayError } from '../errors.js';
 import { CONTROL_REQUEST_MS_MAX } from '../limits.js';
 
 export const DEFAULT_SOCKET = '/run/overlayd/overlayd.sock';
+
+/** Longer than any line that a stream has. */
+const LINE_CHARACTERS_MAX = 1024 * 1024;
 
 export class ControlClient {
   constructor(readonly socket: string) {}
@@ -22,6 +25,44 @@ export class ControlClient {
 
   delete<T>(path: string): Promise<T> {
     return this.#call('DELETE', path);
+  }
+
+  /**
+   * Lines of a stream, as they come; ends when the daemon ends it. Throws the daemon's OverlayError as it was,
+   * ECONNREFUSED when there is no daemon, or when it goes in the middle.
+   */
+  async *lines(path: string): AsyncGenerator<string> {
+    const response = await this.#open(path);
+    response.setEncoding('utf8');
+    let rest = '';
+    try {
+      for await (const part of response as AsyncIterable<string>) {
+        const lines = (rest + part).split('\n');
+        rest = lines.pop()!;
+        if (rest.length > LINE_CHARACTERS_MAX) throw badAnswer(response.statusCode ?? 0);
+        if (response.statusCode === 200) yield* lines;
+      }
+    } catch (error) {
+      if (error instanceof OverlayError) throw error;
+      throw new OverlayError(
+        'ECONNREFUSED',
+        'daemon_gone',
+        `the daemon on ${this.socket} has gone: no more comes`,
+      );
+    } finally {
+      response.destroy();
+    }
+    if (response.statusCode === 200) return;
+    readAnswer(response.statusCode ?? 0, rest);
+    throw badAnswer(response.statusCode ?? 0);
+  }
+
+  #open(path: string): Promise<IncomingMessage> {
+    return new Promise((resolve, reject) => {
+      const call = request({ socketPath: this.socket, path, agent: false }, resolve);
+      call.on('error', (error) => reject(unreachable(this.socket, error)));
+      call.end();
+    });
   }
 
   /** Throws the daemon's OverlayError as it was, ECONNREFUSED when there is no daemon, ETIME when it is silent. */
@@ -58,15 +99,15 @@ function readAnswer<T>(status: number, text: string): T {
   try {
     answer = JSON.parse(text);
   } catch {
-    throw new OverlayError(
-      'EIO',
-      'bad_answer',
-      `what answers on the socket is not overlayd (HTTP ${status})`,
-    );
+    throw badAnswer(status);
   }
   const { error } = answer;
   if (error) throw new OverlayError(error.errno, error.code, error.message, error.details ?? []);
   return answer as T;
+}
+
+function badAnswer(status: number): OverlayError {
+  return new OverlayError('EIO', 'bad_answer', `what answers on the socket is not overlayd (HTTP ${status})`);
 }
 
 function unreachable(socket: string, error: NodeJS.ErrnoException): OverlayError {

@@ -4,7 +4,7 @@ import type { Socket } from 'node:net';
 import { OverlayError } from '../errors.js';
 import { CONTROL_CONNECTIONS_MAX } from '../limits.js';
 import { after } from '../sys/clock.js';
-import { mayWrite, uidOf } from './request.js';
+import type { Caller, Rights } from './rights.js';
 
 /** Connections of one user who may not write; more than the commands of one person need at a time. */
 const USER_CONNECTIONS_MAX = 16;
@@ -16,8 +16,8 @@ const REFUSALS_MAX = 16;
 const REFUSAL_MS_MAX = 500;
 
 /** Admits the connections of a server that does not listen yet. */
-export function limitConnections(server: Server): void {
-  const admission = new Admission();
+export function limitConnections(server: Server, rights: Rights): void {
+  const admission = new Admission(rights);
   // What is refused must not get to the parser: it would be carried out all the same.
   const listeners = server.listeners('connection');
   server.removeAllListeners('connection');
@@ -34,18 +34,21 @@ class Admission {
   #all = 0;
   #refusals = 0;
 
+  constructor(readonly rights: Rights) {}
+
   /** False when the connection is refused, which has been dealt with then. */
   admits(socket: Socket): boolean {
-    let uid: number;
+    let caller: Caller;
     try {
-      uid = uidOf(socket);
+      caller = this.rights.callerOf(socket);
     } catch (error) {
       // He has hung up already.
       if (!(error instanceof OverlayError)) throw error;
       socket.destroy();
       return false;
     }
-    const isUser = !mayWrite(uid);
+    const { uid, mayWrite } = caller;
+    const isUser = !mayWrite;
     const count = this.#counts.get(uid) ?? 0;
     const isFull = isUser
       ? count >= USER_CONNECTIONS_MAX || this.#users >= USERS_CONNECTIONS_MAX

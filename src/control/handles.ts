@@ -10,7 +10,8 @@ import type { Overlay } from '../overlay.js';
 import { every } from '../sys/clock.js';
 import type { Handle } from '../varpd/external/handle.js';
 import { type Call, calls } from './calls.js';
-import { fieldsOf, parseFields, requireWriter, uidOf } from './request.js';
+import { fieldsOf, parseFields } from './request.js';
+import type { Rights } from './rights.js';
 import { ROUTE_BODY_BYTES_MAX } from './targets.js';
 import { API_VERSION } from './view.js';
 
@@ -32,7 +33,10 @@ export class Handles {
   /** By token; each has a connection, and those are limited. */
   readonly #open = new Map<string, OpenHandle>();
 
-  constructor(readonly overlay: Overlay) {}
+  constructor(
+    readonly overlay: Overlay,
+    readonly rights: Rights,
+  ) {}
 
   addRoutes(fastify: FastifyInstance): void {
     fastify.route({
@@ -53,11 +57,11 @@ export class Handles {
   /** Opens a handle for as long as the connection lasts. Throws EPERM, EINVAL, EEXIST. */
   #stream(request: FastifyRequest, reply: FastifyReply): void {
     const { socket } = request.raw;
-    const uid = uidOf(socket);
+    const caller = this.rights.callerOf(socket);
     const { write } = parseFields(openInput, fieldsOf(request));
-    if (write) requireWriter(uid);
+    this.rights.require(caller, write ? 'write' : 'look');
     const handle = this.overlay.varpd.external.open(write);
-    this.#open.set(handle.token, { handle, uid });
+    this.#open.set(handle.token, { handle, uid: caller.uid });
     const { raw } = reply;
     const stop = every(KEEP_ALIVE_MS, () => {
       // A reader that does not read gets no more lines, but is not cut: it may be stopped for a while.
@@ -76,7 +80,7 @@ export class Handles {
 
   /** Throws EBADF for no handle, EPERM for somebody else's, ENOTTY for no such call, then what the row says. */
   #check(request: FastifyRequest<{ Params: { call: string } }>): { open: OpenHandle; row: Call<unknown> } {
-    const uid = uidOf(request.raw.socket);
+    const caller = this.rights.callerOf(request.raw.socket);
     const token = request.headers[HANDLE_HEADER];
     const open = typeof token === 'string' ? this.#open.get(token) : undefined;
     if (!open) {
@@ -86,7 +90,7 @@ export class Handles {
         `header ${HANDLE_HEADER} names no open handle: open one with POST /v1/handle, and keep its connection`,
       );
     }
-    if (open.uid !== uid) {
+    if (open.uid !== caller.uid) {
       throw new OverlayError('EPERM', 'not_your_handle', `the handle is that of user ${open.uid}`);
     }
     const row = byName.get(request.params.call);
@@ -101,7 +105,7 @@ export class Handles {
         `${row.name} needs a handle opened with write true`,
       );
     }
-    if (row.needsWrite) requireWriter(uid);
+    this.rights.require(caller, row.needs);
     return { open, row };
   }
 

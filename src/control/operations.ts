@@ -1,7 +1,10 @@
 /** The control operations, as a table: adding one is adding a row. */
 import { z } from 'zod';
+import { EventReader } from '../events.js';
 import type { Overlay } from '../overlay.js';
 import { formatMac, parseMac } from '../target/mac.js';
+import type { Caller, Right } from './rights.js';
+import { statusView } from './status.js';
 import {
   checkCount,
   macText,
@@ -10,19 +13,27 @@ import {
   routeOf,
   TARGETS_PAGE_MAX,
 } from './targets.js';
-import { API_VERSION, overlayView, propertyView, statsView, targetJson, targetsPage } from './view.js';
+import {
+  API_VERSION,
+  overlayView,
+  propertyView,
+  redactedView,
+  statsView,
+  targetJson,
+  targetsPage,
+} from './view.js';
 
 export interface Operation<Input> {
   readonly name: string;
   readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE';
   readonly path: string;
-  /** Only root and the daemon's own user may. */
-  readonly needsWrite: boolean;
+  /** The right that its caller needs. */
+  readonly needs: Right;
   /** Of the path's parameters, the query and the body, in one object. */
   readonly input: z.ZodType<Input>;
   /** Where the body may be longer than others. */
   readonly bodyBytesMax?: number;
-  run(overlay: Overlay, input: Input): unknown;
+  run(overlay: Overlay, input: Input, caller: Caller): unknown;
 }
 
 const name = z.string().max(256);
@@ -47,13 +58,16 @@ export const operations: readonly Operation<unknown>[] = [
     name: 'list',
     method: 'GET',
     path: '/v1/overlays',
-    needsWrite: false,
+    needs: 'look',
     input: z.strictObject({}),
-    run: (overlay) => {
+    run: (overlay, _, { mayRead }) => {
       const { names } = overlay;
       const share = Math.floor(LIST_TARGETS_MAX / Math.max(1, names.length));
       const targetsMax = Math.max(1, Math.min(TARGETS_PAGE_MAX, share));
-      const views = names.map((each) => [each, overlayView(overlay, each, targetsMax)]);
+      const views = names.map((each) => [
+        each,
+        mayRead ? overlayView(overlay, each, targetsMax) : redactedView(overlay, each),
+      ]);
       return { version: API_VERSION, overlays: Object.fromEntries(views) };
     },
   }),
@@ -61,18 +75,20 @@ export const operations: readonly Operation<unknown>[] = [
     name: 'show',
     method: 'GET',
     path: '/v1/overlays/:name',
-    needsWrite: false,
+    needs: 'look',
     input: named,
-    run: (overlay, input) => ({
+    run: (overlay, { name }, { mayRead }) => ({
       version: API_VERSION,
-      overlays: { [input.name]: overlayView(overlay, input.name, TARGETS_PAGE_MAX) },
+      overlays: {
+        [name]: mayRead ? overlayView(overlay, name, TARGETS_PAGE_MAX) : redactedView(overlay, name),
+      },
     }),
   }),
   operation({
     name: 'status',
     method: 'GET',
     path: '/v1/overlays/:name/status',
-    needsWrite: false,
+    needs: 'look',
     input: named,
     run: (overlay, input) => ({ version: API_VERSION, ...overlay.status(input.name) }),
   }),
@@ -80,7 +96,7 @@ export const operations: readonly Operation<unknown>[] = [
     name: 'getprop',
     method: 'GET',
     path: '/v1/overlays/:name/properties/:property',
-    needsWrite: false,
+    needs: 'read',
     input: propertyOf,
     run: (overlay, input) => {
       const property = overlay.property(input.name, propertyKey(input.property));
@@ -92,15 +108,40 @@ export const operations: readonly Operation<unknown>[] = [
     name: 'stats',
     method: 'GET',
     path: '/v1/stats',
-    needsWrite: false,
+    needs: 'look',
     input: z.strictObject({}),
-    run: (overlay) => ({ version: API_VERSION, ...statsView(overlay) }),
+    run: (overlay, _, { mayRead }) => ({ version: API_VERSION, ...statsView(overlay, mayRead) }),
+  }),
+  operation({
+    name: 'daemon-status',
+    method: 'GET',
+    path: '/v1/status',
+    needs: 'look',
+    input: z.strictObject({}),
+    run: (overlay) => ({ version: API_VERSION, ...statusView(overlay) }),
+  }),
+  operation({
+    name: 'events',
+    method: 'GET',
+    path: '/v1/events',
+    needs: 'look',
+    input: z.strictObject({
+      /** Events behind that number; all that are there when it is left out. */
+      since: z
+        .string()
+        .regex(/^\d{1,15}$/, 'it is the number of an event')
+        .optional(),
+      /** True: those to come, too, for as long as the connection lasts. */
+      follow: z.enum(['true', 'false']).default('false'),
+    }),
+    run: ({ events }, { since, follow }) =>
+      new EventReader(events, since === undefined ? undefined : Number(since), follow === 'true'),
   }),
   operation({
     name: 'create',
     method: 'POST',
     path: '/v1/overlays',
-    needsWrite: true,
+    needs: 'write',
     input: z.strictObject({
       name,
       encap: z.string().max(256),
@@ -120,7 +161,7 @@ export const operations: readonly Operation<unknown>[] = [
     name: 'setprop',
     method: 'PUT',
     path: '/v1/overlays/:name/properties/:property',
-    needsWrite: true,
+    needs: 'write',
     input: propertyOf.extend({ value }),
     run: async (overlay, input) => {
       await overlay.setprop(input.name, propertyKey(input.property), input.value);
@@ -131,7 +172,7 @@ export const operations: readonly Operation<unknown>[] = [
     name: 'activate',
     method: 'POST',
     path: '/v1/overlays/:name/activate',
-    needsWrite: true,
+    needs: 'write',
     input: named,
     run: async (overlay, input) => {
       await overlay.activate(input.name);
@@ -142,7 +183,7 @@ export const operations: readonly Operation<unknown>[] = [
     name: 'delete',
     method: 'DELETE',
     path: '/v1/overlays/:name',
-    needsWrite: true,
+    needs: 'write',
     input: named.extend({ force: z.enum(['true', 'false']).default('false') }),
     run: async (overlay, input) => {
       await overlay.delete(input.name, { force: input.force === 'true' });
@@ -153,7 +194,7 @@ export const operations: readonly Operation<unknown>[] = [
     name: 'targets',
     method: 'GET',
     path: '/v1/overlays/:name/targets',
-    needsWrite: false,
+    needs: 'read',
     input: named.extend({
       marker: macText.default('0:0:0:0:0:0'),
       count: z
@@ -171,7 +212,7 @@ export const operations: readonly Operation<unknown>[] = [
     name: 'target',
     method: 'GET',
     path: '/v1/overlays/:name/targets/:mac',
-    needsWrite: false,
+    needs: 'read',
     input: targetOf,
     run: (overlay, input) => {
       const mac = parseMac(input.mac);
@@ -182,7 +223,7 @@ export const operations: readonly Operation<unknown>[] = [
     name: 'set-target',
     method: 'PUT',
     path: '/v1/overlays/:name/targets/:mac',
-    needsWrite: true,
+    needs: 'write',
     input: targetOf.extend({ to: routeInput }),
     bodyBytesMax: ROUTE_BODY_BYTES_MAX,
     run: (overlay, input) => {
@@ -196,7 +237,7 @@ export const operations: readonly Operation<unknown>[] = [
     name: 'remove-target',
     method: 'DELETE',
     path: '/v1/overlays/:name/targets/:mac',
-    needsWrite: true,
+    needs: 'write',
     input: targetOf,
     run: (overlay, input) => {
       overlay.cacheRemove(input.name, parseMac(input.mac));
@@ -207,7 +248,7 @@ export const operations: readonly Operation<unknown>[] = [
     name: 'flush-targets',
     method: 'DELETE',
     path: '/v1/overlays/:name/targets',
-    needsWrite: true,
+    needs: 'write',
     input: named,
     run: (overlay, input) => {
       overlay.cacheFlush(input.name);

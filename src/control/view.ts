@@ -75,6 +75,8 @@ export interface OverlayView {
   readonly targets_more: boolean;
   /** Null for a POINT device and before activation. */
   readonly requests: RequestsView | null;
+  /** There when the caller may not read: values are null, and targets and requests are left out. */
+  readonly redacted?: true;
 }
 
 export interface RowView {
@@ -116,6 +118,22 @@ export function overlayView(overlay: Overlay, name: string, targetsMax: number):
     targets,
     targets_more: next !== null,
     requests: requestsView(overlay, name),
+  };
+}
+
+/** The same for a caller who may look and not read: names, states and faults. */
+export function redactedView(overlay: Overlay, name: string): OverlayView {
+  return {
+    state: overlay.state(name),
+    ...overlay.status(name),
+    properties: overlay
+      .properties(name)
+      .map((property, id) => ({ ...propertyView(property, id), value: null })),
+    destination_kinds: destinationKinds(overlay.encapNeeds(name)),
+    targets: [],
+    targets_more: false,
+    requests: null,
+    redacted: true,
   };
 }
 
@@ -192,12 +210,14 @@ const deviceCounters = [
 const muxCounters = ['rx_read'];
 const workerCounters = ['wakeups', 'tx_batches', 'rx_batches', 'send_calls', 'events_lost'];
 
-export function statsView(overlay: Overlay): StatsView {
-  const overlays = overlay.names.map((name) => {
-    const { counts, linkOverflow } = overlay.deviceStats(name);
+/** @param mayRead false leaves out the underlay addresses, which are values of properties */
+export function statsView(overlay: Overlay, mayRead: boolean): StatsView {
+  const all = overlay.allDeviceStats();
+  const overlays = overlay.names.map((name, index) => {
+    const { counts, linkOverflow } = all[index]!;
     return [name, { ...rowView(counts, deviceCounters), link_overflow: countToJson(linkOverflow) }] as const;
   });
-  const muxes = overlay.muxStats().map(({ name, encap, counts, socketOverflow }) => {
+  const muxes = (mayRead ? overlay.muxStats() : []).map(({ name, encap, counts, socketOverflow }) => {
     return [name, { encap, ...rowView(counts, muxCounters), socket_overflow: socketOverflow }] as const;
   });
   const workers = overlay.workerStats().map(({ worker, state, restarts, counts }) => {

@@ -1,14 +1,15 @@
 /** The daemon's settings: flags over the YAML file over the defaults. */
-import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { type Document, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { BANK_MAX } from '../../assembly/layout.js';
 import { DEFAULT_SOCKET } from '../control/client.js';
+import { groupOf } from '../control/groups.js';
 import { memoryBytesNeeded } from '../datapath/memory.js';
 import { OverlayError } from '../errors.js';
 import { ARENAS_SPARE, BANK_DEFAULT, MEMORY_DEFAULT_BYTES, WORKERS_MAX } from '../limits.js';
 import { allowedCpus } from '../sys/affinity.js';
+import { ConfigFile, FAULTS_MAX, type Fault, type Path } from './config-file.js';
+import { checkDeclared, type DeclaredOverlays, declaredOverlays } from './declared.js';
 
 export interface Config {
   readonly workers: number;
@@ -21,6 +22,13 @@ export interface Config {
   readonly logLevel: string;
   /** Lookup plugins to load: paths of modules, or names of packages. */
   readonly plugin: readonly string[];
+  /** Permission bits of the control socket. */
+  readonly socketMode: number;
+  /** Group that owns the control socket. */
+  readonly group?: string | number | undefined;
+  /** Group whose members may change things, besides root and the daemon's user. */
+  readonly adminGroup?: string | number | undefined;
+  readonly overlays: DeclaredOverlays;
 }
 
 /** sun_path less the NUL (man 7 unix); a longer path would be cut off silently. */
@@ -29,6 +37,8 @@ const SOCKET_PATH_BYTES_MAX = 107;
 const POOL_BYTES = 64 * 2 ** 20;
 /** Each has a thread of its own. */
 const PLUGINS_MAX = 16;
+/** Everyone may look. */
+const SOCKET_MODE_DEFAULT = 0o666;
 const logLevels = ['debug', 'info', 'warn', 'error'] as const;
 
 const digits = z
@@ -40,6 +50,19 @@ const digits = z
 function whole(max: number) {
   return z.union([z.number(), digits], 'it is a whole number').pipe(z.number().int().min(1).max(max));
 }
+
+/** A group of this system, as it is given: messages name it so. */
+const group = z
+  .union([z.string(), z.number()], 'it is a group, its name or number')
+  .transform((given, context) => {
+    try {
+      groupOf(given);
+    } catch (error) {
+      if (!(error instanceof OverlayError)) throw error;
+      context.addIssue({ code: 'custom', message: error.message });
+    }
+    return given;
+  });
 
 /** One schema for file and flags: both hold text or numbers. */
 const schema = z.strictObject({
@@ -67,71 +90,99 @@ const schema = z.strictObject({
     .union([z.string().min(1), z.array(z.string().min(1)).max(PLUGINS_MAX)])
     .transform((given) => [given].flat())
     .default([]),
+  // YAML reads 0660 as six hundred and sixty.
+  socketMode: z
+    .string("it is octal text in quotes, such as '0660'")
+    .regex(/^0?[0-7]{3}$/, "it is octal text, such as '0660'")
+    .transform((text) => Number.parseInt(text, 8))
+    .default(SOCKET_MODE_DEFAULT),
+  group: group.optional(),
+  adminGroup: group.optional(),
+  overlays: declaredOverlays,
 });
 
 export type Flags = Readonly<
-  Partial<Record<Exclude<keyof z.input<typeof schema>, 'plugin'>, string> & { plugin: string[] }>
+  Partial<Record<Exclude<keyof z.input<typeof schema>, 'plugin' | 'overlays'>, string> & { plugin: string[] }>
 >;
 
-/** Throws EINVAL naming the flag, or the file with line and column. */
-export function readConfig(flags: Flags, file: string | undefined): Config {
-  const fromFile = file === undefined ? {} : readFile(file);
-  const parsed = schema.safeParse({ ...fromFile, ...flags });
-  if (!parsed.success) {
-    const { path, message } = parsed.error.issues[0]!;
-    const key = String(path[0] ?? '');
-    const flag = key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-    throw new OverlayError('EINVAL', 'bad_config', `--${flag}: ${message}`);
-  }
-  const { memory, ...rest } = parsed.data;
+/** Every fault of the flags and the file, each with its place; or the settings. Throws what the file's reading gives. */
+export function checkConfig(
+  flags: Flags,
+  file: string | undefined,
+): { readonly config: Config } | { readonly faults: readonly Fault[] } {
+  const source = file === undefined ? undefined : ConfigFile.read(file);
+  if (source && source.faults.length > 0) return { faults: source.faults };
+  const values = (source?.values ?? {}) as object;
+  const inFile = (path: Path, text: string, code?: string) =>
+    source!.fault(path, `${path.join('.') || 'file'}: ${text}`, code);
+  const onLine = (path: Path, text: string, code = 'bad_config') => ({
+    code,
+    text: `--${String(path[0]).replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}: ${text}`,
+  });
+  const faults = [...issuesOf(values).map(say(inFile)), ...issuesOf(flags).map(say(onLine))];
+  if (faults.length > 0) return { faults: faults.slice(0, FAULTS_MAX) };
+  const { memory, ...rest } = schema.parse({ ...values, ...flags });
   const needed = memoryBytesNeeded(rest.workers + ARENAS_SPARE);
   const config = { ...rest, memoryBytes: memory ?? Math.max(MEMORY_DEFAULT_BYTES, needed + POOL_BYTES) };
+  const place = (key: keyof Flags) => (key in flags ? onLine : inFile);
   const missing = config.pin.filter((cpu) => !allowedCpus().includes(cpu));
   if (missing.length > 0) {
-    throw new OverlayError('EINVAL', 'no_such_cpu', `--pin: this process has no CPU ${missing.join(', ')}`);
+    faults.push(place('pin')(['pin'], `this process has no CPU ${missing.join(', ')}`, 'no_such_cpu'));
   }
-  return config;
+  for (const { path, text } of checkDeclared(config.overlays, config.plugin.length > 0)) {
+    faults.push(inFile(['overlays', ...path], text));
+  }
+  return faults.length > 0 ? { faults: faults.slice(0, FAULTS_MAX) } : { config };
 }
 
-function readFile(file: string): object {
-  let text: string;
-  try {
-    text = readFileSync(file, 'utf8');
-  } catch (error) {
-    const { code = 'EIO', message } = error as NodeJS.ErrnoException;
-    throw new OverlayError(code, 'config_unreadable', `the configuration cannot be read: ${message}`);
-  }
-  const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines });
-  const [syntax] = document.errors;
-  if (syntax) throw atPlace(file, lines, syntax.pos[0], syntax.message.split('\n')[0]!);
-  const values = valuesOf(file, lines, document);
+/** The settings. Throws EINVAL naming the first fault, the others as its parts. */
+export function readConfig(flags: Flags, file: string | undefined): Config {
+  const checked = checkConfig(flags, file);
+  if ('config' in checked) return checked.config;
+  const [first, ...others] = checked.faults;
+  throw new OverlayError(
+    'EINVAL',
+    first!.code,
+    first!.text,
+    others.map(({ text }) => text),
+  );
+}
+
+interface Issue {
+  readonly path: Path;
+  readonly text: string;
+}
+
+function say(fault: (path: Path, text: string) => Fault): (issue: Issue) => Fault {
+  return ({ path, text }) => fault(path, text);
+}
+
+/** What the schema says of the values, one for each key that it does not know. */
+function issuesOf(values: object): Issue[] {
+  const unsafe = pathOfProto(values, []);
+  if (unsafe) return [{ path: unsafe, text: 'Unrecognized key' }];
   const parsed = schema.safeParse(values);
-  if (parsed.success) return values as object;
-  const issue = parsed.error.issues[0]!;
-  const unknownKey = issue.code === 'unrecognized_keys' ? issue.keys[0] : undefined;
-  const path = unknownKey === undefined ? issue.path.map(String) : [...issue.path.map(String), unknownKey];
-  throw atPlace(file, lines, offsetOf(document, path), `${path.join('.') || 'file'}: ${issue.message}`);
+  if (parsed.success) return [];
+  return parsed.error.issues.flatMap((issue) => {
+    const path = issue.path as (string | number)[];
+    if (issue.code !== 'unrecognized_keys') return [{ path, text: issue.message }];
+    return issue.keys.map((key) => ({ path: [...path, key], text: `Unrecognized key: "${key}"` }));
+  });
 }
 
-/** The document as plain values. Throws EINVAL for aliases that lead nowhere or unfold too far. */
-function valuesOf(file: string, lines: LineCounter, document: Document.Parsed): unknown {
-  try {
-    return document.toJS() ?? {};
-  } catch (error) {
-    if (error instanceof ReferenceError) throw atPlace(file, lines, 0, error.message);
-    throw error;
+/** The deepest that a key of ours is; a value may hold itself by an alias. */
+const KEYS_DEEP = 4;
+
+/** A key called __proto__: the schema would pass over it in silence. */
+function pathOfProto(value: unknown, path: Path): Path | undefined {
+  if (typeof value !== 'object' || value === null || path.length >= KEYS_DEEP) return undefined;
+  for (const [key, inner] of Object.entries(value)) {
+    const at = [...path, key];
+    if (key === '__proto__') return at;
+    const found = pathOfProto(inner, at);
+    if (found) return found;
   }
-}
-
-function offsetOf(document: Document.Parsed, path: readonly string[]): number {
-  const node = document.getIn(path, true) as { range?: [number, number, number] } | undefined;
-  return node?.range?.[0] ?? 0;
-}
-
-function atPlace(file: string, lines: LineCounter, offset: number, what: string): OverlayError {
-  const { line, col } = lines.linePos(offset);
-  return new OverlayError('EINVAL', 'bad_config', `${file}:${line}:${col}: ${what}`);
+  return undefined;
 }
 
 function refuse(context: z.RefinementCtx, expected: string): never {

@@ -12,7 +12,10 @@ import { after } from '../sys/clock.js';
 import { lockDirectory } from '../sys/lock.js';
 import { loadRemotePlugin } from '../varpd/remote.js';
 import { Varpd } from '../varpd/varpd.js';
-import { type Flags, readConfig } from './config.js';
+import { checkConfig, type Flags, readConfig } from './config.js';
+import { Health } from './health.js';
+import { Reloader } from './reloader.js';
+import { checkRights, readRights } from './rights.js';
 
 /** Faults of the settings, for which the exit code is 8. */
 const configCodes = ['bad_config', 'config_unreadable', 'no_such_cpu'];
@@ -36,44 +39,81 @@ const program = new Command('overlayd')
     'lookup plugin to load: a path or a package; may be given several times',
     collect,
   )
-  .option('--config <file>', 'YAML file with the same settings; flags win')
+  .option('--socket-mode <mode>', 'permissions of the control socket (default: 0666)')
+  .option('--group <group>', 'group that owns the control socket and whose members may read values')
+  .option('--admin-group <group>', 'group whose members may change things, as root may')
+  .option(
+    '--config <file>',
+    'YAML file with the same settings and overlays; flags win; SIGHUP reads it again',
+  )
+  .option('--test', 'check the configuration, say every fault, and start nothing')
   .allowExcessArguments(false)
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
 
 try {
-  const { config: file, ...flags } = program.parse().opts<Flags & { config?: string }>();
-  await serve(flags, file);
+  const { config: file, test, ...flags } = program.parse().opts<Flags & { config?: string; test?: true }>();
+  if (test) testConfig(flags, file);
+  else await serve(flags, file);
 } catch (error) {
   if (!(error instanceof OverlayError)) throw error;
-  console.error(`overlayd: ${error.message}`);
+  for (const text of [error.message, ...error.parts]) console.error(`overlayd: ${text}`);
   process.exit(configCodes.includes(error.code) ? 8 : 1);
 }
 
+function testConfig(flags: Flags, file: string | undefined): void {
+  const checked = checkConfig(flags, file);
+  if ('config' in checked) {
+    console.log(`${file ?? 'flags'}: ok`);
+    return;
+  }
+  for (const { text } of checked.faults) console.error(text);
+  process.exitCode = 8;
+}
+
 async function serve(flags: Flags, file: string | undefined): Promise<void> {
+  let reload: (() => void) | undefined;
+  let isReloadWanted = false;
+  process.on('SIGHUP', () => {
+    isReloadWanted = true;
+    reload?.();
+  });
   const config = readConfig(flags, file);
   const log = pino({ name: 'overlayd', level: config.logLevel }, pino.destination({ fd: 2, sync: true }));
+  const { workers, bank, memoryBytes, overlays } = config;
+  const needs = { workers, bank, memoryBytes, devices: overlays.size };
+  for (const sentence of checkRights(readRights(), needs)) log.warn({}, sentence);
   const unlock = lockDirectory(config.stateDir);
   const varpd = new Varpd();
   for (const specifier of config.plugin) varpd.register(await loadRemotePlugin(specifier, { log }));
   const overlay = await Overlay.start({
-    workers: config.workers,
-    memoryBytes: config.memoryBytes,
+    workers,
+    memoryBytes,
     cpus: config.pin,
-    bank: config.bank,
+    bank,
     ports: new TapSource(),
     log,
     varpd,
   });
   let server: ControlServer;
   try {
-    server = await ControlServer.start(overlay, config.socket, log);
+    server = await ControlServer.start(overlay, config.socket, log, config);
   } catch (error) {
     await overlay.close();
     throw error;
   }
-  const { workers, memoryBytes, socket } = config;
-  const memoryInUse = memoryBytesNeeded(workers + ARENAS_SPARE);
-  log.info({ workers, memoryBytes, memoryInUse, socket, pid: process.pid }, 'ready');
+  const reloader = new Reloader(
+    {
+      overlay,
+      log,
+      health: new Health(log),
+      read: () => readConfig(flags, file),
+      setAccess: (access) => server.setAccess(access),
+      setLogLevel: (level) => {
+        log.level = level;
+      },
+    },
+    config,
+  );
 
   let isStopping = false;
   const stop = async (signal: string) => {
@@ -82,6 +122,7 @@ async function serve(flags: Flags, file: string | undefined): Promise<void> {
     log.info({ signal }, 'stopping');
     after(DRAIN_MS_MAX + overlay.names.length * DRAIN_DEVICE_MS_MAX, () => process.exit(1));
     await server.close();
+    await reloader.close();
     await overlay.close();
     unlock();
     log.info({}, 'stopped');
@@ -89,4 +130,9 @@ async function serve(flags: Flags, file: string | undefined): Promise<void> {
   };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
+  await reloader.start();
+  reload = () => void reloader.reload();
+  if (isReloadWanted) reload();
+  const memoryInUse = memoryBytesNeeded(workers + ARENAS_SPARE);
+  log.info({ workers, memoryBytes, memoryInUse, socket: config.socket, pid: process.pid }, 'ready');
 }

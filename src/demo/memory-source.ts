@@ -69,8 +69,8 @@ export class MemorySource implements PortSource {
     return [];
   }
 
-  overflow(): bigint {
-    return 0n; // a full queue refuses a frame, so that the sender knows
+  overflows(ports: readonly Port[]): bigint[] {
+    return ports.map(() => 0n); // a full queue refuses a frame, so that the sender knows
   }
 
   watch(listener: (event: PortEvent) => void): () => void {

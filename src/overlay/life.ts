@@ -11,6 +11,7 @@ import { OverlayError } from '../errors.js';
 import type { Fma } from '../fma.js';
 import { MTU_DEFAULT_BYTES, START_RETRY_MS, START_RETRY_MS_MAX } from '../limits.js';
 import type { Log } from '../log.js';
+import type { Mux } from '../mux.js';
 import { parseProperty } from '../property.js';
 import type { DeviceRecord } from '../state/record.js';
 import { after } from '../sys/clock.js';
@@ -364,10 +365,13 @@ export class Life {
       );
       return entry ? [[entry.device.name, () => this.#followLink(entry, event)]] : [];
     }
-    const follow = event.kind === 'underlay' ? this.#followUnderlay : this.#followNamespace;
-    const concerned =
-      event.kind === 'underlay' ? entries : entries.filter(({ device }) => device.netns !== '');
-    return concerned.map((entry) => [entry.device.name, () => follow.call(this, entry)] as const);
+    if (event.kind === 'underlay') {
+      this.#followUnderlay();
+      const waiting = entries.filter(({ device }) => device.cancelRetry);
+      return waiting.map((entry) => [entry.device.name, () => this.retry(entry)] as const);
+    }
+    const elsewhere = entries.filter(({ device }) => device.netns !== '');
+    return elsewhere.map((entry) => [entry.device.name, () => this.#followNamespace(entry)] as const);
   }
 
   async #followLink(entry: Entry, event: PortEvent & { kind: 'link' }): Promise<void> {
@@ -416,17 +420,18 @@ export class Life {
     return true;
   }
 
-  /** Addresses or interfaces have changed: what could not start may start now, what is started may be without its own. */
-  async #followUnderlay(entry: Entry): Promise<void> {
-    const { device } = entry;
-    if (!this.#isThere(entry)) return;
-    if (device.cancelRetry) await this.startIfUp(entry);
-    if (!device.attachment) return;
-    const { mux } = device.attachment;
-    const fault = this.context.ports.underlayFault(mux.ip, mux.netns);
-    if (fault === undefined) this.context.fma.restore(device.name, 'underlay_gone');
-    else
-      this.context.fma.degrade(device.name, 'underlay_gone', `${fault}; resumes by itself when it is back`);
+  /** Addresses or interfaces have changed: devices may be without the address of their mux, or have it again. */
+  #followUnderlay(): void {
+    const { fma, ports } = this.context;
+    const faults = new Map<Mux, string | undefined>();
+    for (const { device } of this.entries.values()) {
+      const mux = device.attachment?.mux;
+      if (!mux) continue;
+      if (!faults.has(mux)) faults.set(mux, ports.underlayFault(mux.ip, mux.netns));
+      const fault = faults.get(mux);
+      if (fault === undefined) fma.restore(device.name, 'underlay_gone');
+      else fma.degrade(device.name, 'underlay_gone', `${fault}; resumes by itself when it is back`);
+    }
   }
 
   /** The namespace of its link has gone, or come back as another one, in which the link is made anew. */

@@ -58,8 +58,8 @@ export interface PortSource extends Namespaces {
   mtu(port: Port): number;
   /** Names of the links on top of the port (macvlan and its like), which a delete would take away. */
   upperLinks(port: Port): string[];
-  /** Frames the kernel could not hand over to us because the queue was full. */
-  overflow(port: Port): bigint;
+  /** Frames the kernel could not hand over to us because the queue was full, port by port in the given order. */
+  overflows(ports: readonly Port[]): bigint[];
   /** Why the address cannot be an underlay in that namespace just now, as a sentence, or undefined when it can. */
   underlayFault(ip: string, netns: string): string | undefined;
   /** Calls the listener on every change from here on; returns how to stop that. */

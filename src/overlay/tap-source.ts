@@ -101,8 +101,18 @@ export class TapSource implements PortSource {
     return links.filter((link) => upper.includes(link) || link.index === master).map(({ name }) => name);
   }
 
-  overflow(port: Port): bigint {
-    return this.#linkOf(port)?.stats.txDropped ?? 0n;
+  overflows(ports: readonly Port[]): bigint[] {
+    // One question about all links: each question about one waits for whatever the kernel does to any link.
+    const spaces = new Set(ports.map((port) => this.#spaceOf(port)));
+    const dropped = new Map<Space, Map<number, bigint>>();
+    for (const space of spaces) {
+      const links = ports.length === 1 ? [this.#linkOf(ports[0]!)] : space.netlink.listLinks();
+      dropped.set(
+        space,
+        new Map(links.flatMap((link) => (link ? [[link.index, link.stats.txDropped]] : []))),
+      );
+    }
+    return ports.map((port) => dropped.get(this.#spaceOf(port))!.get(port.index) ?? 0n);
   }
 
   underlayFault(ip: string, netns: string): string | undefined {
@@ -192,13 +202,25 @@ export class TapSource implements PortSource {
       const events = space.events.drain();
       for (const event of events) this.#pass(space, event, listener);
       // Once for all of them: each makes every device look at its underlay.
-      if (events.length > 0) listener({ kind: 'underlay' });
+      if (this.#isUnderlayChanged(space, events)) listener({ kind: 'underlay' });
       if (this.#behind.has(space)) this.#resync(space, listener);
     } catch (error) {
       // A list that changes while it is read, no memory: the next turn lists everything afresh.
       if (!(error instanceof OverlayError)) throw error;
       this.#behind.add(space);
     }
+  }
+
+  /**
+   * An event is about an address, or about another link than ours, which may have the addresses of an underlay. One that
+   * is deleted loses its addresses first, and we are told of those.
+   */
+  #isUnderlayChanged(space: Space, events: readonly LinkEvent[]): boolean {
+    const ours = new Set([...this.#opened].flatMap(([port, of]) => (of === space ? [port.index] : [])));
+    return events.some(
+      (event) =>
+        event.kind === 'address' || (event.kind === 'link' && !event.deleted && !ours.has(event.index)),
+    );
   }
 
   #pass(space: Space, event: LinkEvent, listener: (event: PortEvent) => void): void {

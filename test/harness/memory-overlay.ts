@@ -132,8 +132,8 @@ export class TestLinks implements PortSource {
     return this.#upper.get((port as TestLink).name) ?? [];
   }
 
-  overflow(): bigint {
-    return 0n;
+  overflows(ports: readonly Port[]): bigint[] {
+    return ports.map(() => 0n);
   }
 
   watch(listener: (event: PortEvent) => void): () => void {

@@ -5,6 +5,7 @@ import { silent } from '../../src/log.js';
 import type { PortEvent, PortLeft, PortRequest, PortSource } from '../../src/overlay/ports.js';
 import { Overlay } from '../../src/overlay.js';
 import { MemoryPort } from '../../src/sys/memory-port.js';
+import type { Port } from '../../src/sys/port.js';
 import type { LookupPlugin } from '../../src/varpd/plugin.js';
 import { Varpd } from '../../src/varpd/varpd.js';
 import { encap } from '../reference/vxlan.js';
@@ -43,7 +44,7 @@ class OnePort implements PortSource {
   underlayFault = () => undefined;
   holdNamespace = () => () => {};
   inNamespace = <T>(_netns: string, work: () => T) => work();
-  overflow = () => 0n;
+  overflows = (ports: readonly Port[]) => ports.map(() => 0n);
   close = () => {};
   watch(listener: (event: PortEvent) => void): () => void {
     this.#listener = listener;
