@@ -125,6 +125,12 @@ export const processReasons = {
     clearedBy: 'the next start without such a file',
     remedy: 'see the text and the log: create the device again, or repair the file and restart',
   },
+  overlay_missing: {
+    severity: 'major',
+    setBy: 'the start, when an overlay that the configuration declares cannot be made',
+    clearedBy: 'the next reload that succeeds',
+    remedy: 'see the text; mend what is in the way and reload (SIGHUP)',
+  },
   config_refused: {
     severity: 'minor',
     setBy: 'the reload, when the new configuration is refused',

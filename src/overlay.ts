@@ -203,6 +203,7 @@ export class Overlay {
       kept,
       perimeters: this.#perimeters,
       persistence: this.#persistence,
+      events: this.events,
     });
     this.#setprop = new Setprop({
       engine,
@@ -210,6 +211,7 @@ export class Overlay {
       targets: this.#targets,
       ports,
       persistence: this.#persistence,
+      events: this.events,
       refuseVnetid: (encap, vnetid) => this.#life.refuseVnetid(encap, vnetid),
       aliasOf: ({ name, encap }, vnetid) => aliasOf(name, encap.name, vnetid),
       startIfUp: (entry) => this.#life.startIfUp(entry),
@@ -311,10 +313,16 @@ export class Overlay {
    * ENOENT for an unknown encap, EINVAL for a vnetid out of range, EEXIST for a name or vnetid in use, ENOENT and
    * ENOTSUP for the lookup plugin, then what making the link gives.
    */
-  create(name: string, encap: string, search: string, vnetid: unknown): Promise<void> {
+  create(
+    name: string,
+    encap: string,
+    search: string,
+    vnetid: unknown,
+    options: { isTemporary?: boolean } = {},
+  ): Promise<void> {
     return this.#perimeters.run(name, async () => {
       const entry = this.#life.create(name, encap, search, vnetid);
-      await this.#undone(entry, () => this.#persistence.begin(entry));
+      if (!options.isTemporary) await this.#undone(entry, () => this.#persistence.begin(entry));
     });
   }
 
@@ -520,6 +528,7 @@ export class Overlay {
   /** CACHE_FLUSH. Throws ENOENT, ENXIO, ENOTSUP for a POINT device. */
   cacheFlush(name: string): void {
     this.#dynamic(name).cache.flush();
+    this.events.emit('target-flush', { device: name, text: 'everything is looked up anew' });
   }
 
   /** CACHE_ITER: targets from address `marker` on, at most `count`, and where to go on. Throws ENOENT, ENXIO. */
@@ -570,6 +579,7 @@ export class Overlay {
         // Another holder takes over what the last one left.
         lookup.association = association;
         this.#persistence.saveAside(entry);
+        this.events.emit('associated', { device: name, text: `as ${to.mode}` });
         this.fma.restore(name, 'varpd');
         return;
       }
@@ -577,6 +587,7 @@ export class Overlay {
       try {
         if (!device.isActivated) await this.#life.activate(entry);
         this.#persistence.saveAside(entry);
+        this.events.emit('associated', { device: name, text: `as ${to.mode}` });
       } catch (error) {
         lookup.association = undefined;
         throw error;
@@ -593,6 +604,7 @@ export class Overlay {
       if (!entry.lookup.association) {
         throw new OverlayError('ENXIO', 'not_associated', `${name} is not associated`);
       }
+      this.events.emit('disassociated', { device: name, text: 'what is known is forwarded' });
       this.fma.degrade(name, 'varpd', 'nobody answers lookups: it was disassociated');
     });
   }
@@ -654,6 +666,7 @@ export class Overlay {
   onWorker(event: WorkerEvent): void {
     const { log } = this.options;
     log.warn(event, `worker ${event.kind}`);
+    this.events.emit('worker', { text: `worker ${event.worker} is ${event.kind}` });
     const isWhole = this.engine.workers.list.every(({ state }) => state === 'running');
     for (const { device } of this.#life.entries.values()) {
       if (event.kind !== 'replaced') {

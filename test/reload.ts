@@ -419,7 +419,7 @@ reload(
   async () => {
     const memory = await MemoryOverlay.start();
     const { log, lines } = recorder();
-    const health = new Health(log);
+    const health = new Health(memory.overlay.fma);
     const port = await freePort('127.0.0.1');
     const listen = { 'vxlan/listen_port': port };
     let now: () => Config;
@@ -433,7 +433,7 @@ reload(
     );
     try {
       await reloader.start();
-      assert.equal([memory.overlay.names.length, health.status], [1, 'DEGRADED']);
+      assert.equal([memory.overlay.names.length, memory.overlay.fma.processStatus], [1, 'DEGRADED']);
       assert.match(health.faults[0]!, /^declared overlay 'ov1' is not there: .*vnetid 1/);
 
       now = () => {
@@ -453,7 +453,7 @@ reload(
       now = () =>
         withOverlays({ ov0: declared(1, { properties: listen }), ov1: declared(2, { properties: listen }) });
       await Promise.all([reloader.reload(), reloader.reload(), reloader.reload()]);
-      assert.equal([memory.overlay.names, health.status], [['ov0', 'ov1'], 'ONLINE']);
+      assert.equal([memory.overlay.names, memory.overlay.fma.processStatus], [['ov0', 'ov1'], 'ONLINE']);
       assert.is(
         lines.filter((line) => line === 'configuration reloaded').length,
         1,

@@ -61,16 +61,30 @@ program
   .requiredOption('-e, --encap <plugin>', 'encap plugin: vxlan')
   .requiredOption('-s, --search <plugin>', 'lookup plugin: direct, files or external')
   .requiredOption('-v, --vnetid <id>', 'virtual network id')
+  .option('-t, --temporary', 'gone with the daemon, together with its link')
   .option('-p, --prop <prop=value,...>', 'properties, such as vxlan/listen_ip=192.0.2.1', addProperties)
   .option('--json', 'print a JSON document')
   .argument('<name>', 'name of the device and its link')
   .action(
     async (
       name: string,
-      flags: Json & { encap: string; search: string; vnetid: string; prop?: Properties },
+      flags: Json & {
+        encap: string;
+        search: string;
+        vnetid: string;
+        prop?: Properties;
+        temporary?: boolean;
+      },
     ) => {
-      const { encap, search, vnetid, prop = {} } = flags;
-      const answer = await client().post('/v1/overlays', { name, encap, search, vnetid, properties: prop });
+      const { encap, search, vnetid, prop = {}, temporary = false } = flags;
+      const answer = await client().post('/v1/overlays', {
+        name,
+        encap,
+        search,
+        vnetid,
+        properties: prop,
+        temporary,
+      });
       if (flags.json) await print([JSON.stringify(answer)]);
     },
   );

@@ -3,8 +3,6 @@ import type { OverlayView, PropertyView, StatsView } from '../control/view.js';
 import { shortMac } from './short-mac.js';
 import { type Column, chooseColumns, formatParsable, formatTable, unset } from './table.js';
 
-export { unset };
-
 export interface ShowOptions {
   readonly fma?: boolean;
   readonly target?: boolean;

@@ -12,6 +12,7 @@ import type { Handle } from '../varpd/external/handle.js';
 import { type Call, calls } from './calls.js';
 import { fieldsOf, parseFields } from './request.js';
 import type { Rights } from './rights.js';
+import { onceGone } from './streams.js';
 import { ROUTE_BODY_BYTES_MAX } from './targets.js';
 import { API_VERSION } from './view.js';
 
@@ -67,7 +68,7 @@ export class Handles {
       // A reader that does not read gets no more lines, but is not cut: it may be stopped for a while.
       if (!raw.writableNeedDrain) raw.write(line({}));
     });
-    raw.once('close', () => {
+    onceGone(reply, () => {
       stop();
       this.#open.delete(handle.token);
       handle.close();

@@ -150,10 +150,13 @@ export const operations: readonly Operation<unknown>[] = [
       properties: z.record(z.string().max(256), value).default({}),
       /** False leaves the device in state created, for SETPROP and ACTIVATE to follow. */
       activate: z.boolean().default(true),
+      /** Not kept over a restart of the daemon. */
+      temporary: z.boolean().default(false),
     }),
     run: async (overlay, input) => {
-      if (input.activate) await overlay.createOverlay(input);
-      else await overlay.create(input.name, input.encap, input.search, input.vnetid);
+      const { name, encap, search, vnetid, temporary: isTemporary } = input;
+      if (input.activate) await overlay.createOverlay({ ...input, isTemporary });
+      else await overlay.create(name, encap, search, vnetid, { isTemporary });
       return { version: API_VERSION };
     },
   }),

@@ -29,10 +29,14 @@ const httpStatus: Readonly<Record<string, number>> = {
   EAGAIN: 409,
   EBUSY: 409,
   EEXIST: 409,
+  ENODEV: 409,
   ENXIO: 409,
+  EADDRINUSE: 409,
+  EADDRNOTAVAIL: 409,
   E2BIG: 413,
   ENOTSUP: 422,
   ETIME: 504,
+  ENOMEM: 507,
   ENOSPC: 507,
 };
 

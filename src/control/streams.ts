@@ -17,6 +17,21 @@ const USERS_READERS_MAX = 16;
 /** Of one who may not write. */
 const USER_READERS_MAX = 4;
 
+/**
+ * Runs `work` when the answer has been sent or can never be. One that waits behind others on its connection is not told
+ * when that ends.
+ */
+export function onceGone({ raw, request }: FastifyReply, work: () => void): void {
+  const { socket } = request.raw;
+  const end = () => {
+    raw.off('close', end);
+    socket.off('close', end);
+    work();
+  };
+  raw.once('close', end);
+  socket.once('close', end);
+}
+
 export class EventStreams {
   /** The uid of each reader who may not write; undefined for one who may. */
   readonly #readers = new Set<{ readonly uid: number | undefined }>();
@@ -40,13 +55,13 @@ export class EventStreams {
     };
     const stop = reader.follow ? reader.events.listen(pump) : () => {};
     raw.on('drain', pump);
-    raw.once('close', () => {
+    onceGone(reply, () => {
       stop();
       this.#readers.delete(place);
     });
     reply.hijack();
     // Nothing may happen for days.
-    if (reader.follow) raw.socket?.setTimeout(0);
+    if (reader.follow) reply.request.raw.socket.setTimeout(0);
     raw.writeHead(200, { 'content-type': 'application/x-ndjson', 'cache-control': 'no-store' });
     raw.flushHeaders();
     pump();

@@ -2,8 +2,8 @@
  * A planned restart: this process becomes the program anew (man 2 execve), under the same process id, and the descriptors
  * of the links pass to it. A link that somebody holds open keeps its carrier, so that routes over it stay in force.
  */
-import { OverlayError } from '../errors.js';
 import type { Log } from '../log.js';
+import { lastErrno, SystemError } from '../sys/errno.js';
 import { closeFd } from '../sys/fd.js';
 import { execve } from '../sys/libc.js';
 
@@ -12,14 +12,16 @@ const VARIABLE = 'OVERLAYD_LINKS';
 
 export type LinkFds = Readonly<Record<string, readonly number[]>>;
 
-/** Becomes the program anew. Throws EIO when that cannot be. */
+/** Becomes the program anew. Throws SystemError when that cannot be. */
 export function becomeAnew(fds: LinkFds): never {
   const environment = { ...process.env, [VARIABLE]: JSON.stringify(fds) };
   const variables = Object.entries(environment).flatMap(([name, value]) =>
     value === undefined ? [] : [`${name}=${value}`],
   );
-  execve(process.execPath, [process.execPath, ...process.execArgv, ...process.argv.slice(1)], variables);
-  throw new OverlayError('EIO', 'restart_failed', `${process.execPath} cannot be run`);
+  const words = [process.execPath, ...process.execArgv, ...process.argv.slice(1)];
+  // Both lists end with a null pointer.
+  execve(process.execPath, [...words, null], [...variables, null]);
+  throw new SystemError(lastErrno(), `running ${process.execPath} anew`);
 }
 
 /** What the program before this one has handed over; nothing when there was none. */

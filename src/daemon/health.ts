@@ -1,34 +1,32 @@
-/** Why the process itself is degraded: what no device can show, because it concerns none or one that is not there. */
-import type { Log } from '../log.js';
+/**
+ * Why the process itself is degraded, gathered from several places: a file, an overlay, the configuration. There may be
+ * many faults of one kind; the fault state names the first and says how many there are.
+ */
+import type { Fma, ProcessFaultCode } from '../fma.js';
 
 export class Health {
-  readonly #faults = new Map<string, string>();
+  /** Sentences of each kind, by what they are about. */
+  readonly #faults = new Map<ProcessFaultCode, Map<string, string>>();
 
-  constructor(readonly log: Log) {}
+  constructor(readonly fma: Fma) {}
 
-  /** Sentences, the oldest first; none when all is well. */
+  /** Sentences, the oldest of each kind first; none when all is well. */
   get faults(): string[] {
-    return [...this.#faults.values()];
-  }
-
-  get status(): 'ONLINE' | 'DEGRADED' {
-    return this.#faults.size > 0 ? 'DEGRADED' : 'ONLINE';
+    return [...this.#faults.values()].flatMap((faults) => [...faults.values()]);
   }
 
   /** Adds or rewrites a reason. */
-  degrade(reason: string, text: string): void {
-    this.#faults.set(reason, text);
-    this.#tell(text);
+  degrade(code: ProcessFaultCode, about: string, text: string): void {
+    const faults = this.#faults.get(code) ?? new Map<string, string>();
+    faults.set(about, text);
+    this.#faults.set(code, faults);
+    const more = faults.size > 1 ? ` (and ${faults.size - 1} more: see the log)` : '';
+    this.fma.degradeProcess(code, [...faults.values()][0]! + more);
   }
 
-  /** All is well again. */
-  clear(): void {
-    if (this.#faults.size === 0) return;
-    this.#faults.clear();
-    this.#tell('');
-  }
-
-  #tell(message: string): void {
-    this.log.warn({ status: this.status, faults: this.#faults.size, message }, 'process fault state');
+  /** All of that kind is well again. */
+  clear(code: ProcessFaultCode): void {
+    this.#faults.delete(code);
+    this.fma.restoreProcess(code);
   }
 }

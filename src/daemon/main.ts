@@ -8,13 +8,16 @@ import { OverlayError } from '../errors.js';
 import { ARENAS_SPARE, DRAIN_DEVICE_MS_MAX, DRAIN_MS_MAX } from '../limits.js';
 import { TapSource } from '../overlay/tap-source.js';
 import { Overlay } from '../overlay.js';
+import { StateStore } from '../state/store.js';
 import { after } from '../sys/clock.js';
 import { lockDirectory } from '../sys/lock.js';
 import { loadRemotePlugin } from '../varpd/remote.js';
 import { Varpd } from '../varpd/varpd.js';
 import { checkConfig, type Flags, readConfig } from './config.js';
+import { becomeAnew, takeLinks } from './handover.js';
 import { Health } from './health.js';
 import { Reloader } from './reloader.js';
+import { restoreDevices } from './restore.js';
 import { checkRights, readRights } from './rights.js';
 
 /** Faults of the settings, for which the exit code is 8. */
@@ -82,7 +85,9 @@ async function serve(flags: Flags, file: string | undefined): Promise<void> {
   const { workers, bank, memoryBytes, overlays } = config;
   const needs = { workers, bank, memoryBytes, devices: overlays.size };
   for (const sentence of checkRights(readRights(), needs)) log.warn({}, sentence);
+  const links = takeLinks();
   const unlock = lockDirectory(config.stateDir);
+  const store = StateStore.open(config.stateDir);
   const varpd = new Varpd();
   for (const specifier of config.plugin) varpd.register(await loadRemotePlugin(specifier, { log }));
   const overlay = await Overlay.start({
@@ -93,9 +98,12 @@ async function serve(flags: Flags, file: string | undefined): Promise<void> {
     ports: new TapSource(),
     log,
     varpd,
+    store,
   });
+  const health = new Health(overlay.fma);
   let server: ControlServer;
   try {
+    await restoreDevices(overlay, store, links, { log, health });
     server = await ControlServer.start(overlay, config.socket, log, config);
   } catch (error) {
     await overlay.close();
@@ -105,7 +113,7 @@ async function serve(flags: Flags, file: string | undefined): Promise<void> {
     {
       overlay,
       log,
-      health: new Health(log),
+      health,
       read: () => readConfig(flags, file),
       setAccess: (access) => server.setAccess(access),
       setLogLevel: (level) => {
@@ -116,23 +124,36 @@ async function serve(flags: Flags, file: string | undefined): Promise<void> {
   );
 
   let isStopping = false;
-  const stop = async (signal: string) => {
+  const end = async (signal: string, work: () => Promise<void>) => {
     if (isStopping) return;
     isStopping = true;
     log.info({ signal }, 'stopping');
+    overlay.events.emit('daemon-stopping', { text: `by ${signal}` });
     after(DRAIN_MS_MAX + overlay.names.length * DRAIN_DEVICE_MS_MAX, () => process.exit(1));
     await server.close();
     await reloader.close();
-    await overlay.close();
-    unlock();
-    log.info({}, 'stopped');
-    process.exit(0);
+    await work();
   };
+  const stop = (signal: string) =>
+    end(signal, async () => {
+      await overlay.close();
+      unlock();
+      log.info({}, 'stopped');
+      process.exit(0);
+    });
+  const restart = (signal: string) =>
+    end(signal, async () => {
+      const kept = await overlay.handOver();
+      log.info({ links: Object.keys(kept).length }, 'starting anew');
+      becomeAnew(kept);
+    });
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
+  process.on('SIGUSR2', restart);
   await reloader.start();
   reload = () => void reloader.reload();
   if (isReloadWanted) reload();
   const memoryInUse = memoryBytesNeeded(workers + ARENAS_SPARE);
+  overlay.events.emit('daemon-started', { text: `with ${workers} workers` });
   log.info({ workers, memoryBytes, memoryInUse, socket: config.socket, pid: process.pid }, 'ready');
 }

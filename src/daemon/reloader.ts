@@ -65,7 +65,7 @@ export class Reloader {
         } catch (error) {
           const text = `declared overlay '${name}' is not there: ${messageOf(error)}`;
           log.error({ device: name, ...partsOf(error) }, text);
-          health.degrade(`overlay ${name}`, text);
+          health.degrade('overlay_missing', name, text);
         }
       }
     };
@@ -76,7 +76,7 @@ export class Reloader {
   }
 
   async #reload(): Promise<void> {
-    const { log, health } = this.options;
+    const { log, health, overlay } = this.options;
     try {
       const after = this.options.read();
       const plan = planReload(this.#config, after);
@@ -85,14 +85,18 @@ export class Reloader {
       }
       await applySteps(plan.steps, this.options);
       this.#config = after;
-      health.clear();
+      health.clear('overlay_missing');
+      health.clear('config_refused');
+      overlay.events.emit('config-reloaded', { text: `${plan.steps.length} changes` });
       log.info({ steps: plan.steps.length }, 'configuration reloaded');
     } catch (error) {
       const messages = [messageOf(error), ...(error instanceof OverlayError ? error.parts : [])];
       for (const message of messages) log.error({}, `reload: ${message}`);
       if (!(error instanceof OverlayError)) log.error({ err: error }, 'the reload failed by a defect');
       log.error({}, 'reload refused: the settings of before stay in force');
-      health.degrade('reload', `the configuration was not reloaded: ${messages[0]}`);
+      health.degrade('config_refused', 'reload', `the configuration was not reloaded: ${messages[0]}`);
+      // Which value is at fault is not for everyone.
+      overlay.events.emit('config-refused', { text: 'see the log for what is at fault' });
     }
   }
 }

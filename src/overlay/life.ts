@@ -8,6 +8,7 @@ import { checkDeviceName, Device } from '../device.js';
 import { checkEncapName } from '../encap/plugin.js';
 import type { EncapRegistry } from '../encap/registry.js';
 import { OverlayError } from '../errors.js';
+import type { Events } from '../events.js';
 import type { Fma } from '../fma.js';
 import { MTU_DEFAULT_BYTES, START_RETRY_MS, START_RETRY_MS_MAX } from '../limits.js';
 import type { Log } from '../log.js';
@@ -42,6 +43,7 @@ export interface LifeContext {
   readonly kept: Kept;
   readonly perimeters: Perimeters;
   readonly persistence: Persistence;
+  readonly events: Events;
 }
 
 /** What the link says of itself in the kernel. */
@@ -154,6 +156,8 @@ export class Life {
       const entry = { device, lookup: new Lookup(device, instance, this.context) };
       this.entries.set(name, entry);
       this.#tellOfWorkers(name);
+      const kind = id === undefined ? 'created' : 'recovered';
+      this.context.events.emit(kind, { device: name, text: `${encapName}, looked up by ${search}` });
       return entry;
     } catch (error) {
       for (const step of undo.reverse()) step();
@@ -197,6 +201,7 @@ export class Life {
     if (!lookup.instance.isActive) await lookup.activate();
     device.port.setCarrier(true);
     device.isActivated = true;
+    this.context.events.emit('activated', { device: device.name, text: 'its link has carrier' });
     await this.startIfUp(entry);
   }
 
@@ -205,7 +210,7 @@ export class Life {
   /** DELETE. */
   async delete(entry: Entry, force: boolean): Promise<void> {
     const { device } = entry;
-    const { ports, persistence } = this.context;
+    const { ports, persistence, events } = this.context;
     if (!force && !device.isLinkGone) {
       // The kernel's word, since what it told us may be a moment old.
       if (ports.isUp(device.port)) {
@@ -225,8 +230,9 @@ export class Life {
       }
     }
     persistence.forget(entry);
-    if (!device.isLinkGone) device.port.keep(false);
+    if (!device.isLinkGone && !device.isAway) device.port.keep(false);
     await this.remove(entry);
+    events.emit('deleted', { device: device.name, text: 'with its link' });
   }
 
   /** Takes a device out, whatever state it is in. Its link goes unless it is kept. */
@@ -289,12 +295,13 @@ export class Life {
 
   async #start(entry: Entry): Promise<void> {
     const { device, lookup } = entry;
-    const { fma, attachments } = this.context;
+    const { fma, attachments, events } = this.context;
     if (!device.isUp || device.isStarted) return;
     try {
       lookup.applySources();
       await attachments.start(device, lookup.route());
       device.retries = 0;
+      events.emit('started', { device: device.name, text: 'it forwards' });
       fma.restore(device.name, 'start_failed');
     } catch (error) {
       if (!(error instanceof OverlayError)) throw error;
@@ -344,6 +351,8 @@ export class Life {
     device.cancelRetry?.();
     device.cancelRetry = undefined;
     device.retries = 0;
+    if (device.isStarted)
+      this.context.events.emit('stopped', { device: device.name, text: 'its link went down' });
     await this.context.attachments.stop(device);
     // It was told to stop: not being started is no fault now.
     this.context.fma.restore(device.name, 'start_failed');
@@ -376,7 +385,7 @@ export class Life {
 
   async #followLink(entry: Entry, event: PortEvent & { kind: 'link' }): Promise<void> {
     const { device } = entry;
-    const { engine, fma, log, persistence } = this.context;
+    const { engine, events, fma, log, persistence } = this.context;
     // It may have been deleted before this one's turn.
     if (!this.#isThere(entry) || device.isLinkGone || device.isAway) return;
     if (event.isDeleted) {
@@ -384,11 +393,13 @@ export class Life {
       device.isUp = false;
       engine.detachPort(device.row);
       await this.#stop(entry);
+      events.emit('link-gone', { device: device.name, text: linkGoneText(device) });
       fma.degrade(device.name, 'link_gone', linkGoneText(device));
       return;
     }
     if (event.name !== device.linkName) {
       log.warn({ device: device.name, from: device.linkName, to: event.name }, 'the link was renamed');
+      events.emit('link-renamed', { device: device.name, text: `the link is ${event.name} now` });
       device.linkName = event.name;
     }
     if (event.mac !== device.mac) {
@@ -405,18 +416,20 @@ export class Life {
   /** The link's MTU is the property's, both ways; one we cannot have is put back. True when the property has changed. */
   #followMtu(device: Device, mtu: number): boolean {
     if (mtu === device.mtu) return false;
-    const { ports, log, engine } = this.context;
+    const { ports, log, engine, events } = this.context;
     try {
       parseProperty(mtuInfo(device), mtu);
     } catch {
       // What the event tells may be a moment old: one that was corrected since is not put back.
       if (ports.mtu(device.port) !== mtu) return false;
       log.warn({ device: device.name, mtu }, 'MTU out of range, put back');
+      events.emit('mtu-put-back', { device: device.name, text: `${mtu} is out of range` });
       device.port.setMtu(device.mtu);
       return false;
     }
     device.mtu = mtu;
     engine.tables.setDeviceMtu(device.row, mtu);
+    events.emit('mtu-changed', { device: device.name, text: `it is ${mtu}` });
     return true;
   }
 
@@ -445,7 +458,7 @@ export class Life {
 
   async #leaveNamespace(entry: Entry): Promise<void> {
     const { device } = entry;
-    const { engine, fma } = this.context;
+    const { engine, events, fma } = this.context;
     device.isAway = true;
     device.isUp = false;
     await this.#stop(entry);
@@ -454,11 +467,12 @@ export class Life {
     device.port.keep(false);
     await device.port.release();
     const text = `network namespace '${device.netns}' is gone; the link is made anew when it is back`;
+    events.emit('namespace-gone', { device: device.name, text });
     fma.degrade(device.name, 'netns_gone', text);
   }
 
   async #comeBack({ device }: Entry): Promise<void> {
-    const { engine, ports, fma } = this.context;
+    const { engine, events, ports, fma } = this.context;
     const { name, mtu, netns, mac, encap, vnetid, isActivated, isKept } = device;
     const alias = aliasOf(name, encap.name, vnetid);
     const queues = engine.workers.list.length;
@@ -481,6 +495,7 @@ export class Life {
     port.keep(isKept);
     if (isActivated) port.setCarrier(true);
     engine.attachPort(device.row, port.fds);
+    events.emit('namespace-back', { device: name, text: 'the link was made anew' });
     fma.restore(name, 'netns_gone');
   }
 }

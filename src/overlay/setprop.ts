@@ -13,6 +13,7 @@
 import type { Engine } from '../datapath/engine.js';
 import type { Device } from '../device.js';
 import { OverlayError } from '../errors.js';
+import type { Events } from '../events.js';
 import { type PropertyInfo, type PropertyValue, parseProperty } from '../property.js';
 import type { Attachments } from './attachment.js';
 import type { Lookup } from './lookup.js';
@@ -34,6 +35,7 @@ export interface SetpropContext {
   readonly targets: Targets;
   readonly ports: PortSource;
   readonly persistence: Persistence;
+  readonly events: Events;
   /** Throws EEXIST when another device of the encapsulation has it. */
   refuseVnetid(encap: string, vnetid: bigint): void;
   /** What the link says of itself in the kernel. */
@@ -75,6 +77,9 @@ export class Setprop {
       takeBack();
       throw error;
     }
+    // Before activation it is part of making the device.
+    if (!device.isActivated) return;
+    this.context.events.emit('property-changed', { device: device.name, text: info.name });
   }
 
   /** Of an activated device, at once. */

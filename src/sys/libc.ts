@@ -45,9 +45,8 @@ export const close: (fd: number) => number = closeFunction;
 /** On a thread of the pool; calls back when it is done. */
 export const closeAside = (fd: number, done: () => void): void => closeFunction.async(fd, done);
 /** Does not return when it succeeds: the process is the other program then, with the same id. */
-export const execve: (path: string, args: string[], environment: string[]) => number = libc.func(
-  'int execve(str path, str *argv, str *envp)',
-);
+export const execve: (path: string, args: (string | null)[], environment: (string | null)[]) => number =
+  libc.func('int execve(str path, str *argv, str *envp)');
 export const read: (fd: number, buffer: Buffer, bytes: number) => number = libc.func(
   'long read(int fd, void *buf, size_t count)',
 );

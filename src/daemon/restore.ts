@@ -1,0 +1,27 @@
+/** Brings back the devices that were kept; what cannot come back is said, and stays on disk. */
+import type { Log } from '../log.js';
+import type { Overlay } from '../overlay.js';
+import type { StateStore } from '../state/store.js';
+import { dropLinks, type LinkFds } from './handover.js';
+import type { Health } from './health.js';
+
+export async function restoreDevices(
+  overlay: Overlay,
+  store: StateStore,
+  links: LinkFds,
+  { log, health }: { readonly log: Log; readonly health: Health },
+): Promise<void> {
+  const { devices, problems } = store.load();
+  for (const { file, reason, code } of problems) {
+    log.error({ file, code }, reason);
+    health.degrade('state_problem', file, reason);
+    overlay.events.emit('state-problem', { text: `${code}: see the log` });
+  }
+  for (const { name, error } of await overlay.restore(devices, links)) {
+    const text = `overlay '${name}' did not come back: ${error.message}; it is kept, and tried at the next start`;
+    log.error({ device: name, errno: error.errno }, text);
+    health.degrade('state_problem', name, text);
+  }
+  dropLinks(links, overlay.names, log);
+  log.info({ devices: overlay.names.length, of: devices.length }, 'restored');
+}
