@@ -28,6 +28,8 @@ export function onceGone({ raw, request }: FastifyReply, work: () => void): void
     socket.off('close', end);
     work();
   };
+  // As many as may wait on one connection, and each takes its own away: no leak to be warned of.
+  socket.setMaxListeners(0);
   raw.once('close', end);
   socket.once('close', end);
 }
