@@ -358,7 +358,7 @@ state('what a crash left behind is removed, or brought to its end', async () => 
     for (const name of ['.tmp-ov0.json', '.old-ov0.json', '.gone-ov2.json', '.tmp-ov3.json']) {
       writeFileSync(join(directory, 'devices', name), 'x');
     }
-    for (const name of ['.tmp-ov0', '.gone-ov1', '.gone-ov2', 'ov2']) {
+    for (const name of ['.tmp-ov5', '.gone-ov1', '.gone-ov2', 'ov2']) {
       writeFileSync(join(directory, 'targets', name), 'x');
     }
     await store.saveTargets('ov0', targetsOf(1));

@@ -4,7 +4,7 @@
  */
 import type { Log } from '../log.js';
 import { lastErrno, SystemError } from '../sys/errno.js';
-import { closeFd } from '../sys/fd.js';
+import { closeFd, setInherited } from '../sys/fd.js';
 import { execve } from '../sys/libc.js';
 
 /** Where the next program finds them: `{"ov0":[20,21]}`. */
@@ -19,6 +19,8 @@ export function becomeAnew(fds: LinkFds): never {
     value === undefined ? [] : [`${name}=${value}`],
   );
   const words = [process.execPath, ...process.execArgv, ...process.argv.slice(1)];
+  // Node has them closed on the way to another program where they are pipes.
+  for (const standard of [0, 1, 2]) setInherited(standard, true);
   // Both lists end with a null pointer.
   execve(process.execPath, [...words, null], [...variables, null]);
   throw new SystemError(lastErrno(), `running ${process.execPath} anew`);
