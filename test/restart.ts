@@ -12,6 +12,7 @@ import { Daemon, type Host, Hosts, underlay, until } from './harness/hosts.js';
 import { testWith } from './harness/needs.js';
 
 const restart = suite('restart');
+const DAEMON = join(import.meta.dirname, '../src/daemon/main.js');
 const needs = ['root', '/dev/net/tun', 'ping'];
 const INNER = { a: '198.51.100.1', b: '198.51.100.2' } as const;
 
@@ -130,19 +131,12 @@ testWith(
       await until('it is ready again', 10_000, () => ready() === 5);
       assert.is(readdirSync(`/proc/${pid}/fd`).length, open);
       // A second daemon on the same state is refused.
-      await assertRefused(hosts.a, directory);
+      const words = ['--socket', join(directory, 'other'), '--state-dir', join(directory, 'state')];
+      const { status, output } = hosts.a.attempt(process.execPath, DAEMON, ...words);
+      assert.is(status, 1);
+      assert.match(output, /another overlayd uses/);
     }),
 );
-
-async function assertRefused(host: Host, directory: string): Promise<void> {
-  try {
-    await Daemon.start(host, directory);
-  } catch (error) {
-    assert.match(String(error), /another overlayd uses/);
-    return;
-  }
-  throw new Error('it was not refused');
-}
 
 testWith(restart, needs, 'a link of the name that is not ours is left alone, and the others come back', () =>
   withPair(async (pair) => {

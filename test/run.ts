@@ -1,6 +1,7 @@
 /**
- * Runs every test file in a process of its own (a file that leaks a thread or a namespace cannot spoil the next),
- * and prints uvu's own counts. `node dist/test/run.js [part of a file name ...]`.
+ * Runs every test file in a process of its own (a file that leaks a thread or a namespace cannot spoil the next), LANES at
+ * a time, since most of them wait for something most of the time, and prints uvu's own counts.
+ * `node dist/test/run.js [part of a file name ...]`.
  */
 import { fork } from 'node:child_process';
 import { readdirSync } from 'node:fs';
@@ -14,29 +15,45 @@ interface Result {
 
 const folder = import.meta.dirname;
 const FILE_SECONDS_MAX = 300;
+const LANES = 2;
+/** Those that measure, or that drive the machine to its limit: nothing else runs meanwhile. */
+const ALONE = ['bench', 'chaos', 'two-hosts', 'files-million'];
 
 function testFiles(wanted: readonly string[]): string[] {
   const names = readdirSync(folder).filter((name) => name.endsWith('.js') && name !== 'run.js');
   return names.filter((name) => wanted.length === 0 || wanted.some((part) => name.includes(part))).sort();
 }
 
-/** A file that dies before it has reported counts as one failure. */
+/** Runs a file and prints what it printed when it has ended. One that dies before it has reported counts as one failure. */
 function runFile(name: string): Promise<Result> {
   return new Promise((resolve) => {
+    const begun = process.hrtime.bigint();
     const child = fork(join(folder, 'harness', 'file.js'), [join(folder, name)], {
       execArgv: ['--enable-source-maps', '--expose-gc'],
+      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     });
+    let output = '';
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding('utf8').on('data', (text: string) => {
+        output += text;
+      });
+    }
+    const end = (result: Result, more = '') => {
+      const seconds = (Number(process.hrtime.bigint() - begun) / 1e9).toFixed(1);
+      console.log(`\n${name.replace(/\.js$/, '')}\n${output}${more}  ${seconds} s`);
+      resolve(result);
+    };
     const timer = setTimeout(() => child.kill('SIGKILL'), FILE_SECONDS_MAX * 1000);
     let result: Result | undefined;
     child.on('message', (message) => {
       result = message as Result;
     });
-    child.on('exit', (code, signal) => {
+    child.on('close', (code, signal) => {
       clearTimeout(timer);
-      if (result && code === 0) return resolve(result);
-      console.log(`  ${name} ended with ${signal ?? `code ${code}`}${result ? '' : ' before it reported'}`);
+      if (result && code === 0) return end(result);
       const { passed = 0, failed = 0, skipped = [] } = result ?? {};
-      resolve({ passed, failed: Math.max(1, failed), skipped });
+      const why = `  ${name} ended with ${signal ?? `code ${code}`}${result ? '' : ' before it reported'}\n`;
+      end({ passed, failed: Math.max(1, failed), skipped }, why);
     });
   });
 }
@@ -47,15 +64,18 @@ if (files.length === 0) {
   console.log(`no test file matches ${process.argv.slice(2).join(' ')}`);
   totals.failed = 1;
 }
-for (const name of files) {
-  const begun = process.hrtime.bigint();
-  console.log(`\n${name.replace(/\.js$/, '')}`);
-  const result = await runFile(name);
-  totals.passed += result.passed;
-  totals.failed += result.failed;
-  totals.skipped.push(...result.skipped);
-  console.log(`  ${Number(process.hrtime.bigint() - begun) / 1e9} s`.replace(/(\.\d)\d* s/, '$1 s'));
-}
+const run = async (waiting: string[]) => {
+  for (let name = waiting.shift(); name; name = waiting.shift()) {
+    const { passed, failed, skipped } = await runFile(name);
+    totals.passed += passed;
+    totals.failed += failed;
+    totals.skipped.push(...skipped);
+  }
+};
+const alone = files.filter((name) => ALONE.includes(name.replace(/\.js$/, '')));
+const together = files.filter((name) => !alone.includes(name));
+await Promise.all(Array.from({ length: LANES }, () => run(together)));
+await run(alone);
 if (totals.skipped.length > 0) {
   console.log(`\nNot run here:\n${totals.skipped.map((line) => `  ${line}`).join('\n')}`);
   if (process.env.CI === 'true') {

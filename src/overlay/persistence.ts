@@ -112,9 +112,15 @@ export class Persistence {
     const { dynamic } = lookup;
     if (!this.store || !dynamic) return;
     let refused = 0;
-    for await (const rows of this.store.loadTargets(device.name)) {
-      for (const row of rows) if (!restore(dynamic.cache, row)) refused++;
-      await nextTurn();
+    try {
+      for await (const rows of this.store.loadTargets(device.name)) {
+        for (const row of rows) if (!restore(dynamic.cache, row)) refused++;
+        await nextTurn();
+      }
+    } catch (error) {
+      // A damaged file: the device does without, and asks anew.
+      if (!(error instanceof OverlayError)) throw error;
+      this.log.error({ device: device.name, errno: error.errno }, error.message);
     }
     if (refused > 0)
       this.log.warn({ device: device.name, refused }, 'targets of before the restart were refused');
