@@ -95,6 +95,7 @@ import { type DeviceProperty, deviceProperties, findProperty } from './overlay/p
 import { type Entry, Setprop } from './overlay/setprop.js';
 import { Targets } from './overlay/targets.js';
 import { Traps } from './overlay/traps.js';
+import { Vnics } from './overlay/vnics.js';
 import type { DeviceRecord } from './state/record.js';
 import { monotonicMs } from './sys/clock.js';
 import type { CacheStats, TargetView } from './target/cache.js';
@@ -152,6 +153,7 @@ export class Overlay {
   readonly encaps: EncapRegistry;
   readonly varpd: Varpd;
   readonly fma: Fma;
+  readonly vnics: Vnics;
   /** What has happened, for whoever reads along. */
   readonly events = new Events();
   readonly #muxes: Muxes;
@@ -205,6 +207,9 @@ export class Overlay {
       persistence: this.#persistence,
       events: this.events,
     });
+    const { entries } = this.#life;
+    const entry = (name: string) => this.#life.entry(name);
+    this.vnics = new Vnics({ ports, perimeters: this.#perimeters, entries, entry });
     this.#setprop = new Setprop({
       engine,
       attachments,

@@ -195,6 +195,12 @@ control('every operation of the table, once', () =>
       await assertRefused(refused, 'ENOTSUP', 'not_dynamic');
     }
 
+    // More of these in test/vnic.ts, on links that can carry some.
+    done.push('vnics', 'create-vnic', 'delete-vnic');
+    assert.equal(await client.get('/v1/vnics'), { version: 1, vnics: [] });
+    await assertRefused(client.post('/v1/vnics', { name: 'v0', overlay: 'ov0' }), 'ENOTSUP', 'memory_port');
+    await assertRefused(client.delete('/v1/vnics/v0'), 'ENOENT', 'no_such_vnic');
+
     done.push('delete');
     assert.equal(await client.delete(`${path}?force=true`), one);
     assert.equal(memory.overlay.names, []);

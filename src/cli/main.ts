@@ -12,6 +12,7 @@ import { print } from './output.js';
 import { type ShowOptions, showOverlays, showStats } from './show.js';
 import { showTargets, showTargetsJson } from './show-targets.js';
 import { showStatus } from './status.js';
+import { addVnicCommands } from './vnic.js';
 
 type Properties = Readonly<Record<string, string>>;
 type Json = { json?: boolean };
@@ -90,6 +91,21 @@ program
   );
 
 program
+  .command('set-prop')
+  .description('set properties of an overlay device, one after the other, also of an activated one')
+  .requiredOption('-p, --prop <prop=value,...>', 'properties, such as vnetid=43', addProperties)
+  .option('--json', 'print a JSON document')
+  .argument('<name>', 'name of the device')
+  .action(async (name: string, flags: Json & { prop: Properties }) => {
+    let answer: unknown;
+    for (const [property, value] of Object.entries(flags.prop)) {
+      const path = `/v1/overlays/${encodeURIComponent(name)}/properties/${encodeURIComponent(property)}`;
+      answer = await client().put(path, { value });
+    }
+    if (flags.json) await print([JSON.stringify(answer)]);
+  });
+
+program
   .command('delete-overlay')
   .description('delete an overlay device and its link')
   .option('-f, --force', 'even while the link is up or carries other links')
@@ -162,6 +178,8 @@ async function show(names: readonly string[], flags: Json & ShowOptions): Promis
   await print(flags.json ? [JSON.stringify(document, null, 2)] : showOverlays(overlays, flags));
   return failures;
 }
+
+addVnicCommands(program, client);
 
 program
   .command('show-stats')

@@ -22,6 +22,7 @@ import {
   targetJson,
   targetsPage,
 } from './view.js';
+import { vnicOperations } from './vnic-operations.js';
 
 export interface Operation<Input> {
   readonly name: string;
@@ -258,4 +259,5 @@ export const operations: readonly Operation<unknown>[] = [
       return { version: API_VERSION };
     },
   }),
+  ...vnicOperations.map((row) => operation(row as Operation<unknown>)),
 ];

@@ -11,6 +11,8 @@ import type { TargetView } from '../target/cache.js';
 import { formatRoute, type Route } from '../target/destination.js';
 import { formatMac } from '../target/mac.js';
 
+export type { VnicView } from './vnic-view.js';
+
 /** Version of every document below; additions keep it, changes of meaning do not. */
 export const API_VERSION = 1;
 

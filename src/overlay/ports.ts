@@ -40,6 +40,44 @@ export interface PortLeft extends PortRequest {
   readonly fds: readonly number[];
 }
 
+/** A link on top of a port: a VNIC, or another that somebody has put there. */
+export interface UpperLink {
+  readonly name: string;
+  readonly index: number;
+  /** 'macvlan', 'vlan', ... */
+  readonly kind: string | undefined;
+  readonly mac: string;
+  readonly mtu: number;
+  readonly isUp: boolean;
+  readonly alias: string | undefined;
+  /** Name of the namespace it is in, '' for the daemon's own, undefined when no name leads there any more. */
+  readonly netns: string | undefined;
+  /** Id of that namespace for the one of the port; undefined when it is in that one. */
+  readonly namespaceId: number | undefined;
+}
+
+export interface VnicRequest {
+  readonly name: string;
+  readonly mac: string;
+  readonly alias: string;
+  /** Name of a network namespace, '' for the daemon's own; undefined for that of the port. */
+  readonly netns: string | undefined;
+}
+
+/** Links on top of ports, as the kernel has them now, whatever namespace they are in. */
+export interface VnicSource {
+  /** Of each port, those in its own namespace first. */
+  list(ports: readonly Port[]): UpperLink[][];
+  /** A macvlan in bridge mode, down. Throws EEXIST, ENOENT for an unknown namespace, EBUSY, EPERM; nothing is made then. */
+  create(port: Port, request: VnicRequest): UpperLink;
+  /** Names of the links that stand on a link of `list`, in its namespace. */
+  above(port: Port, link: UpperLink): string[];
+  /** Throws ENOENT when it is gone, EPERM. */
+  delete(port: Port, link: UpperLink): void;
+  /** Takes the port's own link up. */
+  takeUp(port: Port): void;
+}
+
 export interface PortSource extends Namespaces {
   /** A new link. Throws EEXIST when there is one of that name, ENOENT for an unknown namespace. */
   open(request: PortRequest): Port;
@@ -56,7 +94,9 @@ export interface PortSource extends Namespaces {
   isUp(port: Port): boolean;
   /** The link's MTU, as the kernel has it now. */
   mtu(port: Port): number;
-  /** Names of the links on top of the port (macvlan and its like), which a delete would take away. */
+  /** VNICs, where ports can have some. */
+  readonly vnics?: VnicSource;
+  /** Names of the links on top of the port (macvlan and its like), in any namespace, which a delete would take away. */
   upperLinks(port: Port): string[];
   /** Frames the kernel could not hand over to us because the queue was full, port by port in the given order. */
   overflows(ports: readonly Port[]): bigint[];

@@ -2,7 +2,7 @@
  * Network namespaces as links and underlays use them (the zones of illumos): the daemon's own, named '', and those of
  * /run/netns (man 8 ip-netns), held open for as long as somebody is in them.
  */
-import { statSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import { assert, OverlayError } from '../errors.js';
 import { closeFd } from '../sys/fd.js';
 import { EventSocket, Netlink } from '../sys/netlink/index.js';
@@ -11,10 +11,14 @@ import { currentNamespace, inNamespace, namespaceOfPath } from '../sys/netns.js'
 const DIRECTORY = '/run/netns';
 /** NAME_MAX (man 3 limits.h). */
 const NAME_BYTES_MAX = 255;
+/** Namespaces that are looked at in one go; each is a file of the directory. */
+const NAMESPACES_MAX = 4096;
 
 /** Why a text cannot be the name of a network namespace, or undefined when it can. */
 export function namespaceNameFault(name: string): string | undefined {
-  if (name.includes('/') || name === '.' || name === '..' || Buffer.byteLength(name) > NAME_BYTES_MAX) {
+  // A NUL would end the path early, at another name.
+  const isPath = /[/\0]/.test(name) || name === '.' || name === '..';
+  if (isPath || Buffer.byteLength(name) > NAME_BYTES_MAX) {
     return `it is the name of a network namespace in ${DIRECTORY}`;
   }
   return undefined;
@@ -82,7 +86,7 @@ export class Spaces {
       this.#spaces.delete(name);
       this.#left.add(known);
     }
-    const fd = name === '' ? currentNamespace() : openByName(name);
+    const fd = openNamespace(name);
     let space: Space;
     try {
       space = new Space(name, fd);
@@ -104,6 +108,22 @@ export class Spaces {
     this.#left.delete(space);
     space.close();
   }
+}
+
+/** Names in the directory, in order, at most NAMESPACES_MAX. Not each has to lead to a namespace. */
+export function namespaceNames(): string[] {
+  try {
+    return readdirSync(DIRECTORY).sort().slice(0, NAMESPACES_MAX);
+  } catch (error) {
+    // Nobody has named one yet.
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+}
+
+/** Descriptor of a namespace by its name, '' for the one this thread is in. Throws ENOENT. */
+export function openNamespace(name: string): number {
+  return name === '' ? currentNamespace() : openByName(name);
 }
 
 function openByName(name: string): number {

@@ -9,6 +9,7 @@ import { Tap } from '../sys/tap.js';
 import { canBind } from '../sys/underlay.js';
 import type { PortEvent, PortLeft, PortRequest, PortSource } from './ports.js';
 import { type Space, Spaces } from './space.js';
+import { TapVnics } from './tap-vnics.js';
 
 /** Turns of NETLINK_POLL_MS between looks at whether namespaces are there. */
 const NAMESPACE_TURNS = 10;
@@ -24,6 +25,7 @@ export class TapSource implements PortSource {
   /** Namespaces in which events were lost; a list of everything makes up for them. */
   readonly #behind = new Set<Space>();
   #turns = 0;
+  readonly vnics = new TapVnics((port) => this.#spaceOf(port));
 
   open({ name, queues, mtu, alias, netns }: PortRequest): Port {
     return this.#enter(netns, (space) => {
@@ -95,10 +97,14 @@ export class TapSource implements PortSource {
 
   upperLinks(port: Port): string[] {
     const links = this.#spaceOf(port).netlink.listLinks();
-    // A veth's linkIndex is its peer's, in whatever namespace that is: another link of the same number.
-    const upper = links.filter(({ linkIndex, kind }) => linkIndex === port.index && kind !== 'veth');
     const master = links.find(({ index }) => index === port.index)?.master;
-    return links.filter((link) => upper.includes(link) || link.index === master).map(({ name }) => name);
+    const bridges = links.filter(({ index }) => index === master).map(({ name }) => name);
+    const upper = this.vnics.list([port])[0]!.map(({ name, namespaceId, netns }) => {
+      if (namespaceId === undefined) return name;
+      if (netns === '') return `${name} (in the network namespace of overlayd)`;
+      return `${name} (in ${netns === undefined ? 'a network namespace without a name' : `network namespace '${netns}'`})`;
+    });
+    return [...upper, ...bridges];
   }
 
   overflows(ports: readonly Port[]): bigint[] {

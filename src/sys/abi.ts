@@ -105,6 +105,8 @@ export const macros = {
     RTM_NEWNEIGH: 28,
     RTM_DELNEIGH: 29,
     RTM_GETNEIGH: 30,
+    RTM_NEWNSID: 88,
+    RTM_GETNSID: 90,
     RTNLGRP_LINK: 1,
     RTNLGRP_IPV4_IFADDR: 5,
     RTNLGRP_IPV6_IFADDR: 9,
@@ -125,6 +127,8 @@ export const macros = {
     IFLA_AF_SPEC: 26,
     IFLA_NET_NS_FD: 28,
     IFLA_CARRIER: 33,
+    IFLA_LINK_NETNSID: 37,
+    IFLA_TARGET_NETNSID: 46,
     IFLA_INFO_KIND: 1,
     IFLA_INFO_DATA: 2,
     IFLA_INET6_ADDR_GEN_MODE: 8,
@@ -134,6 +138,7 @@ export const macros = {
     MACVLAN_MODE_BRIDGE: 4,
   },
   'linux/veth.h': { VETH_INFO_PEER: 1 },
+  'linux/net_namespace.h': { NETNSA_NSID: 1, NETNSA_FD: 3 },
   'linux/if_addr.h': { IFA_ADDRESS: 1, IFA_LOCAL: 2, IFA_FLAGS: 8, IFA_F_NODAD: 2 },
   'linux/neighbour.h': { NDA_DST: 1, NDA_LLADDR: 2, NUD_PERMANENT: 0x80 },
 } as const;
@@ -243,6 +248,7 @@ export const structs = {
   rtattr: { size: 4, rta_len: 0, rta_type: 2 },
   ifinfomsg: { size: 16, ifi_family: 0, ifi_type: 2, ifi_index: 4, ifi_flags: 8, ifi_change: 12 },
   ifaddrmsg: { size: 8, ifa_family: 0, ifa_prefixlen: 1, ifa_flags: 2, ifa_scope: 3, ifa_index: 4 },
+  rtgenmsg: { size: 1, rtgen_family: 0 },
   ndmsg: { size: 12, ndm_family: 0, ndm_ifindex: 4, ndm_state: 8, ndm_flags: 10, ndm_type: 11 },
   /** Without its size: newer kernels add fields at the end. */
   rtnl_link_stats64: {

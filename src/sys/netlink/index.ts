@@ -1,6 +1,7 @@
 /** The kernel's links, addresses and neighbours of one network namespace, through one request socket. */
 import * as address from './address.js';
 import * as link from './link.js';
+import * as namespace from './namespace.js';
 import { RequestSocket } from './socket.js';
 
 export type { Address, AddressOptions, Neighbour } from './address.js';
@@ -23,8 +24,9 @@ export class Netlink {
     this.#socket.close();
   }
 
-  listLinks(): link.Link[] {
-    return link.listLinks(this.#socket);
+  /** Of the namespace, or of another one by its id. */
+  listLinks(namespaceId?: number): link.Link[] {
+    return link.listLinks(this.#socket, namespaceId);
   }
 
   /** By name or index. Throws ENODEV when there is none. */
@@ -44,8 +46,18 @@ export class Netlink {
     link.createBridge(this.#socket, name);
   }
 
-  deleteLink(index: number): void {
-    link.deleteLink(this.#socket, index);
+  deleteLink(index: number, namespaceId?: number): void {
+    link.deleteLink(this.#socket, index, namespaceId);
+  }
+
+  /** Id of the namespace of a descriptor, as the socket's namespace numbers others. */
+  namespaceId(fd: number): number {
+    return namespace.namespaceId(this.#socket, fd);
+  }
+
+  /** Of every namespace that is there and has an id. */
+  listNamespaceIds(): number[] {
+    return namespace.listNamespaceIds(this.#socket);
   }
 
   setLink(index: number, change: link.LinkChange): void {

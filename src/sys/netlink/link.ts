@@ -33,6 +33,7 @@ const {
   IFLA_INFO_DATA,
   IFLA_INFO_KIND,
   IFLA_LINK,
+  IFLA_LINK_NETNSID,
   IFLA_LINKINFO,
   IFLA_MACVLAN_MODE,
   IFLA_MASTER,
@@ -41,6 +42,7 @@ const {
   IFLA_NET_NS_PID,
   IFLA_OPERSTATE,
   IFLA_STATS64,
+  IFLA_TARGET_NETNSID,
   IN6_ADDR_GEN_MODE_EUI64,
   IN6_ADDR_GEN_MODE_NONE,
   MACVLAN_MODE_BRIDGE,
@@ -86,6 +88,8 @@ export interface Link {
   readonly master: number | undefined;
   /** Index of the link below it or, for a veth, of its peer; maybe in another namespace. */
   readonly linkIndex: number | undefined;
+  /** Where that link is, as the request socket's namespace numbers others; undefined: where this one is. */
+  readonly linkNamespaceId: number | undefined;
   readonly alias: string | undefined;
   readonly stats: LinkStats;
 }
@@ -119,10 +123,13 @@ export interface LinkChange {
   readonly addrGenModeNone?: boolean;
 }
 
-/** Every link of the namespace. */
-export function listLinks(socket: RequestSocket): Link[] {
-  const request = { type: RTM_GETLINK, flags: NLM_F_DUMP, body: infoOf(0), what: 'list links' };
-  return socket.request(request).map(parseLink);
+/**
+ * Every link of the namespace, or of another one by its id (`namespaceId`), without entering it: that takes CAP_NET_ADMIN
+ * there, and throws SystemError EINVAL when the namespace has gone.
+ */
+export function listLinks(socket: RequestSocket, namespaceId?: number): Link[] {
+  const body = encodeBody(infoOf(0), targetAttributes(namespaceId));
+  return socket.request({ type: RTM_GETLINK, flags: NLM_F_DUMP, body, what: 'list links' }).map(parseLink);
 }
 
 /** A link by name or index. Throws SystemError ENODEV when there is none. */
@@ -165,9 +172,13 @@ export function createBridge(socket: RequestSocket, name: string): void {
   create(socket, 'bridge', name, [], []);
 }
 
-/** Deletes a link, of a veth pair both. Throws SystemError ENODEV when there is none. */
-export function deleteLink(socket: RequestSocket, index: number): void {
-  socket.request({ type: RTM_DELLINK, body: infoOf(index), what: `delete link ${index}` });
+/**
+ * Deletes a link, of a veth pair both; in another namespace as `listLinks` lists it. Throws SystemError ENODEV when there
+ * is none.
+ */
+export function deleteLink(socket: RequestSocket, index: number, namespaceId?: number): void {
+  const body = encodeBody(infoOf(index), targetAttributes(namespaceId));
+  socket.request({ type: RTM_DELLINK, body, what: `delete link ${index}` });
 }
 
 /**
@@ -220,6 +231,7 @@ export function parseLink(body: Uint8Array): Link {
     operState: operStates[readU8(attributes.get(IFLA_OPERSTATE)) ?? 0] ?? 'unknown',
     master: readU32(attributes.get(IFLA_MASTER)),
     linkIndex: readU32(attributes.get(IFLA_LINK)),
+    linkNamespaceId: readU32(attributes.get(IFLA_LINK_NETNSID)),
     alias: readText(attributes.get(IFLA_IFALIAS)),
     stats: parseStats(attributes),
   };
@@ -277,6 +289,11 @@ function nameAttribute(name: string): Attribute {
 function namespaceAttributes(fd: number | undefined, pid: number | undefined): Attribute[] {
   if (fd !== undefined) return [{ type: IFLA_NET_NS_FD, value: u32(fd) }];
   return pid === undefined ? [] : [{ type: IFLA_NET_NS_PID, value: u32(pid) }];
+}
+
+/** By id, where a request is not about the namespace of its socket. */
+function targetAttributes(namespaceId: number | undefined): Attribute[] {
+  return namespaceId === undefined ? [] : [{ type: IFLA_TARGET_NETNSID, value: u32(namespaceId) }];
 }
 
 /** A change in words, for errors: "up, mtu 1400". */
