@@ -345,16 +345,7 @@ export class Overlay {
    * lookup plugin's start gives.
    */
   activate(name: string): Promise<void> {
-    return this.#perimeters.run(name, async () => {
-      const entry = this.#entry(name);
-      const takeBack = this.#persistence.announce(entry, (record) => ({ ...record, isActivated: true }));
-      try {
-        await this.#life.activate(entry);
-      } catch (error) {
-        takeBack();
-        throw error;
-      }
-    });
+    return this.#perimeters.run(name, () => this.#life.activate(this.#entry(name)));
   }
 
   /** DELETE: ENOENT, EBUSY while the link is up or carries other links, unless forced. Otherwise always finishes. */

@@ -44,7 +44,7 @@ function run(task: GuestTask): Promise<number> {
   });
 }
 
-chaos('main blocked for 3 s: a valid target loses no frame', async () => {
+chaos('main blocked for 10 s: a valid target loses no frame', async () => {
   const fd = must(libc.socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket');
   const port = 30_000 + Math.floor(Math.random() * 10_000);
   const address = sockaddr(AF_INET, FAR, port);
@@ -58,14 +58,14 @@ chaos('main blocked for 3 s: a valid target loses no frame', async () => {
         const inner = frameTo(MAC, 0);
         const frame = new Uint8Array(VNET_HDR_BYTES + inner.length);
         frame.set(inner, VNET_HDR_BYTES);
-        const frames = 10_000;
+        const frames = 30_000;
         const task = { port: a.port.ends[0]!, socket: fd, frame, frames, rate: 3000, isDistinct: false };
         const counting = run({ ...task, kind: 'count' });
         const sending = run({ ...task, kind: 'many' });
         await until('it is on its way', 5000, () => a.overlay.cacheGet('ov0', 0x020820000007).frames > 100);
         const before = a.overlay.cacheGet('ov0', 0x020820000007).frames;
         const still = new Int32Array(new SharedArrayBuffer(4));
-        Atomics.wait(still, 0, 0, 3000);
+        Atomics.wait(still, 0, 0, 10_000);
         const during = a.overlay.cacheGet('ov0', 0x020820000007).frames - before;
         await sending;
         assert.is(await counting, frames);

@@ -9,8 +9,9 @@ import { CYCLES, force, gently, HERE, withMemory } from './harness/lifecycle.js'
 import { assertBooks, freePort, MemoryOverlay, request } from './harness/memory-overlay.js';
 
 const churn = suite('churn');
+const LIVES = 5 * CYCLES;
 
-churn(`${CYCLES} lives: descriptors, rows and heap are back where they were`, async () => {
+churn(`${2 * LIVES} lives: descriptors, rows and heap are back where they were`, async () => {
   await withMemory(async (memory) => {
     const { overlay } = memory;
     const port = await freePort(HERE);
@@ -28,10 +29,10 @@ churn(`${CYCLES} lives: descriptors, rows and heap are back where they were`, as
       return process.memoryUsage().heapUsed;
     };
     // Until the compilers are done with it.
-    await live(CYCLES);
+    await live(LIVES);
     const before = memory.holdings();
     const heapBefore = heap();
-    await live(CYCLES);
+    await live(LIVES);
     const grown = heap() - heapBefore;
     assert.equal(memory.holdings(), before);
     // Measured: within 500 kB over 5,000 lives. A kilobyte a life would be 1 MB here.

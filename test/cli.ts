@@ -717,10 +717,11 @@ testWith(
       first.child.kill('SIGKILL');
       await until('it is gone', 3000, () => first.child.signalCode === 'SIGKILL');
       assert.ok(existsSync(first.socket), 'its socket is left');
-      await until('its link goes with it', 3000, () => host.netlink.listLinks().length === 1);
+      await until('its link has no carrier', 3000, () => !host.netlink.getLink('ov0').hasCarrier);
       assertSaid(run(CLI, ['-S', first.socket, 'show-overlay']), 6, /no daemon answers/, 'a dead socket');
       const third = await Daemon.start(host, directory, { flags: small });
-      assert.is(run(CLI, ['-S', third.socket, ...create('ov0')]).status, 0);
+      assertSaid(run(CLI, ['-S', third.socket, ...create('ov0')]), 4, /'ov0' exists already/, 'it is back');
+      assert.is(run(CLI, ['-S', third.socket, 'delete-overlay', '-f', 'ov0']).status, 0);
       await third.stop();
       assert.is(third.child.exitCode, 0, third.log);
       assert.is(existsSync(third.socket), false);

@@ -10,6 +10,7 @@ import {
   freePort,
   holdPort,
   type MemoryOverlay,
+  refusal,
   request,
 } from './harness/memory-overlay.js';
 import { ScriptedLookup } from './harness/scripted-lookup.js';
@@ -176,6 +177,8 @@ reopen('a change that cannot be keeps the old value, and traffic goes on', async
         () => found.push(...arrivals(b, 'in1')) >= 0 && found.length === BURST,
       );
     }
+    const named = await refusal(a.overlay.setprop('ov0', 'vxlan/listen_port', holder.port));
+    assert.match(named.message, new RegExp(`another program has the port \\(.+, process ${process.pid}\\)`));
     assert.is(portOf(a), BigInt(port));
     await holder.release();
     // A vnetid that another device has.

@@ -27,8 +27,10 @@ startFailure('the port is a foreign program’s: degraded with the reason, recov
         assert.is(faultOf(memory, 'ov0'), '', 'nothing is opened before the link is up');
         const before = memory.holdings();
         await memory.up('ov0');
-        const text = `not started: listening on ${HERE}:${port}: another program has the port; stop it`;
+        const text = `not started: listening on ${HERE}:${port}: another program has the port`;
+        const owner = `, process ${process.pid}); stop it`;
         assert.ok(faultOf(memory, 'ov0').startsWith(text), faultOf(memory, 'ov0'));
+        assert.ok(faultOf(memory, 'ov0').includes(owner), faultOf(memory, 'ov0'));
         assert.match(faultOf(memory, 'ov0'), /\(EADDRINUSE\); will try again$/);
         assert.equal(
           overlay.status('ov0').faults.map(({ code }) => code),

@@ -63,8 +63,10 @@ testWith(twoHosts, [...needs, 'ping', 'iperf3'], 'traffic over both underlays, b
         Number(received.muxes[mux('b')]!.counters.rx_read) + received.muxes[mux('b')]!.socket_overflow,
         'what a sent, b read or the kernel dropped at its sockets',
       );
-      await a.stop();
-      await b.stop();
+      for (const daemon of [a, b]) {
+        await daemon.client.delete('/v1/overlays/ov0?force=true');
+        await daemon.stop();
+      }
       assert.is(a.child.exitCode, 0, a.log);
       assert.is(b.child.exitCode, 0, b.log);
     }
@@ -190,7 +192,7 @@ testWith(
   () =>
     withHosts(async (hosts) => {
       // A small heap, so that garbage is collected all along and what grows is a leak.
-      const nodeFlags = ['--max-old-space-size=24'];
+      const nodeFlags = ['--max-old-space-size=32'];
       const a = await hosts.daemon('a', { flags: ['--log-level', 'error'], nodeFlags });
       const pid = a.child.pid!;
       const descriptors = () => readdirSync(`/proc/${pid}/fd`).length;

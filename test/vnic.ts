@@ -490,6 +490,8 @@ testWith(vnics, needs, 'refusals, each of which leaves nothing', () =>
       hosts.a.run('ip', 'link', 'add', 'br0', 'type', 'bridge');
       hosts.a.run('ip', 'link', 'set', 'ov0', 'master', 'br0');
       await assertRefused(create(a, { name: 'v1', netns: zone('1') }), 'EBUSY', 'link_in_use');
+      await takeDown(hosts.a, a);
+      await assertRefused(a.client.delete('/v1/overlays/ov0'), 'EBUSY', 'links_on_top', /carries br0/);
       hosts.a.run('ip', 'link', 'delete', 'br0');
       assert.is(before().replace('["ov0",true]', '["ov0",false]'), links);
     } finally {

@@ -198,8 +198,19 @@ export class Life {
         `${device.name} activates when the holder of the external handle associates it`,
       );
     }
-    if (!lookup.instance.isActive) await lookup.activate();
-    device.port.setCarrier(true);
+    const takeBack = this.context.persistence.announce(entry, (record) => ({ ...record, isActivated: true }));
+    try {
+      await lookup.activate();
+      try {
+        device.port.setCarrier(true);
+      } catch (error) {
+        await lookup.deactivate();
+        throw error;
+      }
+    } catch (error) {
+      takeBack();
+      throw error;
+    }
     device.isActivated = true;
     this.context.events.emit('activated', { device: device.name, text: 'its link has carrier' });
     await this.startIfUp(entry);

@@ -100,12 +100,23 @@ export class Lookup {
       await varpd.activate(this.instance, this.#services());
       if (this.mode === 'point') checkDestination(this.point ?? {}, this.device.encap.destinations);
     } catch (error) {
-      this.#isOpen = false;
-      if (!isPrepared) await this.#closeDynamic();
+      await this.#takeBack(isPrepared);
       throw error;
     }
     // There is somebody to ask now: what was known before the restart is asked about when it is next sent to.
     if (isPrepared) await this.dynamic?.forgetSaved();
+  }
+
+  /** The reverse of `activate`, for a device that did not get any further. */
+  async deactivate(): Promise<void> {
+    await this.#takeBack(false);
+  }
+
+  /** The instance is as it was created, with the properties it has; its table goes unless it was there before. */
+  async #takeBack(isPrepared: boolean): Promise<void> {
+    this.#isOpen = false;
+    if (this.instance.isActive) await this.context.varpd.renew(this.instance);
+    if (!isPrepared) await this.#closeDynamic();
   }
 
   /** Where frames of the device go, for its start. */

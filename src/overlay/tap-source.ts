@@ -96,15 +96,15 @@ export class TapSource implements PortSource {
   }
 
   upperLinks(port: Port): string[] {
-    const links = this.#spaceOf(port).netlink.listLinks();
-    const master = links.find(({ index }) => index === port.index)?.master;
-    const bridges = links.filter(({ index }) => index === master).map(({ name }) => name);
+    const { netlink } = this.#spaceOf(port);
+    const master = this.#linkOf(port)?.master;
+    const bridge = master === undefined ? undefined : linkOf(netlink, master);
     const upper = this.vnics.list([port])[0]!.map(({ name, namespaceId, netns }) => {
       if (namespaceId === undefined) return name;
       if (netns === '') return `${name} (in the network namespace of overlayd)`;
       return `${name} (in ${netns === undefined ? 'a network namespace without a name' : `network namespace '${netns}'`})`;
     });
-    return [...upper, ...bridges];
+    return bridge ? [...upper, bridge.name] : upper;
   }
 
   overflows(ports: readonly Port[]): bigint[] {

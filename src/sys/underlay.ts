@@ -38,6 +38,7 @@ import {
 import { EADDRINUSE, lastErrno, must, SystemError } from './errno.js';
 import { closeFd } from './fd.js';
 import * as libc from './libc.js';
+import { udpPortOwner } from './port-owner.js';
 import { randomBetween } from './random.js';
 import { sockaddr } from './sockaddr.js';
 
@@ -78,7 +79,7 @@ export function openUnderlay(options: UnderlayOptions): Underlay {
     const receive = Array.from({ length: options.workers }, (_, worker) => {
       const fd = open(domain);
       if (worker > 0) setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-      bindTo(fd, address, `listening on ${formatEndpoint(options.ip, options.port)}`);
+      bindTo(fd, address, options.port, `listening on ${formatEndpoint(options.ip, options.port)}`);
       if (worker === 0 && options.workers > 1) setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
       return fd;
     });
@@ -154,14 +155,20 @@ function openSocket(domain: number): number {
   }
 }
 
-function bindTo(fd: number, address: Uint8Array, what: string): void {
+/** ` (dnsmasq, process 812)`, or nothing. */
+function ownerText(port: number): string {
+  const owner = udpPortOwner(port);
+  return owner === undefined ? '' : ` (${owner})`;
+}
+
+function bindTo(fd: number, address: Uint8Array, port: number, what: string): void {
   if (libc.bind(fd, address, address.length) >= 0) return;
   const errno = lastErrno();
   if (errno === EADDRINUSE) {
     throw new OverlayError(
       'EADDRINUSE',
       'port_in_use',
-      `${what}: another program has the port; stop it or choose another listen_port`,
+      `${what}: another program has the port${ownerText(port)}; stop it or choose another listen_port`,
     );
   }
   const error = new SystemError(errno, what);
