@@ -316,7 +316,8 @@ export class Overlay {
   /**
    * CREATE: the device in state created, and its lookup instance. In this order: EINVAL for a bad name or encap name,
    * ENOENT for an unknown encap, EINVAL for a vnetid out of range, EEXIST for a name or vnetid in use, ENOENT and
-   * ENOTSUP for the lookup plugin, then what making the link gives.
+   * ENOTSUP for the lookup plugin, ENOSPC when there are as many devices as there can be, then what making the link and
+   * keeping its record (`state_failed`) gives.
    */
   create(
     name: string,
@@ -341,14 +342,18 @@ export class Overlay {
   }
 
   /**
-   * ACTIVATE: ENOENT, EEXIST, ENODEV when the link is gone, EINVAL for a required encap property, then what the
-   * lookup plugin's start gives.
+   * ACTIVATE: ENOENT, EEXIST, ENODEV when the link is gone, EINVAL for a required encap property, EAGAIN for an external
+   * device that nobody has associated, then what keeping its record (`state_failed`), the lookup plugin's start (also
+   * ENOMEM, and EINVAL for its destination) and the carrier give. The device is as it was then.
    */
   activate(name: string): Promise<void> {
     return this.#perimeters.run(name, () => this.#life.activate(this.#entry(name)));
   }
 
-  /** DELETE: ENOENT, EBUSY while the link is up or carries other links, unless forced. Otherwise always finishes. */
+  /**
+   * DELETE: ENOENT, EBUSY while the link is up or carries other links, unless forced, and what taking its record away gives
+   * (`state_failed`). Otherwise always finishes.
+   */
   delete(name: string, options: { force: boolean }): Promise<void> {
     return this.#perimeters.run(name, () => this.#life.delete(this.#entry(name), options.force));
   }

@@ -608,7 +608,10 @@ testWith(cli, needs, 'the port is in use: created, degraded with the reason, in 
     assert.is(ask(...create('ov0')).status, 0);
     host.netlink.setLink(host.netlink.getLink('ov0').index, { up: true });
     await until('it is degraded', 3000, () => fault().startsWith('DEGRADED:'));
-    assert.match(fault(), /another program has the port; stop it or choose another listen_port.*EADDRINUSE/);
+    assert.match(
+      fault(),
+      /another program has the port \(.+, process \d+\); stop it or choose another listen_port.*EADDRINUSE/,
+    );
     closeUnderlay(foreign);
     await until('it recovers', 5000, () => fault() === 'ONLINE:-\n');
   }),

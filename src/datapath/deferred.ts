@@ -122,12 +122,18 @@ export function abandon(
     [layout.ARENA_INJECTS, layout.INJECT_RING_BYTES],
   ] as const) {
     for (let at = core.ringPeek(arena + offset) >>> 0; at !== 0; at = core.ringPeek(arena + offset) >>> 0) {
-      if (u32[at / 4]! < layout.DEVICES_MAX) lose(u32[at / 4]!);
+      const [device, kind] = [u32[at / 4]!, u32[at / 4 + 1]!];
+      if (device < layout.DEVICES_MAX && isSent(offset, kind)) lose(device);
       core.ringDrop(arena + offset);
     }
     core.ringCreate(arena + offset, bytes);
   }
   return lost;
+}
+
+/** Whether a record on the ring at `offset` of an arena is a frame that a guest sent: only those are in the tx books. */
+function isSent(offset: number, kind: number): boolean {
+  return offset === layout.ARENA_MISSES ? kind !== layout.MISS_SOURCE : kind !== layout.INJECT_RX;
 }
 
 interface Injected {
@@ -174,7 +180,9 @@ export class InjectRings {
     let frames = 0;
     for (const [worker, waiting] of this.#waiting.entries()) {
       const others = waiting.filter((each) => each.device !== device);
-      frames += waiting.length - others.length;
+      frames += waiting.filter(
+        (each) => each.device === device && isSent(layout.ARENA_INJECTS, each.kind),
+      ).length;
       this.#waiting[worker] = others;
     }
     return frames;

@@ -15,11 +15,18 @@ export class Pool {
   #free: Range[];
   readonly #taken = new Map<number, number>();
   readonly bytes: number;
+  /** Everything from this offset on is zero, since it was never taken. */
+  #used: number;
 
-  constructor(readonly views: MemoryViews) {
+  /** @param isFresh the memory was never used, as a new one of the engine's */
+  constructor(
+    readonly views: MemoryViews,
+    isFresh = true,
+  ) {
     const header = layout.HEADER_OFFSET;
     const offset = views.u32[(header + layout.HEADER_POOL) / 4]!;
     this.bytes = views.u32[(header + layout.HEADER_POOL_BYTES) / 4]!;
+    this.#used = isFresh ? offset : offset + this.bytes;
     this.#free = [{ offset, bytes: this.bytes }];
   }
 
@@ -43,7 +50,10 @@ export class Pool {
     const rest = { offset: range.offset + size, bytes: range.bytes - size };
     this.#free.splice(index, 1, ...(rest.bytes > 0 ? [rest] : []));
     this.#taken.set(range.offset, size);
-    this.views.u8.fill(0, range.offset, range.offset + size);
+    // What was never taken is zero, and to write it would have the kernel find a page for each part of it now.
+    const end = range.offset + size;
+    if (range.offset < this.#used) this.views.u8.fill(0, range.offset, Math.min(end, this.#used));
+    this.#used = Math.max(this.#used, end);
     return range.offset;
   }
 

@@ -157,7 +157,7 @@ export class Life {
       this.entries.set(name, entry);
       this.#tellOfWorkers(name);
       const kind = id === undefined ? 'created' : 'recovered';
-      this.context.events.emit(kind, { device: name, text: `${encapName}, looked up by ${search}` });
+      this.context.events.emit(kind, { device: name, text: encapName });
       return entry;
     } catch (error) {
       for (const step of undo.reverse()) step();

@@ -210,7 +210,9 @@ export class Lookup {
   #send(kind: number, frame: Uint8Array): void {
     const { injects, counters } = this.context.engine;
     if (kind === layout.INJECT_TX) counters.add(this.device.row, layout.COUNTER_TX_RESENT, 1);
-    if (!injects.push(injects.anyWorker, this.device.row, kind, frame)) {
+    const isPushed = injects.push(injects.anyWorker, this.device.row, kind, frame);
+    // What goes in is in the books of nobody who sends.
+    if (!isPushed && kind === layout.INJECT_TX) {
       counters.add(this.device.row, dropReason('tx_worker_lost'), 1);
     }
     injects.wake();

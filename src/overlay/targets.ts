@@ -36,6 +36,17 @@ interface Settling {
   readonly generation: number;
 }
 
+/** Targets settled in one turn. */
+const SETTLED_PER_TURN = 4096;
+
+/** Does something with each, and lets others have their turn in between: there may be a million. */
+async function inTurns<T>(all: readonly T[], work: (each: T) => void): Promise<void> {
+  for (const [index, each] of all.entries()) {
+    work(each);
+    if (index % SETTLED_PER_TURN === SETTLED_PER_TURN - 1) await nextTurn();
+  }
+}
+
 export class Targets {
   /** The process's account of held bytes. */
   readonly held = new Budget(HELD_BYTES_MAX);
@@ -141,7 +152,10 @@ export class Targets {
       engine.misses.drain(DRAIN_MS, (miss) => this.#onMiss(miss));
       if (!engine.misses.hasPassed(misses)) await nextTurn();
     }
-    const drained = round.filter(({ dynamic, mac, generation }) => dynamic.cache.drain(mac, generation));
+    const drained: Settling[] = [];
+    await inTurns(round, (each) => {
+      if (each.dynamic.cache.drain(each.mac, each.generation)) drained.push(each);
+    });
     if (drained.length === 0) return;
     engine.injects.wake();
     while (engine.injects.isBehind && !this.#isClosed) {
@@ -155,7 +169,7 @@ export class Targets {
       if (turn < POLL_TURNS) await nextTurn();
       else await sleep(POLL_MS);
     }
-    for (const { dynamic, mac, generation } of drained) dynamic.cache.drained(mac, generation);
+    await inTurns(drained, ({ dynamic, mac, generation }) => dynamic.cache.drained(mac, generation));
   }
 
   /** Waits for the workers however long it takes: a stuck one is replaced, and its device says so. */

@@ -150,8 +150,11 @@ export const LOOKUP_DEADLINE_MS = 2000;
 export const LOOKUP_ATTEMPTS_MAX = 3;
 /** Destination row of an entry that has none. */
 const NO_ROUTE = 0;
-/** Questions put in one go: more than a target holds frames. */
-const QUESTIONS_PER_TURN_MAX = 4096;
+/** Questions put within a window: more than a target holds frames, and more than any plugin answers. */
+const QUESTIONS_PER_WINDOW_MAX = 4096;
+const QUESTIONS_WINDOW_MS = 10;
+/** Walks over the targets that are remembered: one more begins all anew, and costs the others a sort each. */
+const WALKS_MAX = 16;
 
 export class TargetCache {
   readonly #unsettled = new Map<number, Unsettled>();
@@ -174,6 +177,9 @@ export class TargetCache {
   #isClosed = false;
   readonly #questions: TargetRequest[] = [];
   #isAsking = false;
+  /** Questions put since then. */
+  #asked = 0;
+  #askedSinceMs = Number.NEGATIVE_INFINITY;
 
   constructor(readonly options: CacheOptions) {
     this.#held = new Budget(HELD_BYTES_PER_DEVICE_MAX, options.held);
@@ -359,7 +365,12 @@ export class TargetCache {
     this.#isAsking = true;
     try {
       // Bounded: a plugin that invalidates what it is asked about would never come to an end. The rest waits for a tick.
-      for (let asked = 0; asked < QUESTIONS_PER_TURN_MAX; asked++) {
+      const now = this.options.services.nowMs();
+      if (now - this.#askedSinceMs >= QUESTIONS_WINDOW_MS) {
+        this.#askedSinceMs = now;
+        this.#asked = 0;
+      }
+      for (; this.#asked < QUESTIONS_PER_WINDOW_MAX; this.#asked++) {
         const next = this.#questions.shift();
         if (!next) break;
         if (next.isOpen) this.options.services.ask(next);
@@ -572,9 +583,13 @@ export class TargetCache {
 
   // ─── Operators and plugins ────────────────────────────────────────────────────────────────────────────
 
-  /** CACHE_SET. Ends a request, clears drop. Throws EINVAL for a bad route, ENOSPC and ENOMEM: nothing has changed then. */
+  /**
+   * CACHE_SET. Ends a request, clears drop. Throws EINVAL for a bad route, ENXIO once closed, ENOSPC and ENOMEM: nothing has
+   * changed then.
+   */
   set(mac: number, route: Route, source: TargetSource): void {
     const { services } = this.options;
+    this.#refuseClosed();
     const state = this.stateOf(mac);
     const row = services.holdRoute(route);
     if (state === 'valid') {
@@ -595,8 +610,9 @@ export class TargetCache {
     }
   }
 
-  /** CACHE_SET with DROP. Ends a request and drops what is held. Throws ENOSPC and ENOMEM. */
+  /** CACHE_SET with DROP. Ends a request and drops what is held. Throws ENXIO once closed, ENOSPC and ENOMEM. */
   setDrop(mac: number, source: TargetSource): void {
+    this.#refuseClosed();
     const state = this.stateOf(mac);
     const target = this.#unsettled.get(mac);
     const before = this.#rowOf(mac);
@@ -608,6 +624,12 @@ export class TargetCache {
       this.#unsettled.delete(mac);
     }
     this.#mark(mac, source);
+  }
+
+  /** Its table may be somebody else's memory soon. */
+  #refuseClosed(): void {
+    if (!this.#isClosed) return;
+    throw new OverlayError('ENXIO', 'not_active', 'the device has no targets any more');
   }
 
   /** CACHE_REMOVE. False when there is nothing of that address. */
@@ -730,8 +752,9 @@ export class TargetCache {
   iterate(marker: number, count: number): { targets: TargetView[]; next: number | undefined } {
     // A walk that is under way may go on with the order it began with: whoever has left is passed over.
     if (!this.#sorted || !this.#markers.delete(marker)) {
+      // Other walks may go on with the new order.
+      if (!this.#sorted || this.#markers.size >= WALKS_MAX) this.#markers.clear();
       this.#sorted = this.options.store.macs().sort();
-      this.#markers.clear();
     }
     const sorted = this.#sorted;
     let at = firstNotBelow(sorted, marker);
@@ -741,8 +764,8 @@ export class TargetCache {
       if (view) targets.push(view);
     }
     const next = sorted[at];
-    if (next === undefined) this.#sorted = undefined;
-    else this.#markers.add(next);
+    if (next !== undefined) this.#markers.add(next);
+    else if (this.#markers.size === 0) this.#sorted = undefined;
     return { targets, next };
   }
 

@@ -245,7 +245,7 @@ export class WorkerRig {
     const { views, core, workers } = this;
     for (const worker of workers) worker.reset(core);
     this.tables = new Tables(views, core);
-    this.pool = new Pool(views);
+    this.pool = new Pool(views, false);
     this.destinations = new Destinations(this.tables, this.pool);
     // All that the rings need of the crew.
     const list = workers.map((worker) => ({ queue: worker, state: 'running' }));
