@@ -14,8 +14,10 @@ import {
   ARENA_INJECTS,
   ARENA_MISSES,
   ARENA_TX_BUFFER,
+  ARENA_TX_ENTRIES,
   ARENA_TX_FRAMES,
   ARENA_TX_KEYS,
+  ARENA_TX_TARGETS,
   ARENA_WAIT,
   ARENA_WAIT_USED,
   BATCH_MAX,
@@ -92,13 +94,12 @@ export function waitHolds(arena: usize, device: u32, key: u64): bool {
   return false;
 }
 
-/** True when the frame's target lets it go on, or is gone and the frame is to be judged afresh. */
-function mayGo(device: u32, key: u64): bool {
+/** The entry of a waiting frame's target; 0 when it is gone, or the device has none any more. */
+function entryOf(device: u32, key: u64): u64 {
   const row = deviceRow(device);
-  if (atomic.load<u32>(row, DEVICE_STATE) != DEVICE_STATE_ACTIVE) return true;
-  if (load<u32>(row, DEVICE_MODE) != TARGET_MODE_DYNAMIC) return true;
-  const entry = targetFind(atomic.load<u32>(row, DEVICE_TARGETS), key & ((u64(1) << KEY_SHIFT) - 1));
-  return (entryFlags(entry) & TARGET_DRAINING) == 0;
+  if (atomic.load<u32>(row, DEVICE_STATE) != DEVICE_STATE_ACTIVE) return 0;
+  if (load<u32>(row, DEVICE_MODE) != TARGET_MODE_DYNAMIC) return 0;
+  return targetFind(atomic.load<u32>(row, DEVICE_TARGETS), key & ((u64(1) << KEY_SHIFT) - 1));
 }
 
 /** Device and address of a frame in one word. */
@@ -140,10 +141,13 @@ export function waitTake(arena: usize): u32 {
       const name = nameOf(owner, key);
       if (isAmong(draining, drainings, name)) {
         isTaken = false;
-      } else if (!mayGo(owner, key)) {
-        store<u64>(draining + drainings * 8, name);
-        drainings++;
-        isTaken = false;
+      } else {
+        const entry = entryOf(owner, key);
+        if (entryFlags(entry) & TARGET_DRAINING) {
+          store<u64>(draining + drainings * 8, name);
+          drainings++;
+          isTaken = false;
+        } else store<u64>(arena + count * 8, entry, ARENA_TX_ENTRIES);
       }
     }
     if (isTaken) {
@@ -180,6 +184,7 @@ export function injectTake(arena: usize): u32 {
     if (count != 0 && (owner != device || load<u32>(record, KIND) != kind)) break;
     device = owner;
     kind = load<u32>(record, KIND);
+    store<u32>(arena + count * 4, load<u32>(record, 8), ARENA_TX_TARGETS);
     place = placeFrame(arena, place, count, record, ringPeekBytes(ring));
     count++;
     ringDrop(ring);

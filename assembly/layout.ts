@@ -246,8 +246,8 @@ export const RX_WRITE_BYTES: u32 = 16;
 export const ARENA_RX_NAMES: u32 = ARENA_RX_WRITES + BATCH_MAX * RX_WRITE_BYTES;
 export const RX_NAME_BYTES: u32 = 32;
 
-// Miss ring, worker -> main, and inject ring, main -> worker: records {u32 device, u32 kind, u32 0, u32 0}, vnet_hdr,
-// frame. The wait queue has records of the same form, each behind its u32 length padded to 8 bytes.
+// Miss ring, worker -> main, and inject ring, main -> worker: records {u32 device, u32 kind, u32 generation, u32 0},
+// vnet_hdr, frame. Generation: on the inject ring, that with which the frame's target began to drain, or NONE. The wait queue has records of the same form, each behind its u32 length padded to 8 bytes.
 export const FRAME_RECORD_BYTES: u32 = 16;
 export const MISS_RING_BYTES: u32 = 1048576;
 export const ARENA_MISSES: u32 = ARENA_RX_NAMES + BATCH_MAX * RX_NAME_BYTES;

@@ -71,6 +71,7 @@ import {
   DROP_TX_TOO_BIG,
   DROP_TX_VLAN_NOT_CARRIED,
   DROP_TX_WAIT_FULL,
+  ENTRY_GENERATION_SHIFT,
   HEADER_BASE,
   HEADER_OFFSET,
   HEADER_SEED,
@@ -132,6 +133,8 @@ let isReturning: bool = false;
 let isWaiting: bool = false;
 /** Frames that come from the link, behind all that is with this worker already. */
 let isFresh: bool = false;
+/** Frames that waited with this worker: their entries are there, as `waitTake` judged by them. */
+let isWaited: bool = false;
 let seed: u64 = 0;
 let base: u64 = 0;
 
@@ -161,6 +164,7 @@ export function txDecide(arena: usize, device: u32, first: u32, count: u32): voi
   isRouted = false;
   isReturning = false;
   isFresh = true;
+  isWaited = false;
   isWaiting = load<u32>(arena, ARENA_WAIT_USED) != 0;
   decideFrames(arena, device, first, count);
 }
@@ -172,6 +176,7 @@ export function txDecideDeferred(arena: usize, device: u32, kind: u32, first: u3
   isRouted = kind == INJECT_TX_ROUTED;
   isReturning = kind != INJECT_WAITED;
   isFresh = false;
+  isWaited = kind == INJECT_WAITED;
   isWaiting = false;
   decideFrames(arena, device, first, count);
 }
@@ -179,7 +184,7 @@ export function txDecideDeferred(arena: usize, device: u32, kind: u32, first: u3
 function decideFrames(arena: usize, device: u32, first: u32, count: u32): void {
   store<u32>(arena, first, ARENA_FRAME);
   txBegin(device);
-  if (isActive && isDynamic) targetLookupFrames(arena, deviceRow(device), first, count);
+  if (isActive && isDynamic && !isWaited) targetLookupFrames(arena, deviceRow(device), first, count);
   for (let i = first; i < count; i++) {
     store<u32>(arena, i, ARENA_FRAME);
     const verdict = decideFrame(arena, device, i);
@@ -285,6 +290,9 @@ function selectTarget(arena: usize, device: u32, i: u32, frame: usize, length: u
   if (flags & TARGET_DRAINING) {
     // What comes back from main is what the others wait for.
     if (!isReturning) return VERDICT_WAIT;
+    // One of before the target was removed: others may be on their way to main, and it goes behind them.
+    const generation = load<u32>(arena + i * 4, ARENA_TX_TARGETS);
+    if (generation != NONE && generation != u32(entry >> ENTRY_GENERATION_SHIFT)) return VERDICT_MISS;
     destination = entryDestination(entry);
     store<u32>(arena + i * 4, entryId(entry), ARENA_TX_TARGETS);
     return VERDICT_PASS;

@@ -146,6 +146,46 @@ miss('0 frames reordered within a flow across 10,000 misses, answered late, on 2
   );
 });
 
+miss('0 frames reordered within a flow whose target is removed again and again', async () => {
+  const plugin = new ScriptedLookup(() => 'drop');
+  await withPair(plugin, async (pair) => {
+    plugin.answer = () => ({ ip: sideIp.b, port: pair.udpPort });
+    const flows = 2;
+    const next = new Uint32Array(flows);
+    const last = new Int32Array(flows).fill(-1);
+    let [received, reordered, removed] = [0, 0, 0];
+    const take = () => {
+      for (let frame = pair.b.port.receive(); frame; frame = pair.b.port.receive()) {
+        if (sequenceOf(frame) < last[flowOf(frame)]!) reordered++;
+        else last[flowOf(frame)] = sequenceOf(frame);
+        received++;
+      }
+    };
+    for (let turn = 0; turn < 1500; turn++) {
+      for (let frame = 0; frame < 100; frame++) {
+        const flow = frame % flows;
+        if (!pair.a.port.send(0, frameTo([2, 8, 32, 0, 0, flow], flow, next[flow]!))) break;
+        next[flow]!++;
+      }
+      take();
+      const mac = 0x020820000000 + (turn % flows);
+      try {
+        pair.a.overlay.cacheRemove('ov0', mac);
+        if (turn % 3 === 0) pair.a.overlay.cacheSet('ov0', mac, { ip: sideIp.b, port: pair.udpPort });
+        removed++;
+      } catch (error) {
+        assert.match(String(error), /has no target/);
+      }
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    await until('nothing is held', 5000, () => pair.a.overlay.cacheStats('ov0')!.heldFrames === 0);
+    await assertBalance(pair.a);
+    take();
+    assert.ok(removed > 100 && received > 10_000, `${removed} removals, ${received} frames`);
+    assert.is(reordered, 0);
+  });
+});
+
 miss('a drop answer costs one frame, and the next one is asked about', async () => {
   const plugin = new ScriptedLookup(() => 'drop');
   await withPair(plugin, async (pair) => {

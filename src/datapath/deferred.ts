@@ -137,6 +137,7 @@ function isSent(offset: number, kind: number): boolean {
 }
 
 interface Injected {
+  readonly generation: number;
   readonly device: number;
   readonly kind: number;
   readonly frame: Uint8Array;
@@ -159,14 +160,20 @@ export class InjectRings {
   }
 
   /**
-   * Hands a frame (vnet_hdr first) to a worker; kept until there is room when the ring is full. False when too many are
+   * Hands a frame (vnet_hdr first) to a worker, with the generation in which the target that held it began to drain; kept until there is room when the ring is full. False when too many are
    * kept already: a worker that is dead for long. Call `wake` when done.
    */
-  push(worker: number, device: number, kind: number, frame: Uint8Array): boolean {
+  push(
+    worker: number,
+    device: number,
+    kind: number,
+    frame: Uint8Array,
+    generation: number = layout.NONE,
+  ): boolean {
     const waiting = this.#waiting[worker]!;
-    if (waiting.length === 0 && this.#push(worker, { device, kind, frame })) return true;
+    if (waiting.length === 0 && this.#push(worker, { device, kind, frame, generation })) return true;
     if (waiting.length >= WAITING_MAX) return false;
-    waiting.push({ device, kind, frame });
+    waiting.push({ device, kind, frame, generation });
     return true;
   }
 
@@ -251,13 +258,14 @@ export class InjectRings {
     });
   }
 
-  #push(worker: number, { device, kind, frame }: Injected): boolean {
+  #push(worker: number, { device, kind, frame, generation }: Injected): boolean {
     const { u8, u32 } = this.views;
     assert(frame.length <= layout.FRAME_BYTES_MAX, 'a frame longer than any');
     const { arena } = this.workers.list[worker]!.queue;
     u32.fill(0, this.#record / 4, this.#record / 4 + layout.FRAME_RECORD_BYTES / 4);
     u32[this.#record / 4] = device;
     u32[this.#record / 4 + 1] = kind;
+    u32[this.#record / 4 + 2] = generation;
     u8.set(frame, this.#record + layout.FRAME_RECORD_BYTES);
     const bytes = layout.FRAME_RECORD_BYTES + frame.length;
     return this.core.ringPush(arena + layout.ARENA_INJECTS, this.#record, bytes) === 1;

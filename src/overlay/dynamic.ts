@@ -115,10 +115,10 @@ export class Dynamic {
       routeOf: (row) => this.#routes.get(row)!.route,
       ask: (request) => options.ask(request),
       settle: (mac, generation) => options.settle(this, mac, generation),
-      send: (frames: readonly HeldFrame[], isRouted) => {
+      send: (frames: readonly HeldFrame[], isRouted, generation) => {
         const kind = isRouted ? layout.INJECT_TX_ROUTED : layout.INJECT_TX;
         for (const { frame, worker } of frames) {
-          if (engine.injects.push(worker, device.row, kind, frame)) continue;
+          if (engine.injects.push(worker, device.row, kind, frame, generation)) continue;
           engine.counters.add(device.row, dropReason('tx_worker_lost'), 1);
         }
         engine.injects.wake();

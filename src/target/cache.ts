@@ -74,8 +74,11 @@ export interface CacheServices {
   ask(request: TargetRequest): void;
   /** The target is draining: call `drain` when every worker has seen that, then `drained`. */
   settle(mac: number, generation: number): void;
-  /** Hands frames back to their workers, in order; `isRouted` for those that varpd has seen. */
-  send(frames: readonly HeldFrame[], isRouted: boolean): void;
+  /**
+   * Hands frames back to their workers, in order; `isRouted` for those that varpd has seen. A frame that comes back to a
+   * target that began to drain in another generation is looked up again, behind those that went to main before it.
+   */
+  send(frames: readonly HeldFrame[], isRouted: boolean, generation?: number): void;
   drop(reason: CacheDrop, frames: number): void;
   proxied(frames: number): void;
   /** A request was not answered in time, or one was after that. */
@@ -132,6 +135,8 @@ class Unsettled {
   readonly held: HeldFrame[] = [];
   heldBytes = 0;
   request: TargetRequest | undefined;
+  /** Generation with which it began to drain. */
+  life = 0;
   /** Times it was asked about without an answer. */
   attempts = 0;
   deadlineMs = 0;
@@ -535,8 +540,9 @@ export class TargetCache {
     const before = this.#rowOf(mac);
     const next = after(target.state, event);
     const generation = this.#next();
+    const life = target.state === 'draining' ? target.life : generation;
     try {
-      this.#write(mac, next, false, row, generation);
+      this.#write(mac, next, false, row, life);
     } catch (error) {
       services.releaseRoute(row);
       if (!(error instanceof OverlayError) || event !== 'answer') throw error;
@@ -547,6 +553,7 @@ export class TargetCache {
       return;
     }
     target.isPublished = true;
+    target.life = life;
     this.#endRequest(target);
     target.state = next;
     target.generation = generation;
@@ -563,7 +570,7 @@ export class TargetCache {
     const held = target.held.splice(0);
     target.heldBytes = 0;
     this.#giveBack(held);
-    if (held.length > 0) this.options.services.send(held, false);
+    if (held.length > 0) this.options.services.send(held, false, target.life & 0xffff);
     return true;
   }
 

@@ -296,9 +296,9 @@ export class CacheRig {
       routeOf: (row) => this.#routes.get(row)!.route,
       ask: (request) => this.#ask(request),
       settle: (mac, generation) => this.#settling.push({ mac, generation }),
-      send: (frames: readonly HeldFrame[], isRouted) => {
+      send: (frames: readonly HeldFrame[], isRouted, generation) => {
         const kind = isRouted ? layout.INJECT_TX_ROUTED : layout.INJECT_TX;
-        for (const { frame, worker } of frames) rig.injects.push(worker, rig.device, kind, frame);
+        for (const { frame, worker } of frames) rig.injects.push(worker, rig.device, kind, frame, generation);
         rig.injects.wake();
       },
       drop: (reason, frames) => effects.drops.set(reason, (effects.drops.get(reason) ?? 0) + frames),

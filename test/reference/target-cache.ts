@@ -48,12 +48,19 @@ export interface ModelTarget {
   isShown: boolean;
   /** A settle round is for what it was asked to settle, not for what came after. */
   version: number;
+  /** Version with which it began to drain. */
+  life: number;
 }
 
 interface ModelWorker {
   /** Frames on their way to main, and to the worker. */
   misses: { readonly frame: ModelFrame; readonly isProxy: boolean }[];
-  injects: { readonly frame: ModelFrame; readonly isRouted: boolean }[];
+  injects: {
+    readonly frame: ModelFrame;
+    readonly isRouted: boolean;
+    /** That of the target it was held by. */
+    readonly life: number | undefined;
+  }[];
   waiting: ModelFrame[];
 }
 
@@ -160,10 +167,13 @@ export class ReferenceCache {
   /** A worker looks after what came back and what waits. */
   resume(index: number): void {
     const worker = this.workers[index]!;
-    for (const { frame, isRouted } of worker.injects.splice(0)) {
+    for (const { frame, isRouted, life } of worker.injects.splice(0)) {
       const target = this.#shown(frame.mac);
+      // Others of before may be on their way to main: it goes behind them.
+      const isOfBefore = target?.state === 'draining' && life !== undefined && life !== target.life;
       if (target?.state === 'valid' && frame.isProxied && !isRouted)
         worker.misses.push({ frame, isProxy: true });
+      else if (isOfBefore) worker.misses.push({ frame, isProxy: false });
       else if (target?.state === 'valid' || target?.state === 'draining') this.#send(frame, target);
       else this.#setAside(worker, frame, target);
     }
@@ -273,6 +283,7 @@ export class ReferenceCache {
       until: undefined,
       isShown: false,
       version: this.#version(),
+      life: 0,
     };
     this.targets.set(about.mac, target);
     this.#ask(target, about);
@@ -312,8 +323,8 @@ export class ReferenceCache {
     this.#discharge(target.held.splice(0));
   }
 
-  #return(frames: readonly ModelFrame[], isRouted: boolean): void {
-    for (const frame of frames) this.workers[frame.worker]!.injects.push({ frame, isRouted });
+  #return(frames: readonly ModelFrame[], isRouted: boolean, life?: number): void {
+    for (const frame of frames) this.workers[frame.worker]!.injects.push({ frame, isRouted, life });
   }
 
   #version(): number {
@@ -448,11 +459,13 @@ export class ReferenceCache {
 
   #settle(mac: number, target: ModelTarget, route: number): void {
     this.#endRequest(target);
+    const version = this.#version();
+    if (target.state !== 'draining') target.life = version;
     target.state = 'draining';
     target.route = route;
     target.isFull = false;
     target.until = undefined;
-    target.version = this.#version();
+    target.version = version;
     this.#settling.push({ mac, version: target.version });
   }
 
@@ -474,7 +487,7 @@ export class ReferenceCache {
         if (!target) return false;
         const held = target.held.splice(0);
         this.#discharge(held);
-        this.#return(held, false);
+        this.#return(held, false, target.life);
         return true;
       });
       round.step = 'returning';
@@ -550,6 +563,7 @@ export class ReferenceCache {
       until: undefined,
       isShown: false,
       version: this.#version(),
+      life: 0,
     };
   }
 
