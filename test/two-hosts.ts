@@ -10,7 +10,7 @@ import { testWith } from './harness/needs.js';
 const twoHosts = suite('two hosts');
 const needs = ['root', '/dev/net/tun'];
 const VNETID = 0xabcdef;
-const CYCLES = 1000;
+const CYCLES = Number(process.env.CYCLES ?? 1000);
 
 async function withHosts(work: (hosts: Hosts) => Promise<void>): Promise<void> {
   const hosts = new Hosts();

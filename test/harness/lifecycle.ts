@@ -5,7 +5,7 @@ import type { OverlayError } from '../../src/errors.js';
 import { assertRefused, MemoryOverlay, type MemoryOverlayOptions } from './memory-overlay.js';
 
 export const HERE = '127.0.0.1';
-export const CYCLES = 1000;
+export const CYCLES = Number(process.env.CYCLES ?? 1000);
 
 /** vxlan that counts the devices it was told of and those it was told are gone. */
 export function counting(changes: Partial<EncapPlugin> = {}): EncapPlugin & { alive: number } {
