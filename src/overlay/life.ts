@@ -425,14 +425,15 @@ export class Life {
   }
 
   /** The link's MTU is the property's, both ways; one we cannot have is put back. True when the property has changed. */
-  #followMtu(device: Device, mtu: number): boolean {
-    if (mtu === device.mtu) return false;
+  #followMtu(device: Device, told: number): boolean {
+    if (told === device.mtu) return false;
     const { ports, log, engine, events } = this.context;
+    // What an event tells may be a moment old: of a link that is being made, or of an MTU that was corrected since.
+    const mtu = ports.mtu(device.port);
+    if (mtu === device.mtu || mtu === 0) return false;
     try {
       parseProperty(mtuInfo(device), mtu);
     } catch {
-      // What the event tells may be a moment old: one that was corrected since is not put back.
-      if (ports.mtu(device.port) !== mtu) return false;
       log.warn({ device: device.name, mtu }, 'MTU out of range, put back');
       events.emit('mtu-put-back', { device: device.name, text: `${mtu} is out of range` });
       device.port.setMtu(device.mtu);
