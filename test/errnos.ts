@@ -304,6 +304,7 @@ const elsewhere: readonly [code: string, file: string, why: string][] = [
   ['associated', 'test/external.ts', 'ASSOCIATE'],
   ['not_external', 'test/external.ts', 'ASSOCIATE and DISASSOCIATE'],
   ['bad_frame', 'test/external.ts', 'INJECT and RESEND'],
+  ['netns_gone', 'test/zones.ts', 'ACTIVATE and SETPROP while the namespace of the link is gone'],
 ];
 
 const sources = [

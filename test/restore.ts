@@ -209,6 +209,31 @@ restore('last-known targets are served until the lookup source is back, then ask
   );
 });
 
+restore('saved targets that are no routes are passed over', async () => {
+  const store = new MemoryStore();
+  const port = await freePort(HERE);
+  const options = { plugins: [new ScriptedLookup(() => 'drop')] };
+  const properties = { 'vxlan/listen_ip': HERE, 'vxlan/listen_port': port };
+  await running(
+    store,
+    ({ overlay }) =>
+      overlay.createOverlay({ name: 'ov0', encap: 'vxlan', search: 'scripted', vnetid: 1, properties }),
+    options,
+  );
+  const bad = [{ ip: '999.1.1.1', port: 9 }, { ip: THERE, port: 70_000 }, {}, { spread: [{ ip: 'x' }] }];
+  const good = { mac: 0x020000000009, route: { ip: THERE, port: 9 }, source: 'operator' };
+  const rows = bad.map((route, index) => ({ mac: 0x020000000001 + index, route, source: 'operator' }));
+  store.targets.set('ov0', [...rows, good] as never);
+  await running(
+    store,
+    async ({ overlay }) => {
+      await until('the good one is there', 2000, () => overlay.cacheStats('ov0')!.targets === 1);
+      assert.is(overlay.cacheGet('ov0', good.mac).source, 'operator');
+    },
+    options,
+  );
+});
+
 restore('an external device comes back associated, and says that nobody answers', async () => {
   const store = new MemoryStore();
   const port = await freePort(HERE);

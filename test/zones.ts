@@ -149,6 +149,8 @@ testWith(zones, needs, 'a namespace that goes: degraded; when it is back, the li
     ip('netns', 'delete', a.zone);
     await until('it says so', 2000, () => fault().includes(`network namespace '${a.zone}' is gone`));
     assert.is(a.overlay.state('oza'), 'activated');
+    // Its descriptors are closed, and may be another's.
+    await assertRefused(a.overlay.setprop('oza', 'mtu', 1300), 'ENODEV', 'netns_gone', /make it again/);
     ip('netns', 'add', a.zone);
     await until('it is back', 2000, () => fault() === '');
     assert.is(macOf(a.zone), mac, 'with the address it had');
@@ -165,6 +167,44 @@ function macOf(netns: string): string {
   ) as [{ address: string }];
   return link.address;
 }
+
+testWith(zones, needs, 'activation while the namespace is gone: refused, and no other link is touched', () =>
+  withSides(async (a) => {
+    const zone = name('zc');
+    ip('netns', 'add', zone);
+    const { overlay } = a;
+    await overlay.create('ozc', 'vxlan', 'direct', 78);
+    const ours = {
+      netns: zone,
+      'vxlan/listen_ip': '127.0.0.1',
+      'direct/dest_ip': '127.0.0.2',
+      'direct/dest_port': 9,
+    };
+    for (const [property, value] of Object.entries(ours)) await overlay.setprop('ozc', property, value);
+    ip('netns', 'delete', zone);
+    await until('it says so', 2000, () => overlay.status('ozc').message.includes('is gone'));
+    await assertRefused(overlay.activate('ozc'), 'ENODEV', 'netns_gone', /make it again/);
+    await overlay.delete('ozc', { force: false });
+    assert.ok(pings(a.zone, '198.51.100.2'));
+  }),
+);
+
+testWith(zones, needs, 'an underlay namespace that is made anew: down and up opens the sockets there', () =>
+  withSides(async (a) => {
+    ip('netns', 'delete', a.underlay);
+    ip('netns', 'add', a.underlay);
+    inside(a.underlay, 'link', 'set', 'lo', 'up');
+    inside(a.underlay, 'address', 'add', '192.0.2.1/24', 'dev', 'lo');
+    inside(a.zone, 'link', 'set', 'oza', 'down');
+    await until('it is stopped', 2000, () => a.overlay.state('oza') === 'activated');
+    inside(a.zone, 'link', 'set', 'oza', 'up');
+    await until('it is started', 2000, () => a.overlay.state('oza') === 'started');
+    const sockets = execFileSync('ip', ['netns', 'exec', a.underlay, 'cat', '/proc/net/udp6'], {
+      encoding: 'utf8',
+    });
+    assert.match(sockets, /:12B5 /, 'port 4789 in the new namespace');
+  }),
+);
 
 testWith(zones, needs, 'a link that is renamed is followed; one that is moved away degrades its device', () =>
   withSides(async (a) => {

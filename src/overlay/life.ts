@@ -187,6 +187,7 @@ export class Life {
       throw new OverlayError('EEXIST', 'already_active', `overlay '${device.name}' is activated already`);
     }
     if (device.isLinkGone) throw new OverlayError('ENODEV', 'link_gone', linkGoneText(device));
+    refuseAway(device);
     const missing = device.properties.missing();
     if (missing.length > 0) {
       throw new OverlayError('EINVAL', 'property_missing', `not set: ${missing.join(', ')}`);
@@ -222,7 +223,7 @@ export class Life {
   async delete(entry: Entry, force: boolean): Promise<void> {
     const { device } = entry;
     const { ports, persistence, events } = this.context;
-    if (!force && !device.isLinkGone) {
+    if (!force && !device.isLinkGone && !device.isAway) {
       // The kernel's word, since what it told us may be a moment old.
       if (ports.isUp(device.port)) {
         throw new OverlayError(
@@ -510,6 +511,16 @@ export class Life {
     events.emit('namespace-back', { device: name, text: 'the link was made anew' });
     fma.restore(name, 'netns_gone');
   }
+}
+
+/** Throws ENODEV for a device whose link is not there to be changed: its descriptors may be another's by now. */
+export function refuseAway({ name, netns, isAway }: Device): void {
+  if (!isAway) return;
+  throw new OverlayError(
+    'ENODEV',
+    'netns_gone',
+    `network namespace '${netns}', which the link of ${name} was in, is gone: make it again, then try again`,
+  );
 }
 
 function linkGoneText({ name }: Device): string {

@@ -7,6 +7,7 @@ import type { Fma } from '../fma.js';
 import type { Log } from '../log.js';
 import type { DeviceRecord, TargetRecord } from '../state/record.js';
 import { every, nextTurn } from '../sys/clock.js';
+import { checkRoute } from '../target/destination.js';
 import { recordOf } from './record.js';
 import type { Entry } from './setprop.js';
 
@@ -114,7 +115,7 @@ export class Persistence {
     let refused = 0;
     try {
       for await (const rows of this.store.loadTargets(device.name)) {
-        for (const row of rows) if (!restore(dynamic.cache, row)) refused++;
+        for (const row of rows) if (!restore(dynamic.cache, row, device.encap.destinations)) refused++;
         await nextTurn();
       }
     } catch (error) {
@@ -127,18 +128,19 @@ export class Persistence {
   }
 }
 
-/** False when there is no room for it. */
+/** False when there is no room for it, or when it is no route of the device's encapsulation. */
 function restore(
   cache: {
     set(mac: number, route: TargetRecord['route'] & object, source: 'operator' | 'saved'): void;
     setDrop(mac: number, source: 'operator' | 'saved'): void;
   },
   { mac, route, source }: TargetRecord,
+  kinds: number,
 ): boolean {
   const as = source === 'operator' ? 'operator' : 'saved';
   try {
     if (route === 'drop') cache.setDrop(mac, as);
-    else cache.set(mac, route, as);
+    else cache.set(mac, checkRoute(route, kinds), as);
     return true;
   } catch (error) {
     if (error instanceof OverlayError) return false;

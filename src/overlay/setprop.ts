@@ -16,6 +16,7 @@ import { OverlayError } from '../errors.js';
 import type { Events } from '../events.js';
 import { type PropertyInfo, type PropertyValue, parseProperty } from '../property.js';
 import type { Attachments } from './attachment.js';
+import { refuseAway } from './life.js';
 import type { Lookup } from './lookup.js';
 import type { Persistence } from './persistence.js';
 import type { PortSource } from './ports.js';
@@ -66,6 +67,7 @@ export class Setprop {
       );
     }
     if (!info.isWritable) throw new OverlayError('EPERM', 'property_read_only', `${info.name} cannot be set`);
+    refuseAway(device);
     const parsed = parseProperty(info, value);
     this.#check(device, info, parsed);
     const takeBack = this.context.persistence.announce(entry, (record) => changed(record, found, parsed));
