@@ -65,6 +65,8 @@ export const FAULT_TEXT_BYTES_MAX = 255;
 export const CONTROL_BODY_BYTES_MAX = 64 * 1024;
 export const CONTROL_CONNECTIONS_MAX = 64;
 export const CONTROL_REQUEST_MS_MAX = 30_000;
+/** The server's is longer, so that a client whose request takes too long says that, and not that the daemon has gone. */
+export const CONTROL_CONNECTION_MS_MAX = CONTROL_REQUEST_MS_MAX + 5_000;
 /** What a planned stop may take before the process leaves anyway. */
 export const DRAIN_MS_MAX = 2000;
 /** And for each device more: closing a link takes the kernel some 20 ms. */

@@ -138,6 +138,37 @@ testWith(
     }),
 );
 
+testWith(restart, needs, 'SIGUSR2 with a configuration at fault is refused, and nothing stops', async () => {
+  const hosts = new Hosts();
+  try {
+    const file = join(hosts.directory, 'overlayd.yaml');
+    writeFileSync(file, 'bank: 3\n');
+    const daemon = await hosts.daemon('a', { flags: ['--config', file] });
+    const faults = async () => {
+      const { faults: all } = await daemon.client.get<{ faults: { code: string }[] }>('/v1/status');
+      return all.map(({ code }) => code);
+    };
+    const { pid } = daemon.child;
+    const signal = async (name: NodeJS.Signals, text: string) => {
+      const before = daemon.log.split(text).length;
+      daemon.child.kill(name);
+      await until(text, 10_000, () => daemon.log.split(text).length > before);
+    };
+    writeFileSync(file, 'bank: 0\n');
+    await signal('SIGUSR2', 'restart refused');
+    assert.equal(await faults(), ['config_refused']);
+    assert.not.match(daemon.log, /starting anew/);
+    writeFileSync(file, 'bank: 3\n');
+    await signal('SIGHUP', 'configuration reloaded');
+    assert.equal(await faults(), []);
+    await signal('SIGUSR2', '"ready"');
+    assert.is(daemon.child.pid, pid);
+    assert.equal(await faults(), []);
+  } finally {
+    await hosts.close();
+  }
+});
+
 testWith(restart, needs, 'a link of the name that is not ours is left alone, and the others come back', () =>
   withPair(async (pair) => {
     const { hosts, daemon, directory } = pair;

@@ -5,7 +5,7 @@ import { dirname } from 'node:path';
 import fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
 import { OverlayError } from '../errors.js';
 import { EventReader } from '../events.js';
-import { CONTROL_BODY_BYTES_MAX, CONTROL_REQUEST_MS_MAX } from '../limits.js';
+import { CONTROL_BODY_BYTES_MAX, CONTROL_CONNECTION_MS_MAX } from '../limits.js';
 import type { Log } from '../log.js';
 import type { Overlay } from '../overlay.js';
 import { limitConnections, refuse } from './connections.js';
@@ -54,8 +54,8 @@ export class ControlServer {
     this.#fastify = fastify({
       logger: false,
       bodyLimit: CONTROL_BODY_BYTES_MAX,
-      connectionTimeout: CONTROL_REQUEST_MS_MAX,
-      requestTimeout: CONTROL_REQUEST_MS_MAX,
+      connectionTimeout: CONTROL_CONNECTION_MS_MAX,
+      requestTimeout: CONTROL_CONNECTION_MS_MAX,
       forceCloseConnections: true,
       // Every answer has a body, and whoever wants a head alone can throw that away.
       exposeHeadRoutes: false,

@@ -141,12 +141,14 @@ async function serve(flags: Flags, file: string | undefined): Promise<void> {
       log.info({}, 'stopped');
       process.exit(0);
     });
-  const restart = (signal: string) =>
-    end(signal, async () => {
+  const restart = async (signal: string) => {
+    if (isStopping || !reloader.mayRestart()) return;
+    await end(signal, async () => {
       const kept = await overlay.handOver();
       log.info({ links: Object.keys(kept).length }, 'starting anew');
       becomeAnew(kept);
     });
+  };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
   process.on('SIGUSR2', restart);

@@ -46,6 +46,20 @@ export class Reloader {
     return this.#running;
   }
 
+  /**
+   * True when a program that starts anew could read the configuration. When it could not, the restart is refused as a
+   * reload is: it would leave nothing running.
+   */
+  mayRestart(): boolean {
+    try {
+      this.options.read();
+      return true;
+    } catch (error) {
+      this.#refuse('restart', error);
+      return false;
+    }
+  }
+
   /** Resolves when nothing is under way any more; nothing begins after it. */
   close(): Promise<void> {
     this.#isClosed = true;
@@ -90,14 +104,20 @@ export class Reloader {
       overlay.events.emit('config-reloaded', { text: `${plan.steps.length} changes` });
       log.info({ steps: plan.steps.length }, 'configuration reloaded');
     } catch (error) {
-      const messages = [messageOf(error), ...(error instanceof OverlayError ? error.parts : [])];
-      for (const message of messages) log.error({}, `reload: ${message}`);
-      if (!(error instanceof OverlayError)) log.error({ err: error }, 'the reload failed by a defect');
-      log.error({}, 'reload refused: the settings of before stay in force');
-      health.degrade('config_refused', 'reload', `the configuration was not reloaded: ${messages[0]}`);
-      // Which value is at fault is not for everyone.
-      overlay.events.emit('config-refused', { text: 'see the log for what is at fault' });
+      this.#refuse('reload', error);
     }
+  }
+
+  /** Everything stays as it is, and log, health and events say so. */
+  #refuse(what: 'reload' | 'restart', error: unknown): void {
+    const { log, health, overlay } = this.options;
+    const messages = [messageOf(error), ...(error instanceof OverlayError ? error.parts : [])];
+    for (const message of messages) log.error({}, `${what}: ${message}`);
+    if (!(error instanceof OverlayError)) log.error({ err: error }, `the ${what} failed by a defect`);
+    log.error({}, `${what} refused: the settings of before stay in force`);
+    health.degrade('config_refused', what, `the ${what} was refused: ${messages[0]}`);
+    // Which value is at fault is not for everyone.
+    overlay.events.emit('config-refused', { text: 'see the log for what is at fault' });
   }
 }
 
