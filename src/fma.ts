@@ -112,6 +112,12 @@ export const faultCodes = Object.keys(faultReasons) as readonly FaultCode[];
 
 /** Reasons of the process, which are no single device's; the most telling first. */
 export const processReasons = {
+  workers: {
+    severity: 'major',
+    setBy: 'the worker supervision, when a worker died, is stuck or lost, whether or not there are devices',
+    clearedBy: 'the same, when all workers run',
+    remedy: 'nothing at first: it is replaced; report it with the log when it comes again',
+  },
   state_unwritable: {
     severity: 'minor',
     setBy: 'whoever writes in the state directory, when it cannot be written',

@@ -663,18 +663,19 @@ export class Overlay {
 
   // ─── What the data path reports ───────────────────────────────────────────────────────────────────────
 
-  /** Faults that workers cause are on every device: each has a queue at the worker. */
+  /** Faults that workers cause are on the process and on every device: each has a queue at the worker. */
   onWorker(event: WorkerEvent): void {
     const { log } = this.options;
     log.warn(event, `worker ${event.kind}`);
     this.events.emit('worker', { text: `worker ${event.worker} is ${event.kind}` });
-    const isWhole = this.engine.workers.list.every(({ state }) => state === 'running');
-    for (const { device } of this.#life.entries.values()) {
-      if (event.kind !== 'replaced') {
-        this.fma.degrade(device.name, 'worker', `worker ${event.worker} ${workerText(event)}`);
-      } else if (isWhole) {
-        this.fma.restore(device.name, 'worker');
-      }
+    const devices = [...this.#life.entries.keys()];
+    if (event.kind !== 'replaced') {
+      const text = `worker ${event.worker} ${workerText(event)}`;
+      this.fma.degradeProcess('workers', text);
+      for (const name of devices) this.fma.degrade(name, 'worker', text);
+    } else if (this.engine.workers.list.every(({ state }) => state === 'running')) {
+      this.fma.restoreProcess('workers');
+      for (const name of devices) this.fma.restore(name, 'worker');
     }
   }
 
