@@ -64,6 +64,7 @@ export const FAULT_TEXT_BYTES_MAX = 255;
 
 export const CONTROL_BODY_BYTES_MAX = 64 * 1024;
 export const CONTROL_CONNECTIONS_MAX = 64;
+/** What a client waits for an answer. */
 export const CONTROL_REQUEST_MS_MAX = 30_000;
 /** The server's is longer, so that a client whose request takes too long says that, and not that the daemon has gone. */
 export const CONTROL_CONNECTION_MS_MAX = CONTROL_REQUEST_MS_MAX + 5_000;

@@ -105,6 +105,19 @@ exits('overlayadm: each code, whatever the daemon fails with', async () => {
   assert.is(exitCodeOf({ errno: 'ETIME', code: 'daemon_silent' }), 7);
 });
 
+exits('overlayadm: 7 when the daemon hangs up on a request, 6 when there is none', () =>
+  withDirectory(async (directory) => {
+    const socket = join(directory, 'socket');
+    const server = createServer((request) => request.socket.destroy());
+    await new Promise<void>((resolve) => server.listen(socket, resolve));
+    const ended = await run(CLI, '-S', socket, 'delete-overlay', 'ov0');
+    await new Promise((resolve) => server.close(resolve));
+    assert.is(ended.status, 7);
+    assert.match(ended.stderr, /hung up before it answered: see whether it has done/);
+    assert.is((await run(CLI, '-S', socket, 'delete-overlay', 'ov0')).status, 6);
+  }),
+);
+
 exits('the codes are in the help and in the README', async () => {
   const { status, stdout } = await run(CLI, '--help');
   assert.is(status, 0);

@@ -1,7 +1,9 @@
 /** The control API over its socket: every operation, every wrong way of asking, who may write, the socket. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { channel } from 'node:diagnostics_channel';
 import { once } from 'node:events';
 import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import type { Server } from 'node:http';
 import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
@@ -12,7 +14,7 @@ import { operations } from '../src/control/operations.js';
 import { ControlServer } from '../src/control/server.js';
 import type { StatusView } from '../src/control/status.js';
 import type { OverlayView, PropertyView, StatsView, TargetJson } from '../src/control/view.js';
-import { CONTROL_BODY_BYTES_MAX } from '../src/limits.js';
+import { CONTROL_BODY_BYTES_MAX, CONTROL_REQUEST_MS_MAX } from '../src/limits.js';
 import type { Log } from '../src/log.js';
 import {
   type Answer,
@@ -759,7 +761,8 @@ control('the client: no daemon, and what is no daemon', async () => {
     for (const [answer, errno, code] of [
       ['HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello', 'EIO', 'bad_answer'],
       ['SSH-2.0-OpenSSH\r\n', 'ECONNREFUSED', 'daemon_unreachable'],
-      ['', 'ECONNREFUSED', 'daemon_unreachable'],
+      // There was somebody, who may have done it.
+      ['', 'ECONNRESET', 'no_answer'],
     ] as const) {
       const impostor = createServer((socket) => {
         socket.on('error', () => {});
@@ -774,6 +777,28 @@ control('the client: no daemon, and what is no daemon', async () => {
     rmSync(directory, { recursive: true, force: true });
   }
 });
+
+control(
+  'the client gives up before the server does: a time-out is never taken for a daemon that is gone',
+  () =>
+    withRig(async ({ client }) => {
+      // Node tells of each request and of the server it is for.
+      const started = channel('http.server.request.start');
+      const limits: number[] = [];
+      const look = (message: unknown) => {
+        const { server, socket } = message as { server: Server; socket: Socket };
+        limits.push(server.timeout, server.requestTimeout, socket.timeout ?? 0);
+      };
+      started.subscribe(look);
+      try {
+        await client.get('/v1/overlays');
+      } finally {
+        started.unsubscribe(look);
+      }
+      assert.is(limits.length, 3);
+      for (const ms of limits) assert.ok(ms > CONTROL_REQUEST_MS_MAX, `${limits}`);
+    }),
+);
 
 control('a server that stops lets go of its callers', async () => {
   const memory = await MemoryOverlay.start();

@@ -14,7 +14,7 @@ export const exitCodes: Readonly<Record<number, string>> = {
   4: 'exists, or busy',
   5: 'not permitted',
   6: 'no daemon, or of events -f none any more',
-  7: 'no answer in time',
+  7: 'no answer, or not in time: it may have been done',
 };
 
 /** By errno. */
@@ -33,6 +33,7 @@ const special: Readonly<Record<string, number>> = {
   no_such_column: USAGE,
   daemon_unreachable: 6,
   daemon_gone: 6,
+  no_answer: 7,
 };
 
 export function exitCodeOf({ code, errno }: Pick<OverlayError, 'code' | 'errno'>): number {

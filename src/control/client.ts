@@ -65,7 +65,10 @@ export class ControlClient {
     });
   }
 
-  /** Throws the daemon's OverlayError as it was, ECONNREFUSED when there is no daemon, ETIME when it is silent. */
+  /**
+   * Throws the daemon's OverlayError as it was, ECONNREFUSED when there is no daemon, ETIME when it is silent, ECONNRESET
+   * when it hangs up; after the last two it may have done what it was asked for.
+   */
   #call<T>(method: string, path: string, body?: object): Promise<T> {
     return new Promise((resolve, reject) => {
       const payload = body === undefined ? undefined : JSON.stringify(body);
@@ -110,7 +113,18 @@ function badAnswer(status: number): OverlayError {
   return new OverlayError('EIO', 'bad_answer', `what answers on the socket is not overlayd (HTTP ${status})`);
 }
 
+/** Of a connection that was made; while it is made they mean that nobody takes it. */
+const hangUps = ['ECONNRESET', 'EPIPE'];
+
 function unreachable(socket: string, error: NodeJS.ErrnoException): OverlayError {
+  const { code = '', syscall } = error;
+  if (hangUps.includes(code) && syscall !== 'connect') {
+    return new OverlayError(
+      'ECONNRESET',
+      'no_answer',
+      `the daemon on ${socket} hung up before it answered: see whether it has done what it was asked for`,
+    );
+  }
   if (error.code === 'EACCES') {
     return new OverlayError('EACCES', 'socket_not_permitted', `${socket} may not be opened by this user`);
   }
