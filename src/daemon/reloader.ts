@@ -3,6 +3,7 @@ import { OverlayError } from '../errors.js';
 import { type ApplyTarget, applySteps, ensure } from './apply.js';
 import type { Config } from './config.js';
 import type { Declared } from './declared.js';
+import { checkProgram } from './handover.js';
 import type { Health } from './health.js';
 import { planReload } from './reload.js';
 
@@ -47,12 +48,13 @@ export class Reloader {
   }
 
   /**
-   * True when a program that starts anew could read the configuration. When it could not, the restart is refused as a
+   * True when there is a program to start anew, and it could read the configuration. Otherwise the restart is refused as a
    * reload is: it would leave nothing running.
    */
   mayRestart(): boolean {
     try {
       this.options.read();
+      checkProgram();
       return true;
     } catch (error) {
       this.#refuse('restart', error);

@@ -57,7 +57,7 @@ export const macros = {
     IPV6_V6ONLY: 26,
     IPV6_PMTUDISC_DO: 2,
   },
-  'sys/mman.h': { MADV_HUGEPAGE: 14 },
+  'sys/mman.h': { MADV_HUGEPAGE: 14, MFD_CLOEXEC: 1 },
   'linux/if_tun.h': {
     IFF_TAP: 2,
     IFF_MULTI_QUEUE: 0x100,
@@ -202,7 +202,7 @@ export const {
   TUN_F_CSUM,
 } = macros['linux/if_tun.h'];
 
-export const { MADV_HUGEPAGE } = macros['sys/mman.h'];
+export const { MADV_HUGEPAGE, MFD_CLOEXEC } = macros['sys/mman.h'];
 
 /** Index of the drop count in what SO_MEMINFO answers. */
 export const { SK_MEMINFO_DROPS } = macros['linux/sock_diag.h'];

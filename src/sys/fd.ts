@@ -1,6 +1,6 @@
 /** File descriptors that main owns and workers borrow as integers. */
 import { Serial } from '../serial.js';
-import { EFD_CLOEXEC, EFD_NONBLOCK, F_SETFD, FD_CLOEXEC } from './abi.js';
+import { EFD_CLOEXEC, EFD_NONBLOCK, F_SETFD, FD_CLOEXEC, MFD_CLOEXEC } from './abi.js';
 import { must } from './errno.js';
 import * as libc from './libc.js';
 
@@ -22,6 +22,11 @@ const closing = new Serial();
 /** Whether the descriptor passes to a program that this process becomes (man 2 execve). */
 export function setInherited(fd: number, isInherited: boolean): void {
   must(libc.fcntl(fd, F_SETFD, isInherited ? 0 : FD_CLOEXEC), 'fcntl F_SETFD');
+}
+
+/** An empty file that is nowhere but in memory (man 2 memfd_create). @param name what /proc shows of it */
+export function createMemoryFile(name: string): number {
+  return must(libc.memfdCreate(name, MFD_CLOEXEC), 'memfd_create');
 }
 
 /** A wake-up for a thread that waits in epoll (man 2 eventfd). */

@@ -112,6 +112,9 @@ export const epollCtl: (epoll: number, operation: number, fd: number, event: Uin
 export const eventfd: (initial: number, flags: number) => number = libc.func(
   'int eventfd(uint initval, int flags)',
 );
+export const memfdCreate: (name: string, flags: number) => number = libc.func(
+  'int memfd_create(const char *name, uint flags)',
+);
 export const setns: (fd: number, type: number) => number = libc.func('int setns(int fd, int nstype)');
 export const unshare: (flags: number) => number = libc.func('int unshare(int flags)');
 export const schedSetaffinity: (thread: number, bytes: number, mask: Uint8Array) => number = libc.func(
