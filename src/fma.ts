@@ -139,9 +139,9 @@ export const processReasons = {
   },
   config_refused: {
     severity: 'minor',
-    setBy: 'the reload, when the new configuration is refused',
-    clearedBy: 'the next reload that succeeds',
-    remedy: 'correct the place that the text names and reload',
+    setBy: 'the reload or the planned restart, when the new configuration is refused',
+    clearedBy: 'the next reload or restart that succeeds',
+    remedy: 'correct the place that the text names, and reload or restart',
   },
 } as const satisfies Record<string, FaultReason>;
 export type ProcessFaultCode = keyof typeof processReasons;

@@ -68,7 +68,12 @@ export const CONTROL_CONNECTIONS_MAX = 64;
 export const CONTROL_REQUEST_MS_MAX = 30_000;
 /** The server's is longer, so that a client whose request takes too long says that, and not that the daemon has gone. */
 export const CONTROL_CONNECTION_MS_MAX = CONTROL_REQUEST_MS_MAX + 5_000;
-/** What a planned stop may take before the process leaves anyway. */
-export const DRAIN_MS_MAX = 2000;
+/** What the end of a plugin's instance may take when the daemon ends. */
+export const PLUGIN_END_MS_MAX = 1000;
+/**
+ * What a planned stop may take before the process leaves anyway: an end of an instance that is under way, the end that
+ * follows it, and a worker that is found to be stuck meanwhile.
+ */
+export const DRAIN_MS_MAX = 4000;
 /** And for each device more: closing a link takes the kernel some 20 ms. */
 export const DRAIN_DEVICE_MS_MAX = 50;

@@ -97,7 +97,7 @@ import { Targets } from './overlay/targets.js';
 import { Traps } from './overlay/traps.js';
 import { Vnics } from './overlay/vnics.js';
 import type { DeviceRecord } from './state/record.js';
-import { monotonicMs } from './sys/clock.js';
+import { isOverWithin, monotonicMs } from './sys/clock.js';
 import type { CacheStats, TargetView } from './target/cache.js';
 import { checkDestination, checkRoute, type Destination, type Route } from './target/destination.js';
 import { formatMac } from './target/mac.js';
@@ -252,17 +252,35 @@ export class Overlay {
 
   /**
    * The same for a process that becomes another program: the links keep their carrier, and their descriptors pass to it.
-   * Returns them by device.
+   * Returns them by device, after `msMax` at the latest, whatever has not ended by then: that ends with this program. Never
+   * rejects: a link that is not handed over loses its carrier.
    */
-  async handOver(): Promise<Record<string, readonly number[]>> {
+  async handOver(msMax: number): Promise<Record<string, readonly number[]>> {
+    const { log } = this.options;
     const fds: Record<string, readonly number[]> = {};
-    await this.#stop(async (entry) => {
-      const { device } = entry;
-      if (!device.isKept || device.isLinkGone || device.isAway) return this.#life.remove(entry);
-      await this.#life.letGo(entry);
+    const left = new Set(this.#life.entries.values());
+    const pass = ({ device }: Entry) => {
       device.port.handOver();
       fds[device.name] = device.port.fds;
+    };
+    const ended = this.#stop(async (entry) => {
+      left.add(entry);
+      if (isPassedOn(entry)) {
+        await this.#life.letGo(entry);
+        pass(entry);
+      } else await this.#life.remove(entry);
+      left.delete(entry);
     });
+    try {
+      if (await isOverWithin(ended, msMax)) return fds;
+      log.error(
+        { busy: this.busy },
+        'not everything has ended in time; the links are handed over all the same',
+      );
+    } catch (error) {
+      log.error({ err: error }, 'the end of the devices failed; the links are handed over all the same');
+    }
+    for (const entry of [...left, ...this.#life.entries.values()]) if (isPassedOn(entry)) pass(entry);
     return fds;
   }
 
@@ -304,6 +322,11 @@ export class Overlay {
       }
     }
     return failures;
+  }
+
+  /** Devices that something is being done to. */
+  get busy(): string[] {
+    return this.#perimeters.busy;
   }
 
   /** Resolves when every operation and link event so far has been dealt with. */
@@ -712,6 +735,11 @@ export class Overlay {
   #properties({ device, lookup }: Entry): DeviceProperty[] {
     return deviceProperties(device, lookup.instance, this.encaps.names, this.varpd.pluginNames);
   }
+}
+
+/** Its link is there after a restart, and so is its record. */
+function isPassedOn({ device }: Entry): boolean {
+  return device.isKept && !device.isLinkGone && !device.isAway;
 }
 
 /** How CACHE_GET shows the one destination of a POINT device. */

@@ -14,6 +14,11 @@ export class Perimeters {
   /** By name of the device; those that nobody is in are not kept. */
   readonly #perimeters = new Map<string, Perimeter>();
 
+  /** Devices that something is being done to, or waits to be done. */
+  get busy(): string[] {
+    return [...this.#perimeters.keys()];
+  }
+
   /** Resolves or rejects as the work does. */
   async run<T>(device: string, work: () => T | Promise<T>): Promise<T> {
     const perimeter = this.#perimeters.get(device) ?? { serial: new Serial(), entered: 0 };

@@ -36,6 +36,22 @@ export function after(ms: number, work: () => void): () => void {
   return () => clearTimeout(timer);
 }
 
+/**
+ * Whether the work is over within `ms`; it goes on otherwise, and how it ends is nobody's business then. Rejects as the work
+ * does. Keeps the process alive meanwhile.
+ */
+export async function isOverWithin(work: Promise<unknown>, ms: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(resolve, ms, false);
+  });
+  try {
+    return await Promise.race([work.then(() => true), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 /** Resolves when the event loop has gone round once. */
 export function nextTurn(): Promise<void> {
   return new Promise((resolve) => {

@@ -1,6 +1,7 @@
 /** varpd: the lookup plugins and their instances, one for each overlay. */
 import { isPluginName } from '../encap/plugin.js';
 import { assert, OverlayError } from '../errors.js';
+import { PLUGIN_END_MS_MAX } from '../limits.js';
 import { after } from '../sys/clock.js';
 import { direct } from './direct.js';
 import { External } from './external.js';
@@ -26,6 +27,7 @@ export class Varpd {
   readonly #plugins = new Map<string, LookupPlugin>();
   readonly #instances = new Map<number, VarpdInstance>();
   #nextId = 1;
+  readonly #waits = new Waits();
 
   constructor(plugins: readonly LookupPlugin[] = [direct, files, external]) {
     for (const plugin of plugins) this.register(plugin);
@@ -74,17 +76,25 @@ export class Varpd {
 
   /**
    * Starts the plugin: the instance is associated from here on. Rejects with EEXIST, EAGAIN naming what is missing,
-   * ETIME when the start takes too long, and whatever else the plugin refuses with.
+   * ETIME when the start takes too long, ECANCELED after `windUp`, and whatever else the plugin refuses with.
    */
   async activate(instance: VarpdInstance, services: LookupServices): Promise<void> {
     if (instance.isActive) {
       throw new OverlayError('EEXIST', 'already_active', `varpd instance ${instance.id} is active already`);
     }
     const { name } = instance.plugin;
-    await bounded(`the start of lookup plugin '${name}'`, START_MS_MAX, () =>
+    await this.#waits.bounded(`the start of lookup plugin '${name}'`, START_MS, () =>
       instance.lookup.start(services),
     );
     instance.isActive = true;
+  }
+
+  /**
+   * The process is about to end: starts that are under way are broken off, no other begins, and whatever a plugin does, the
+   * end of an instance takes PLUGIN_END_MS_MAX at most.
+   */
+  windUp(): void {
+    this.#waits.windUp();
   }
 
   /** A new start for an instance, with the properties it has: `activate` follows. Its id stays. */
@@ -111,34 +121,66 @@ export class Varpd {
     if (!instance.isActive) return;
     instance.isActive = false;
     try {
-      await bounded(`the end of '${instance.plugin.name}'`, STOP_MS_MAX, () => instance.lookup.stop());
+      await this.#waits.bounded(`the end of '${instance.plugin.name}'`, STOP_MS, () =>
+        instance.lookup.stop(),
+      );
     } catch (error) {
       instance.fault = error instanceof Error ? error.message : String(error);
     }
   }
 }
 
-/** What a plugin's start and stop may take. */
-const START_MS_MAX = 30_000;
-const STOP_MS_MAX = 2000;
+/** What a plugin's start and stop may take, in milliseconds, also when the process is about to end. */
+interface Bound {
+  readonly ms: number;
+  /** 0: it is not begun any more. */
+  readonly windingUpMs: number;
+}
 
-/** Rejects with ETIME when the work takes longer, with EIO when it throws what is no OverlayError. */
-async function bounded(what: string, ms: number, work: () => void | Promise<void>): Promise<void> {
-  let cancel = () => {};
-  const late = new Promise<never>((_, reject) => {
-    cancel = after(ms, () =>
-      reject(new OverlayError('ETIME', 'lookup_slow', `${what} took more than ${ms} ms`)),
-    );
-  });
-  try {
-    await Promise.race([work(), late]);
-  } catch (error) {
-    if (error instanceof OverlayError) throw error;
-    const why = error instanceof Error ? error.message : String(error);
-    throw new OverlayError('EIO', 'lookup_failed', `${what} failed: ${why}`);
-  } finally {
-    cancel();
+const START_MS: Bound = { ms: 30_000, windingUpMs: 0 };
+const STOP_MS: Bound = { ms: 2000, windingUpMs: PLUGIN_END_MS_MAX };
+
+/** Waits for plugins, each bounded; all of them are cut short when the process is about to end. */
+class Waits {
+  readonly #cuts = new Set<() => void>();
+  #isWindingUp = false;
+
+  windUp(): void {
+    this.#isWindingUp = true;
+    for (const cut of [...this.#cuts]) cut();
   }
+
+  /** Rejects with ETIME or ECANCELED when the work takes longer, with EIO when it throws what is no OverlayError. */
+  async bounded(what: string, bound: Bound, work: () => void | Promise<void>): Promise<void> {
+    const { ms, windingUpMs } = bound;
+    if (this.#isWindingUp && windingUpMs === 0) throw brokenOff(what);
+    let cancel = () => {};
+    let cut = () => {};
+    const late = new Promise<never>((_, reject) => {
+      const slow = () => reject(new OverlayError('ETIME', 'lookup_slow', `${what} took more than ${ms} ms`));
+      cut = () => {
+        cancel();
+        cancel = after(windingUpMs, () => reject(brokenOff(what)));
+      };
+      cancel = after(ms, slow);
+    });
+    if (this.#isWindingUp) cut();
+    this.#cuts.add(cut);
+    try {
+      await Promise.race([work(), late]);
+    } catch (error) {
+      if (error instanceof OverlayError) throw error;
+      const why = error instanceof Error ? error.message : String(error);
+      throw new OverlayError('EIO', 'lookup_failed', `${what} failed: ${why}`);
+    } finally {
+      cancel();
+      this.#cuts.delete(cut);
+    }
+  }
+}
+
+function brokenOff(what: string): OverlayError {
+  return new OverlayError('ECANCELED', 'daemon_ends', `${what} was broken off: the daemon ends`);
 }
 
 /** Throws EINVAL naming what is wrong with a plugin's declaration. */
