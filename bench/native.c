@@ -1,5 +1,5 @@
 /*
- * The yardstick for bench/throughput.ts: what plain C does with this design and no offloads. One VXLAN peer, one
+ * The yardstick for bench/end-to-end.ts: what plain C does with this design and no offloads. One VXLAN peer, one
  * thread, a TAP read and written frame by frame, batches of 64 on the UDP side. Learns nothing, checks little.
  *
  *   native LINK LOCAL_IP REMOTE_IP VNI
