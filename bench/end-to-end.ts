@@ -2,23 +2,39 @@
  * How fast is a whole overlay between two hosts, beside the kernel's VXLAN and others in the same rounds? Peers are
  * interleaved, round by round, so that a change in the machine's load falls on all of them.
  */
-import { writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, writeFileSync } from 'node:fs';
 import { arch, cpus, release } from 'node:os';
+import { dirname } from 'node:path';
 import { has } from '../test/harness/needs.js';
+import { chart } from './chart.js';
+import { install } from './install.js';
 import type { Measure } from './measures/index.js';
 import { type Flags, type Options, readOptions } from './options.js';
 import type { Peer } from './peers/index.js';
 import { Report, type Sample } from './report.js';
 import { describe, type Scene } from './scene.js';
 import { Testbed } from './testbed.js';
+import { othersSeconds } from './usage.js';
 
+/** Exit code of a program that SIGINT has ended. */
+const INTERRUPTED = 130;
 /** What every peer's round needs. */
 const NEEDS = ['root', '/dev/net/tun', 'ip', 'ping'];
 
-/** The testbed that is there: one that is interrupted takes it down. */
+/** The testbed that is there: who interrupts takes it down. */
 let bed: Testbed | undefined;
+let isInterrupted = false;
 
-/** Measures and prints; writes files where flags say so. Throws EINVAL `bad_flag`. */
+/** What was measured until then is still shown. */
+function interrupt(): void {
+  isInterrupted = true;
+  void bed?.close();
+}
+
+/**
+ * Measures and prints; writes files where flags say so. Ends this process when it is interrupted. Throws EINVAL
+ * `bad_flag`.
+ */
 export async function main(given: Flags & { readonly smoke: boolean }): Promise<void> {
   const options = readOptions(given, given.smoke);
   const missing = NEEDS.filter((need) => !has(need));
@@ -26,29 +42,40 @@ export async function main(given: Flags & { readonly smoke: boolean }): Promise<
     console.log(`end-to-end: not measured, it needs ${missing.join(', ')}`);
     return;
   }
+  for (const file of [options.json, options.svg]) if (file !== undefined) makeWritable(file);
+  if (options.isInstalling) install(options.peers);
   const peers = present(options.peers, 'peer');
   const measures = present(options.measures, 'measure');
   const scenes = options.oneCore.flatMap((isOneCore) =>
     options.mtus.flatMap((mtu) => options.placements.map((placement) => ({ mtu, placement, isOneCore }))),
   );
-  const interrupt = () => void bed?.close().finally(() => process.exit(130));
+  const unfit = peers.filter((peer) => !scenes.every((scene) => fits(peer, scene)));
+  for (const { name } of unfit)
+    console.log(`peer ${name}: with --placement tap only, it carries no Ethernet`);
+  const turns = Array.from({ length: options.rounds }, (_, round) =>
+    scenes.flatMap((scene) =>
+      peers.filter((peer) => fits(peer, scene)).map((peer) => ({ round, scene, peer })),
+    ),
+  ).flat();
   process.on('SIGINT', interrupt).on('SIGTERM', interrupt);
-  try {
-    const samples: Sample[] = [];
-    for (let round = 0; round < options.rounds; round++) {
-      for (const scene of scenes) {
-        for (const peer of peers.filter(({ layer }) => layer === 2 || scene.placement === 'tap')) {
-          progress(`round ${round + 1} of ${options.rounds}, ${describe(scene)}: ${peer.name}`);
-          const figures = await sample(scene, peer, measures, options, given.smoke);
-          if (figures) samples.push({ scene, round, peer: peer.name, figures });
-        }
-      }
-    }
-    progress('');
-    print(new Report(samples, options.anchor), options, peers);
-  } finally {
-    process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
+  const samples: Sample[] = [];
+  for (const { round, scene, peer } of turns) {
+    if (isInterrupted) break;
+    progress(`round ${round + 1} of ${options.rounds}, ${describe(scene)}: ${peer.name}`);
+    const [begun, before] = [performance.now(), othersSeconds()];
+    const figures = await sample(scene, peer, measures, options, given.smoke);
+    const others = Math.max(0, othersSeconds() - before) / ((performance.now() - begun) / 1000);
+    if (figures) samples.push({ scene, round, peer: peer.name, figures, others });
   }
+  progress('');
+  if (samples.length > 0) print(new Report(samples, options.anchor), options, peers);
+  if (isInterrupted) process.exit(INTERRUPTED);
+  process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
+}
+
+/** What is above a link needs Ethernet frames of it. */
+function fits({ layer }: Peer, { placement }: Scene): boolean {
+  return layer === 2 || placement === 'tap';
 }
 
 /** Those with all that they need; of the others it is said. */
@@ -86,7 +113,8 @@ async function sample(
   } catch (error) {
     // Of what is as short as can be nothing is missing but for a fault.
     if (isSmoke) throw error;
-    console.log(`peer ${peer.name}, ${describe(scene)}: no figures, ${(error as Error).message}`);
+    if (isInterrupted) return undefined;
+    console.log(`peer ${peer.name}, ${describe(scene)}: no figures, ${(error as Error).message}${bed.log}`);
     return undefined;
   } finally {
     await bed.close();
@@ -94,15 +122,31 @@ async function sample(
   }
 }
 
-function print(report: Report, { rounds, seconds, json, anchor }: Options, peers: readonly Peer[]): void {
+function print(
+  report: Report,
+  { rounds, seconds, json, svg, anchor }: Options,
+  peers: readonly Peer[],
+): void {
   console.log(
     `\nend to end, ${rounds} rounds of ${seconds} s: medians, half the spread, ` +
       `and ratio to ${anchor} of the same round\n\n${report.table()}`,
+  );
+  const { median, most } = report.others;
+  console.log(
+    `\nother programs of the machine computed on ${median.toFixed(2)} CPUs meanwhile, on ${most.toFixed(2)} at most`,
   );
   const machine = { cpus: cpus().length, cpu: cpus()[0]?.model, arch: arch(), kernel: release() };
   const versions = { node: process.version };
   const compared = peers.map(({ name, what }) => ({ name, what }));
   if (json !== undefined) writeFileSync(json, report.json({ machine, versions, rounds, seconds, compared }));
+  const [scene] = report.scenes;
+  if (svg !== undefined && scene) writeFileSync(svg, chart(report, scene, anchor));
+}
+
+/** Throws now what would be thrown after an hour of measuring. */
+function makeWritable(file: string): void {
+  mkdirSync(dirname(file), { recursive: true });
+  closeSync(openSync(file, 'a'));
 }
 
 function progress(text: string): void {

@@ -16,6 +16,8 @@ export const flags = {
   placement: { type: 'string' },
   'one-core': { type: 'boolean' },
   json: { type: 'string' },
+  svg: { type: 'string' },
+  'install-peers': { type: 'boolean' },
   anchor: { type: 'string' },
 } as const;
 
@@ -32,6 +34,8 @@ export interface Options {
   /** Whether each scene is also measured with one core for each host. */
   readonly oneCore: readonly boolean[];
   readonly json: string | undefined;
+  readonly svg: string | undefined;
+  readonly isInstalling: boolean;
   /** Name of the peer that the others are compared with. */
   readonly anchor: string;
 }
@@ -57,6 +61,8 @@ export function readOptions(given: Flags, isSmoke: boolean): Options {
     }),
     oneCore: given['one-core'] ? [false, enoughCpus()] : [false],
     json: given.json,
+    svg: given.svg,
+    isInstalling: given['install-peers'] ?? false,
     anchor: chosen('anchor', given.anchor ?? ANCHOR, peers)[0]!.name,
   };
 }

@@ -10,6 +10,8 @@ export interface Sample {
   readonly round: number;
   readonly peer: string;
   readonly figures: Readonly<Record<string, number>>;
+  /** CPUs that other programs of the machine computed on meanwhile. */
+  readonly others: number;
 }
 
 /** One figure of one peer in one scene over all rounds. */
@@ -66,6 +68,12 @@ export class Report {
     };
   }
 
+  /** CPUs that other programs computed on in the median sample, and in that with the most. */
+  get others(): { readonly median: number; readonly most: number } {
+    const each = this.#samples.map(({ others }) => others);
+    return { median: median(each), most: Math.max(...each) };
+  }
+
   /** A table for each scene and section. */
   table(): string {
     return this.scenes
@@ -82,7 +90,8 @@ export class Report {
     }));
     const samples = this.#samples.map(({ scene, ...rest }) => ({ ...scene, ...rest }));
     const figures = sections.flatMap(({ measures }) => measures.flatMap((measure) => measure.figures));
-    return `${JSON.stringify({ ...about, anchor: this.#anchor, figures, summaries, samples }, null, 1)}\n`;
+    const { others } = this;
+    return `${JSON.stringify({ ...about, others, anchor: this.#anchor, figures, summaries, samples }, null, 1)}\n`;
   }
 
   #values(scene: Scene, peer: string, figure: string): Map<number, number> {

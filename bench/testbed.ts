@@ -41,6 +41,7 @@ export class Testbed {
   readonly guests: Readonly<Record<Side, Host>>;
   /** Of the peer: those whose CPU time and memory are counted. */
   readonly pids: number[] = [];
+  #log = '';
   readonly #programs = new Set<ChildProcess>();
   readonly #cpus = allowedCpus();
   #closed: Promise<void> | undefined;
@@ -62,6 +63,11 @@ export class Testbed {
     }
   }
 
+  /** What the peer's programs have printed in the end, from its own line on; '' when it is nothing. */
+  get log(): string {
+    return this.#log === '' ? '' : `\n${this.#log.trimEnd()}`;
+  }
+
   /** CPU of a host when it has but one; -1: any. */
   cpu(side: Side): number {
     return this.scene.isOneCore ? this.#cpus[side === 'a' ? 0 : 1]! : -1;
@@ -70,19 +76,14 @@ export class Testbed {
   /** Starts a program of the peer, and waits until `link` is there when it is to make one. */
   async start(side: Side, program: string, args: readonly string[], link?: string): Promise<void> {
     const child = this.#pinned(side, () => this.hosts[side].start(program, ...args));
-    let log = '';
     for (const stream of [child.stdout, child.stderr]) {
-      stream?.setEncoding('utf8').on('data', (text: string) => {
-        log = (log + text).slice(-LOG_CHARACTERS);
-      });
+      stream?.setEncoding('utf8').on('data', (text: string) => this.#keep(text));
     }
-    child.once('error', (error) => {
-      log += error.message;
-    });
+    child.once('error', (error) => this.#keep(error.message));
     if (child.pid !== undefined) this.pids.push(child.pid);
     if (link === undefined) return;
     await until(`${program} makes ${link}`, LINK_MS_MAX, () => {
-      if (child.pid === undefined || child.exitCode !== null) throw new Error(`${program} left: ${log}`);
+      if (child.pid === undefined || child.exitCode !== null) throw new Error(`${program} has left`);
       return this.hosts[side].netlink.listLinks().some(({ name }) => name === link);
     });
   }
@@ -90,6 +91,7 @@ export class Testbed {
   /** Starts our daemon as a program of the peer. */
   async daemon(side: Side, flags: readonly string[]): Promise<Daemon> {
     const daemon = await this.#pinned(side, () => this.hosts.daemon(side, { flags }));
+    daemon.child.stderr?.on('data', (text: string) => this.#keep(text));
     if (daemon.child.pid !== undefined) this.pids.push(daemon.child.pid);
     return daemon;
   }
@@ -147,6 +149,10 @@ export class Testbed {
     for (const child of this.#programs) child.kill('SIGKILL');
     if (this.guests.a !== this.hosts.a) await Promise.all(sides.map((side) => this.guests[side].close()));
     await this.hosts.close();
+  }
+
+  #keep(text: string): void {
+    this.#log = (this.#log + text).slice(-LOG_CHARACTERS);
   }
 
   /** Makes what is between the overlay's link and the address, and says which link has that. */

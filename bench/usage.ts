@@ -7,9 +7,19 @@ const BYTES_PER_KIB = 1024;
 
 /** Seconds that all CPUs together have been at work since the machine began, programs and kernel. */
 export function busySeconds(): number {
-  const [line = ''] = readFileSync('/proc/stat', 'utf8').split('\n');
-  const [user, nice, system, , , irq, softirq] = line.split(/\s+/).slice(1).map(Number);
+  const [user, nice, system, , , irq, softirq] = cpuTicks();
   return (user! + nice! + system! + irq! + softirq!) / TICKS_PER_SECOND;
+}
+
+/**
+ * Seconds that programs other than this one and those it has started and seen end have computed since the machine began.
+ * Without what the kernel does for anybody, which is not to be told apart.
+ */
+export function othersSeconds(): number {
+  const [user, nice] = cpuTicks();
+  // utime and cutime: the latter of children that have been waited for.
+  const fields = statOf(process.pid);
+  return (user! + nice! - Number(fields[11]) - Number(fields[13])) / TICKS_PER_SECOND;
 }
 
 /** Seconds of CPU that the processes have used; one that is gone counts nothing. */
@@ -28,6 +38,19 @@ export function cpuSeconds(pids: readonly number[]): number {
 export function peakBytes(pids: readonly number[]): number {
   const sizes = pids.map((pid) => Number(/^VmHWM:\s+(\d+)/m.exec(readProcess(pid, 'status'))?.[1] ?? 0));
   return sizes.reduce((sum, each) => sum + each, 0) * BYTES_PER_KIB;
+}
+
+/** Of all CPUs, in the order of the first line of /proc/stat. */
+function cpuTicks(): number[] {
+  const [line = ''] = readFileSync('/proc/stat', 'utf8').split('\n');
+  return line.split(/\s+/).slice(1).map(Number);
+}
+
+/** Fields of /proc/PID/stat from the third on: a name may have spaces in it, what follows its parenthesis is regular. */
+function statOf(pid: number): string[] {
+  return readProcess(pid, 'stat')
+    .replace(/^.*\) /s, '')
+    .split(' ');
 }
 
 function readProcess(pid: number, file: string): string {

@@ -1,5 +1,7 @@
 /** The benches still run and say something; how fast is not a test's business. */
 import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -8,8 +10,9 @@ import { testWith } from './harness/needs.js';
 const bench = suite('benches, for a moment each');
 const program = join(import.meta.dirname, '../bench/run.js');
 
-function run(name: string): string {
-  return execFileSync(process.execPath, [program, '--smoke', name], { encoding: 'utf8', timeout: 120_000 });
+function run(name: string, ...flags: string[]): string {
+  const words = [program, '--smoke', name, ...flags];
+  return execFileSync(process.execPath, words, { encoding: 'utf8', timeout: 120_000 });
 }
 
 testWith(bench, ['gcc'], 'core', () => {
@@ -31,10 +34,39 @@ bench('miss', () => {
   assert.match(output, /frames arrived, \d+ lost/);
 });
 
+/** Nothing may be lost; and on a busy machine each trial of a rate may lose too much. */
+const mayBe0 = (figure: string) => figure.endsWith('loss') || figure === 'rate64';
+
+interface EndToEnd {
+  readonly figures: readonly { readonly name: string }[];
+  readonly summaries: readonly { readonly peers: Record<string, Record<string, { median: number }>> }[];
+}
+
 testWith(bench, ['root', '/dev/net/tun', 'iperf3', 'ip', 'ping', 'gcc'], 'end-to-end', () => {
-  const output = run('end-to-end');
-  for (const peer of ['kernel', 'overlayd']) {
-    assert.match(output, new RegExp(`^${peer} +\\d+\\.\\d+ `, 'm'));
+  const folder = mkdtempSync(join(tmpdir(), 'overlayd-bench-'));
+  try {
+    const [json, svg] = [join(folder, 'new', 'figures.json'), join(folder, 'new', 'figures.svg')];
+    const output = run('end-to-end', '--json', json, '--svg', svg);
+    const { figures, summaries } = JSON.parse(readFileSync(json, 'utf8')) as EndToEnd;
+    assert.is(summaries.length, 1, 'scenes');
+    assert.ok(figures.length > 10, 'figures');
+    const ofPrograms = ['own cpu', 'memory'];
+    const ofKernel = figures.map(({ name }) => name).filter((name) => !ofPrograms.includes(name));
+    for (const [peer, names] of Object.entries({
+      kernel: ofKernel,
+      overlayd: [...ofKernel, ...ofPrograms],
+    })) {
+      assert.match(output, new RegExp(`^${peer} +\\d+\\.\\d+ `, 'm'));
+      const measured = summaries[0]!.peers[peer]!;
+      assert.equal(Object.keys(measured).sort(), names.toSorted());
+      for (const name of names) {
+        const { median } = measured[name]!;
+        assert.ok(mayBe0(name) ? median >= 0 : median > 0, `${name} of ${peer} is ${median}`);
+      }
+      assert.match(readFileSync(svg, 'utf8'), new RegExp(`>${peer}</text>`));
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
   }
 });
 

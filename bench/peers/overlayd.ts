@@ -1,4 +1,4 @@
-import { underlay } from '../../test/harness/hosts.js';
+import { type Side, underlay } from '../../test/harness/hosts.js';
 import { other, sides } from '../testbed.js';
 import { type Peer, VNI, VXLAN_OVERHEAD } from './peer.js';
 
@@ -12,10 +12,19 @@ export const overlayd: Peer = {
   layer: 2,
   overhead: VXLAN_OVERHEAD,
   up: async (bed) => {
-    const start = async (side: 'a' | 'b') => {
-      const daemon = await bed.daemon(side, ['--log-level', 'error']);
-      const [local, remote] = [underlay[4][side], underlay[4][other(side)]];
-      await daemon.createOverlay(bed.hosts[side], LINK, VNI, local, remote);
+    const mtu = bed.scene.mtu - VXLAN_OVERHEAD;
+    const start = async (side: Side) => {
+      const { client } = await bed.daemon(side, ['--log-level', 'error']);
+      const properties = {
+        'vxlan/listen_ip': underlay[4][side],
+        'direct/dest_ip': underlay[4][other(side)],
+        'direct/dest_port': 4789,
+        // Its default is below what an underlay of 9000 has room for.
+        mtu_max: mtu,
+        mtu,
+      };
+      const overlay = { name: LINK, encap: 'vxlan', search: 'direct', vnetid: VNI, properties };
+      await client.post('/v1/overlays', overlay);
     };
     await Promise.all(sides.map(start));
     return { a: LINK, b: LINK };
