@@ -124,6 +124,37 @@ testWith(ending, needs, 'SIGTERM while a restart waits for a plugin: the stop wi
   }),
 );
 
+/** A daemon that does not break a plugin's start off, as if something else hung that nobody can. */
+function withStubborn(work: (scene: Scene) => Promise<void>): Promise<void> {
+  return withDirectory(async (directory) => {
+    const preload = join(directory, 'preload.mjs');
+    const varpd = join(import.meta.dirname, '../src/varpd/varpd.js');
+    const text = `import { Varpd } from ${JSON.stringify(varpd)};\nVarpd.prototype.windUp = () => {};\n`;
+    writeFileSync(preload, text);
+    await withDaemon({ ...hanging, nodeFlags: ['--import', preload] }, work);
+  });
+}
+
+testWith(ending, needs, 'SIGUSR2 while something hangs that cannot be broken off: handed over in time', () =>
+  withStubborn(async ({ daemon, ready, lost }) => {
+    await hang(daemon);
+    daemon.child.kill('SIGUSR2');
+    await until('it is ready again', MS_MAX, () => ready() === 2 || daemon.child.exitCode !== null);
+    assert.is(daemon.child.exitCode, null, daemon.log);
+    assert.match(daemon.log, /"busy":\["ov2"\].*handed over all the same/);
+    assert.equal(lost(), []);
+  }),
+);
+
+testWith(ending, needs, 'SIGTERM while something hangs that cannot be broken off: 1, and what it was', () =>
+  withStubborn(async ({ daemon, ended }) => {
+    await hang(daemon);
+    daemon.child.kill('SIGTERM');
+    assert.is(await ended, 1, daemon.log);
+    assert.match(daemon.log, /stopped although not everything has ended in time: what is done to ov2"/);
+  }),
+);
+
 // ─── Signals that come while it starts ──────────────────────────────────────────────────────────────────
 
 /** A daemon with a device whose plugin stalls when it is told to. */
