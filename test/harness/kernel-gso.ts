@@ -6,12 +6,23 @@
  * TAP b takes no offloads, so the kernel cuts every super-frame and finishes every checksum in front of it. Frames stay
  * in order: a mark of ours behind each record says when all of its frames have been read, without time passing.
  */
+import { existsSync, writeFileSync } from 'node:fs';
 import { assert } from '../../src/errors.js';
-import { AF_INET, POLLIN, SOCK_CLOEXEC, SOCK_DGRAM, structs, TUNSETOFFLOAD } from '../../src/sys/abi.js';
+import {
+  AF_INET,
+  macros,
+  POLLIN,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  structs,
+  TUNSETOFFLOAD,
+} from '../../src/sys/abi.js';
 import { EAGAIN, EINVAL, lastErrno, must, SystemError } from '../../src/sys/errno.js';
 import { closeFd } from '../../src/sys/fd.js';
 import * as libc from '../../src/sys/libc.js';
 import { Netlink } from '../../src/sys/netlink/index.js';
+import { encodeBody, text, u8 } from '../../src/sys/netlink/message.js';
+import { RequestSocket } from '../../src/sys/netlink/socket.js';
 import { createNamespace, inNamespace } from '../../src/sys/netns.js';
 import { Tap } from '../../src/sys/tap.js';
 import { bigEndian, concat, ethernet } from '../reference/frames.js';
@@ -20,6 +31,8 @@ import { bigEndian, concat, ethernet } from '../reference/frames.js';
 const ALL_OFFLOADS = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x40;
 /** linux/sockios.h: sets the length of a link's transmit queue. */
 const SIOCSIFTXQLEN = 0x8943;
+/** linux/if_link.h. */
+const IFLA_BR_MCAST_SNOOPING = 23;
 /** A super-frame in segments of one byte must fit in TAP b's queue as a whole. */
 const QUEUE_FRAMES = 70_000;
 /** The most that a TAP can have: a plain frame may be as long as a super-frame. */
@@ -50,7 +63,10 @@ export class KernelGso {
     this.#a = tap('ht-a');
     this.#b = tap('ht-b');
     must(libc.ioctlValue(this.#a.fds[0]!, TUNSETOFFLOAD, ALL_OFFLOADS), 'TUNSETOFFLOAD');
-    netlink.createBridge('ht-bridge');
+    inNamespace(this.#namespace, () => {
+      passUnfiltered();
+      createSilentBridge('ht-bridge');
+    });
     const bridge = netlink.getLink('ht-bridge').index;
     // No addresses, so that the links have nothing to say by themselves.
     netlink.setLink(bridge, { addrGenModeNone: true });
@@ -146,6 +162,40 @@ export class KernelGso {
 
 function isSame(a: Uint8Array, b: Uint8Array): boolean {
   return Buffer.compare(a, b) === 0;
+}
+
+/** Keeps netfilter, where the kernel has it, from looking into bridged IP packets and dropping those it finds fault with. */
+function passUnfiltered(): void {
+  const folder = '/proc/sys/net/bridge';
+  if (!existsSync(folder)) return;
+  for (const kind of ['arptables', 'ip6tables', 'iptables']) {
+    writeFileSync(`${folder}/bridge-nf-call-${kind}`, '0');
+  }
+}
+
+/**
+ * A bridge without multicast snooping, for which it would look into IP headers, drop what it finds wrong there, and speak IGMP.
+ */
+function createSilentBridge(name: string): void {
+  const { RTM_NEWLINK } = macros['linux/rtnetlink.h'];
+  const { NLM_F_CREATE, NLM_F_EXCL } = macros['linux/netlink.h'];
+  const { IFLA_IFNAME, IFLA_LINKINFO, IFLA_INFO_KIND, IFLA_INFO_DATA } = macros['linux/if_link.h'];
+  const data = [{ type: IFLA_BR_MCAST_SNOOPING, value: u8(0) }];
+  const details = [
+    { type: IFLA_INFO_KIND, value: text('bridge') },
+    { type: IFLA_INFO_DATA, value: data },
+  ];
+  const body = encodeBody(new Uint8Array(structs.ifinfomsg.size), [
+    { type: IFLA_IFNAME, value: text(name) },
+    { type: IFLA_LINKINFO, value: details },
+  ]);
+  const socket = new RequestSocket();
+  try {
+    const flags = NLM_F_CREATE | NLM_F_EXCL;
+    socket.request({ type: RTM_NEWLINK, flags, body, what: `create bridge ${name}` });
+  } finally {
+    socket.close();
+  }
 }
 
 /** man 7 netdevice. */

@@ -2,10 +2,17 @@
  * Where the headers of a frame lie: up to two VLAN tags (IEEE 802.1Q), IPv4 (RFC 791), IPv6 and its extension headers
  * (RFC 8200). Only what may be cut or joined is found: whole packets of TCP or UDP that fill their frame.
  */
-import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN } from './frames.js';
+import {
+  ETHERTYPE_IPV4,
+  ETHERTYPE_IPV6,
+  ETHERTYPE_SERVICE_VLAN,
+  ETHERTYPE_VLAN,
+  IPPROTO_UDP,
+} from './frames.js';
 
-export const TCP_BYTES = 20;
-export const UDP_BYTES = 8;
+const TCP_BYTES = 20;
+const UDP_BYTES = 8;
+const TCP_DATA_OFFSET = 12;
 const ETHERNET_BYTES = 14;
 const TAG_BYTES = 4;
 const TAGS_MAX = 2;
@@ -80,4 +87,17 @@ function findIpv6(frame: Uint8Array, ip: number): Headers | undefined {
     if (frame.length < at) return undefined;
   }
   return { family: 6, protocol, ip, transport: at, hasMore: at > ip + IPV6_BYTES };
+}
+
+/** Bytes of the TCP or UDP header; undefined when it is cut off, or says of itself what cannot be. */
+export function transportHeaderBytes(frame: Uint8Array, headers: Headers): number | undefined {
+  const { transport, protocol } = headers;
+  const left = frame.length - transport;
+  if (protocol === IPPROTO_UDP) {
+    const isWhole = left >= UDP_BYTES && read16(frame, transport + 4) === left;
+    return isWhole ? UDP_BYTES : undefined;
+  }
+  if (left < TCP_BYTES) return undefined;
+  const bytes = Math.floor(frame[transport + TCP_DATA_OFFSET]! / 16) * 4;
+  return bytes >= TCP_BYTES && bytes <= left ? bytes : undefined;
 }

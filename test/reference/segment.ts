@@ -12,7 +12,7 @@
  *   a result of zero      becomes 0xffff in UDP, and in every frame that is not cut; in segments of TCP it stays zero
  */
 import { bigEndian, IPPROTO_TCP, IPPROTO_UDP, onesComplementSum } from './frames.js';
-import { findHeaders, type Headers, read16, read32, TCP_BYTES, UDP_BYTES } from './headers.js';
+import { findHeaders, type Headers, read16, read32, transportHeaderBytes } from './headers.js';
 import {
   DATA_VALID,
   GSO_ECN,
@@ -34,7 +34,6 @@ const DATAGRAMS_MAX = 128;
 export const TCP_CHECKSUM = 16;
 export const UDP_CHECKSUM = 6;
 const TCP_SEQUENCE = 4;
-const TCP_DATA_OFFSET = 12;
 const TCP_FLAGS = 13;
 const FIN = 0x01;
 const PSH = 0x08;
@@ -101,19 +100,6 @@ function planOf(header: VnetHeader, frame: Uint8Array): Plan | undefined {
   return { headers, isTcp, head, payload, gsoSize };
 }
 
-/** Undefined when it is cut off, or says of itself what cannot be. */
-export function transportHeaderBytes(frame: Uint8Array, headers: Headers): number | undefined {
-  const { transport, protocol } = headers;
-  const left = frame.length - transport;
-  if (protocol === IPPROTO_UDP) {
-    const isWhole = left >= UDP_BYTES && read16(frame, transport + 4) === left;
-    return isWhole ? UDP_BYTES : undefined;
-  }
-  if (left < TCP_BYTES) return undefined;
-  const bytes = Math.floor(frame[transport + TCP_DATA_OFFSET]! / 16) * 4;
-  return bytes >= TCP_BYTES && bytes <= left ? bytes : undefined;
-}
-
 function cut(plan: Plan): Uint8Array[] {
   const count = Math.ceil(plan.payload.length / plan.gsoSize);
   return Array.from({ length: count }, (_, number) => segment(plan, number, number === count - 1));
@@ -129,7 +115,10 @@ function segment(plan: Plan, number: number, isLast: boolean): Uint8Array {
   frame.set(head);
   frame.set(part, head.length);
   if (isTcp) {
-    frame.set(bigEndian((read32(head, transport + TCP_SEQUENCE) + start) % 2 ** 32, 4), transport + TCP_SEQUENCE);
+    frame.set(
+      bigEndian((read32(head, transport + TCP_SEQUENCE) + start) % 2 ** 32, 4),
+      transport + TCP_SEQUENCE,
+    );
     if (!isLast) frame[transport + TCP_FLAGS]! &= ~(FIN | PSH);
     if (number > 0) frame[transport + TCP_FLAGS]! &= ~CWR;
   } else {
@@ -158,7 +147,10 @@ function setChecksum(plan: Plan, frame: Uint8Array): void {
   const at = transport + (isTcp ? TCP_CHECKSUM : UDP_CHECKSUM);
   const superBytes = head.length + payload.length - transport;
   const words = [read16(frame, at), 0xffff - superBytes, frame.length - transport];
-  frame.set(bigEndian(onesComplementSum(Uint8Array.from(words.flatMap((word) => [...bigEndian(word, 2)]))), 2), at);
+  frame.set(
+    bigEndian(onesComplementSum(Uint8Array.from(words.flatMap((word) => [...bigEndian(word, 2)]))), 2),
+    at,
+  );
   const sum = 0xffff - onesComplementSum(frame.subarray(transport));
   frame.set(bigEndian(isTcp ? sum : sum || 0xffff, 2), at);
 }
