@@ -60,14 +60,14 @@ export class KernelGso {
   constructor() {
     const netlink = this.#netlink;
     const tap = (name: string) => inNamespace(this.#namespace, () => new Tap({ name, queues: 1, netlink }));
-    this.#a = tap('ht-a');
-    this.#b = tap('ht-b');
+    this.#a = tap('whole0');
+    this.#b = tap('cut0');
     must(libc.ioctlValue(this.#a.fds[0]!, TUNSETOFFLOAD, ALL_OFFLOADS), 'TUNSETOFFLOAD');
     inNamespace(this.#namespace, () => {
       passUnfiltered();
-      createSilentBridge('ht-bridge');
+      createSilentBridge('bridge0');
     });
-    const bridge = netlink.getLink('ht-bridge').index;
+    const bridge = netlink.getLink('bridge0').index;
     // No addresses, so that the links have nothing to say by themselves.
     netlink.setLink(bridge, { addrGenModeNone: true });
     for (const port of [this.#a, this.#b]) {

@@ -29,7 +29,6 @@ export const DATAGRAMS_MAX = 64;
 const ACK = 0x10;
 const PSH = 0x08;
 const ECE = 0x40;
-const IPV4_BYTES = 20;
 const IPV6_BYTES = 40;
 
 /** A frame of TCP or UDP that fills its packet, taken apart. */
@@ -231,7 +230,7 @@ function joined({ parts }: Open): Uint8Array {
 
 /** What the field should hold. */
 function ipv4Checksum(frame: Uint8Array, ip: number): number {
-  const header = frame.slice(ip, ip + IPV4_BYTES);
+  const header = frame.slice(ip, ip + (frame[ip]! % 16) * 4);
   header.set([0, 0], 10);
   return 0xffff - onesComplementSum(header);
 }
