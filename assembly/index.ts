@@ -1,11 +1,14 @@
 /** What the module exports; nothing else is in this file. The theory is in `src/overlay.ts`. */
 
+export { txArrange, txDatagrams, txFailed, txLayOut, txReplicas, txReplicate, txRetreat, txSent } from './arrange';
+export { sumBytes } from './checksum';
 export { countDevice, countWorker, dropDevice, dropMux } from './counter';
 export { injectTake, missPush, waitPush, waitTake } from './deferred';
 export { flowHash } from './flow-hash';
 export * from './layout';
 export { ringCreate, ringDrop, ringPeek, ringPeekBytes, ringPop, ringPush } from './ring';
-export { rxDatagram, rxDecide, rxDelivered, rxFailed, rxPrepare, rxTrapped } from './rx';
+export { rxDatagram, rxDecide, rxDelivered, rxFailed, rxGather, rxTrapped } from './rx';
+export { rxBegin, rxPrepare, rxUnfold } from './unfold';
 export { isKnownSource, sourceSlot } from './source';
 export { findDevice, vnetSlot } from './table';
 export {
@@ -17,4 +20,4 @@ export {
   targetRoom,
   targetSlot,
 } from './target';
-export { txArrange, txDecide, txDecideDeferred, txFrame, txReplicas, txReplicate, txSent, txTrapped } from './tx';
+export { txDecide, txDecideDeferred, txFrame, txTrapped } from './tx';

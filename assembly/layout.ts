@@ -72,6 +72,10 @@ export const DEVICE_STATE_ACTIVE: u32 = 2;
 export const DEVICE_FLAG_VLAN: u32 = 1;
 /** ARP, neighbour solicitations and DHCP to group addresses go the miss way even when the target is VALID. */
 export const DEVICE_FLAG_PROXY: u32 = 2;
+/** Datagrams of one size to one destination leave as one message that the kernel cuts (man 7 udp, UDP_SEGMENT). */
+export const DEVICE_FLAG_UDP_SEGMENT: u32 = 4;
+/** Received frames of a flow that follow one another are handed to the link as one. */
+export const DEVICE_FLAG_COALESCE: u32 = 8;
 export const TARGET_MODE_NONE: u32 = 0;
 export const TARGET_MODE_POINT: u32 = 1;
 export const TARGET_MODE_DYNAMIC: u32 = 2;
@@ -191,7 +195,7 @@ export const ARENA_RECEIVE_FDS: u32 = ARENA_TAP_FDS + DEVICES_MAX * 4; // i32[MU
 export const ARENA_SEND_FDS: u32 = ARENA_RECEIVE_FDS + MUXES_MAX * 4; // i32[MUXES_MAX][BANK_MAX]
 
 // Counters (worker writes): a row for each device, then for each mux, then one for the worker itself.
-export const COUNTERS_MAX: u32 = 72;
+export const COUNTERS_MAX: u32 = 80;
 export const COUNTER_ROW_BYTES: u32 = COUNTERS_MAX * 8;
 export const COUNTER_ROWS: u32 = DEVICES_MAX + MUXES_MAX + 1;
 export const ARENA_COUNTERS: u32 = ARENA_SEND_FDS + MUXES_MAX * BANK_MAX * 4;
@@ -232,25 +236,91 @@ export const ARENA_TX_FURTHER: u32 = ARENA_TX_SLOTS + BATCH_MAX * 4; // u32[BATC
 export const ARENA_TX_COUNT_IDS: u32 = ARENA_TX_FURTHER + BATCH_MAX * 4; // u32[BATCH_MAX]
 export const ARENA_TX_COUNT_BYTES: u32 = ARENA_TX_COUNT_IDS + BATCH_MAX * 4; // u32[BATCH_MAX]
 export const ARENA_TX_STARTS: u32 = ARENA_TX_COUNT_BYTES + BATCH_MAX * 4; // u32[BANK_MAX], messages before each socket
-export const ARENA_TX_GROUPS: u32 = ARENA_TX_STARTS + BANK_MAX * 4; // {i32 fd, u32 first, u32 count, u32 0}
+/** Super-frames: bytes of the headers that each segment begins with, or 0 for a frame that goes as it is. */
+export const ARENA_TX_HEADER_BYTES: u32 = ARENA_TX_STARTS + BANK_MAX * 4; // u32[BATCH_MAX]
+/** Super-frames: payload bytes of each segment but the last. */
+export const ARENA_TX_SEGMENT_BYTES: u32 = ARENA_TX_HEADER_BYTES + BATCH_MAX * 4; // u32[BATCH_MAX]
+/** Frames that passed, in the order of their send sockets. */
+export const ARENA_TX_ORDER: u32 = ARENA_TX_SEGMENT_BYTES + BATCH_MAX * 4; // u8[BATCH_MAX]
+/** Frames of which a message failed: 1 and dropped, else 0. */
+export const ARENA_TX_FAILED: u32 = ARENA_TX_ORDER + BATCH_MAX; // u8[BATCH_MAX]
+/** Lists of the frames that are replicated. */
+export const ARENA_TX_REPLICAS: u32 = ARENA_TX_FAILED + BATCH_MAX; // u32[BATCH_MAX]
+export const ARENA_TX_GROUPS: u32 = ARENA_TX_REPLICAS + BATCH_MAX * 4; // {i32 fd, u32 first, u32 count, u32 0}
 export const TX_GROUP_BYTES: u32 = 16;
+/** Messages that are laid out at a time; a batch of super-frames may take several times. */
+export const TX_MESSAGES_MAX: u32 = 128;
+export const TX_IOVECS_MAX: u32 = 1024;
 export const ARENA_TX_MESSAGES: u32 = ARENA_TX_GROUPS + BANK_MAX * TX_GROUP_BYTES; // struct mmsghdr
-export const ARENA_TX_IOVECS: u32 = ARENA_TX_MESSAGES + BATCH_MAX * 64; // struct iovec
+/**
+ * What each message holds: {u32 place of its first frame in ORDER, u32 behind its last, u32 1 if that goes on in the next
+ * message, u32 datagrams, u32 segment of the first frame that it begins with}.
+ */
+export const TX_CONTENT_BYTES: u32 = 20;
+export const ARENA_TX_CONTENTS: u32 = ARENA_TX_MESSAGES + TX_MESSAGES_MAX * 64;
+/** Control messages: the destination's, then the segment size. */
+export const TX_CONTROL_BYTES: u32 = 192;
+export const ARENA_TX_CONTROLS: u32 = ARENA_TX_CONTENTS + TX_MESSAGES_MAX * TX_CONTENT_BYTES;
+export const ARENA_TX_IOVECS: u32 = ARENA_TX_CONTROLS + TX_MESSAGES_MAX * TX_CONTROL_BYTES; // struct iovec
+/** Room for the outer header and for all headers of a segment. */
+export const TX_SEGMENT_HEADER_BYTES_MAX: u32 = 1024;
+/** The headers of segments, one behind the other. */
+export const TX_HEADERS_BYTES: u32 = 65536;
+export const ARENA_TX_HEADERS: u32 = ARENA_TX_IOVECS + TX_IOVECS_MAX * 16;
+/** Where the layout goes on: place in ORDER, how many there are, segment of that frame; 1 when no message is to be cut. */
+export const ARENA_TX_PLACE: u32 = ARENA_TX_HEADERS + TX_HEADERS_BYTES; // u32
+export const ARENA_TX_PLACES: u32 = ARENA_TX_PLACE + 4; // u32
+export const ARENA_TX_SEGMENT: u32 = ARENA_TX_PLACE + 8; // u32
+export const ARENA_TX_SINGLY: u32 = ARENA_TX_PLACE + 12; // u32
 
 // Receive batch, underlay -> TAP.
-export const ARENA_RX_MESSAGES: u32 = ARENA_TX_IOVECS + BATCH_MAX * 16; // struct mmsghdr
+export const ARENA_RX_MESSAGES: u32 = ARENA_TX_PLACE + LINE_BYTES; // struct mmsghdr
 export const ARENA_RX_IOVECS: u32 = ARENA_RX_MESSAGES + BATCH_MAX * 64;
-export const ARENA_RX_WRITES: u32 = ARENA_RX_IOVECS + BATCH_MAX * 16; // {i32 fd, u32 offset, u32 length, u32 device}
-export const RX_WRITE_BYTES: u32 = 16;
-/** Sender of each datagram: sockaddr_in or sockaddr_in6. */
-export const ARENA_RX_NAMES: u32 = ARENA_RX_WRITES + BATCH_MAX * RX_WRITE_BYTES;
+/** Sender of each message: sockaddr_in or sockaddr_in6. */
+export const ARENA_RX_NAMES: u32 = ARENA_RX_IOVECS + BATCH_MAX * 16;
 export const RX_NAME_BYTES: u32 = 32;
+export const ARENA_RX_CONTROLS: u32 = ARENA_RX_NAMES + BATCH_MAX * RX_NAME_BYTES;
+export const RX_CONTROL_BYTES: u32 = 64;
+/** What is to be unfolded next: message, how many there are, offset in it. */
+export const ARENA_RX_MESSAGE: u32 = ARENA_RX_CONTROLS + BATCH_MAX * RX_CONTROL_BYTES; // u32
+export const ARENA_RX_MESSAGE_COUNT: u32 = ARENA_RX_MESSAGE + 4; // u32
+export const ARENA_RX_MESSAGE_OFFSET: u32 = ARENA_RX_MESSAGE + 8; // u32
+/** Tells open super-frames of this batch from those of others. */
+export const ARENA_RX_STAMP: u32 = ARENA_RX_MESSAGE + 12; // u32
+/** 1 when a write of the batch is not in one piece. */
+export const ARENA_RX_SCATTERED: u32 = ARENA_RX_MESSAGE + 16; // u32
+/**
+ * The datagrams of the messages, as many as fit: {u32 offset, u32 length, u32 the next one of the same super-frame, u32 message
+ * with RX_DATAGRAM_ flags}. Of one that has passed offset and length are those of its frame, of one that was joined to
+ * another those of its payload.
+ */
+export const RX_DATAGRAMS_MAX: u32 = 1024;
+export const RX_DATAGRAM_BYTES: u32 = 16;
+export const ARENA_RX_DATAGRAMS: u32 = ARENA_RX_MESSAGE + LINE_BYTES;
+export const RX_DATAGRAM_MESSAGE: u32 = 0xff;
+/** The first of its message: what lies before it is ours. */
+export const RX_DATAGRAM_FIRST: u32 = 0x100;
+export const RX_DATAGRAM_TRUNCATED: u32 = 0x200;
+/**
+ * {i32 fd, u32 offset, u32 length, u32 device, u32 iovecs, u32 frames, u32 first datagram, u32 last}. Offset is that of the bytes,
+ * or of the iovecs when there are any; length is that of all, with the vnet_hdr.
+ */
+export const RX_WRITE_BYTES: u32 = 32;
+export const ARENA_RX_WRITES: u32 = ARENA_RX_DATAGRAMS + RX_DATAGRAMS_MAX * RX_DATAGRAM_BYTES;
+/** vnet_hdr of each write that cannot have it in front of its frame. */
+export const RX_HEADER_BYTES: u32 = 16;
+export const ARENA_RX_HEADERS: u32 = ARENA_RX_WRITES + RX_DATAGRAMS_MAX * RX_WRITE_BYTES;
+export const ARENA_RX_WRITE_IOVECS: u32 = ARENA_RX_HEADERS + RX_DATAGRAMS_MAX * RX_HEADER_BYTES; // two a datagram
+/** Super-frames that are open, by flow. A power of two. */
+export const RX_FLOWS_MAX: u32 = 256;
+export const RX_FLOW_BYTES: u32 = 64;
+export const ARENA_RX_FLOWS: u32 = ARENA_RX_WRITE_IOVECS + RX_DATAGRAMS_MAX * 32;
 
 // Miss ring, worker -> main, and inject ring, main -> worker: records {u32 device, u32 kind, u32 generation, u32 0},
 // vnet_hdr, frame. Generation: on the inject ring, that with which the frame's target began to drain, or NONE. The wait queue has records of the same form, each behind its u32 length padded to 8 bytes.
 export const FRAME_RECORD_BYTES: u32 = 16;
 export const MISS_RING_BYTES: u32 = 1048576;
-export const ARENA_MISSES: u32 = ARENA_RX_NAMES + BATCH_MAX * RX_NAME_BYTES;
+export const ARENA_MISSES: u32 = ARENA_RX_FLOWS + RX_FLOWS_MAX * RX_FLOW_BYTES;
 export const INJECT_RING_BYTES: u32 = 1048576;
 export const ARENA_INJECTS: u32 = ARENA_MISSES + RING_DATA + MISS_RING_BYTES;
 export const WAIT_BYTES: u32 = 524288;
@@ -277,8 +347,8 @@ export const VNET_HDR_BYTES: u32 = 10; // struct virtio_net_hdr without num_buff
  * cache line, which then holds it with the Ethernet, IP and TCP headers: one line a frame is all the core reads.
  */
 export const TX_HEADROOM_BYTES: u32 = 320;
-/** The largest frame a TAP or a datagram can hand over. */
-export const FRAME_BYTES_MAX: u32 = 65550;
+/** The largest frame a TAP or a datagram can hand over: an IP packet of 65,535 bytes behind two VLAN tags and a vnet_hdr. */
+export const FRAME_BYTES_MAX: u32 = 65568;
 export const ARENA_TX_BUFFER: u32 = ARENA_WAIT + WAIT_BYTES;
 /** Frames are packed one after the other; a batch ends when less than one largest frame fits. */
 export const TX_BUFFER_BYTES: u32 = 1048576;
@@ -380,14 +450,29 @@ export const COUNTER_RX_INJECTED: u32 = 59;
 export const COUNTER_TX_PROXIED: u32 = 60;
 /** Main's: frames that varpd sent, as if a guest had. */
 export const COUNTER_TX_RESENT: u32 = 61;
+/** Datagrams that the frames sent have become: more than those by the segments of super-frames. */
+export const COUNTER_TX_DATAGRAMS: u32 = 62;
+/** Messages by which they were handed to the kernel. */
+export const COUNTER_TX_MESSAGES: u32 = 63;
+/** Messages that the kernel would not cut, so that their datagrams went one by one. */
+export const COUNTER_TX_UNCUT: u32 = 64;
+/** Super-frames from the link, part of TX_FRAMES. */
+export const COUNTER_TX_SUPER_FRAMES: u32 = 65;
+/** Frames of super-frames that were joined for the link, part of RX_FRAMES. */
+export const COUNTER_RX_JOINED: u32 = 66;
+/** Records written to the TAP, part of RX_FRAMES: as many as the frames less those joined. */
+export const COUNTER_RX_WRITES: u32 = 67;
+/** Messages by which the kernel handed over the datagrams of RX_READ (mux row). */
+export const COUNTER_RX_MESSAGES: u32 = 68;
 // Worker row only.
-export const COUNTER_WAKEUPS: u32 = 64;
-export const COUNTER_TX_BATCHES: u32 = 65;
-export const COUNTER_RX_BATCHES: u32 = 66;
-export const COUNTER_SEND_CALLS: u32 = 67;
-export const COUNTER_EVENTS_LOST: u32 = 68;
+export const COUNTER_WAKEUPS: u32 = 72;
+export const COUNTER_TX_BATCHES: u32 = 73;
+export const COUNTER_RX_BATCHES: u32 = 74;
+export const COUNTER_SEND_CALLS: u32 = 75;
+export const COUNTER_EVENTS_LOST: u32 = 76;
 
 // ─── Events, worker -> main: {u32 kind, u32 row, u32 a, u32 b} ──────────────────────────────────────────
 export const EVENT_BYTES: u32 = 16;
 export const EVENT_TX_TRAP: u32 = 1; // row: device, a: bytes of the frame
 export const EVENT_RX_TRAP: u32 = 2; // row: mux, a: bytes of the datagram
+export const EVENT_TX_UNCUT: u32 = 3; // row: device, a: errno of sendmmsg

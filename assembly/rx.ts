@@ -2,41 +2,48 @@
  * In: a batch of datagrams from one underlay address becomes writes to TAP queues. The TAP's header is written in
  * place over the outer one; no payload byte moves. Mirror of `tx.ts`.
  *
- *   worker: recvmmsg()                  -> rxDecide  each datagram's verdict; a list of {fd, offset, length, device}
- *   worker: write() each                -> rxFailed for those that fail, then rxDelivered
+ *   worker: recvmmsg()                  -> rxBegin, rxUnfold  the datagrams of the messages
+ *                                       -> rxDecide  each datagram's verdict; a list of writes, with frames joined (`coalesce.ts`)
+ *                                       -> rxGather  the iovecs of those that are not in one piece
+ *   worker: write() or writev() each    -> rxFailed for those that fail, then rxDelivered
  */
 import { check } from './check';
-import { add, deviceCounters, dropDevice, dropMux, muxCounters } from './counter';
+import { coalesce, coalesceForget, isVerified } from './coalesce';
+import { add, deviceCounters, dropDevice, dropMux } from './counter';
 import { missPush } from './deferred';
 import { refusalReason } from './encap/refusal';
 import { decapDatagram, SIGNATURE_BYTES, signatureOf, vnetid } from './encap/registry';
 import {
   ARENA_BYTES,
   ARENA_FRAME,
-  ARENA_RX_BUFFER,
-  ARENA_RX_IOVECS,
-  ARENA_RX_MESSAGES,
+  ARENA_RX_DATAGRAMS,
+  ARENA_RX_HEADERS,
+  ARENA_RX_SCATTERED,
   ARENA_RX_NAMES,
   ARENA_RX_WRITES,
+  ARENA_RX_WRITE_IOVECS,
+  ARENA_SCRATCH,
   ARENA_TAP_FDS,
   ARENA_WRITES,
-  BATCH_MAX,
   COUNTER_RX_BYTES,
   COUNTER_RX_FRAMES,
-  COUNTER_RX_READ,
+  COUNTER_RX_JOINED,
   COUNTER_RX_SUPER_FRAMES,
+  COUNTER_RX_WRITES,
   DESTINATION_KIND,
   DESTINATION_KIND_UNICAST,
   DESTINATION_LIST,
   DESTINATION_LIST_COUNT,
   DESTINATION_NAME,
+  DEVICES_MAX,
+  DEVICE_FLAGS,
+  DEVICE_FLAG_COALESCE,
   DEVICE_MTU,
-  DEVICE_SOURCE_MODE,
   DEVICE_SOURCES,
+  DEVICE_SOURCE_MODE,
   DEVICE_STATE,
   DEVICE_STATE_ACTIVE,
   DEVICE_TARGETS,
-  DEVICES_MAX,
   DROP_RX_CORE_TRAP,
   DROP_RX_DEVICE_STOPPED,
   DROP_RX_SHORT_FRAME,
@@ -46,19 +53,22 @@ import {
   DROP_RX_TRUNCATED,
   DROP_RX_UNKNOWN_VNETID,
   DROP_RX_VLAN_NOT_CARRIED,
-  HEADER_BASE,
-  HEADER_OFFSET,
   KEY_SHIFT,
   MISS_SOURCE,
+  MUXES_MAX,
   MUX_ENCAP,
   MUX_IS_IPV6,
-  MUXES_MAX,
   NONE,
-  RX_DATAGRAM_BYTES_MAX,
+  RX_DATAGRAMS_MAX,
+  RX_DATAGRAM_BYTES,
+  RX_DATAGRAM_FIRST,
+  RX_DATAGRAM_MESSAGE,
+  RX_DATAGRAM_TRUNCATED,
+  RX_HEADER_BYTES,
   RX_HEADROOM_BYTES,
   RX_NAME_BYTES,
-  RX_SLOT_BYTES,
   RX_WRITE_BYTES,
+  SCRATCH_BYTES,
   SOURCE_MODE_OFF,
   SOURCE_MODE_STRICT,
   TARGET_DRAINING,
@@ -67,22 +77,19 @@ import {
   VNET_HDR_BYTES,
 } from './layout';
 import { frameBytesMax, isTagAboveLimit } from './limit';
-import {
-  IOVEC_BYTES,
-  MESSAGE_BYTES,
-  MESSAGE_FLAGS,
-  MESSAGE_LENGTH,
-  storeIovec,
-  storeMessage,
-} from './message';
+import { IOVEC_BYTES, storeIovec } from './message';
 import { isKnownSource, sourceHigh, sourceLow } from './source';
 import { destinationRow, deviceRow, findDevice, muxRow } from './table';
+import { rxBegin, rxUnfold } from './unfold';
 import { entryDestination, entryFlags, keyOf, targetFind } from './target';
-import { writePlain, writeSuper } from './vnet-hdr';
+import { writeJoined, writePlain, writeSuper, writeZero } from './vnet-hdr';
 import { ETHERNET_BYTES } from './wire';
 
-const MSG_TRUNC: u32 = 0x20;
 const ETHERNET_SOURCE: usize = 6;
+/** No iovecs, one frame: bytes 16 to 23 of a write. */
+const ONE_FRAME: u64 = 1 << 32;
+/** Puts a number into both halves of a word. */
+const FIRST_AND_LAST: u64 = (1 << 32) | 1;
 const MAC_MASK: u64 = (u64(1) << KEY_SHIFT) - 1;
 
 /** Verdict of the datagram that was dropped last; what `rxDatagram` tells. */
@@ -90,7 +97,6 @@ let rxVerdict: u32 = VERDICT_PASS;
 
 // What is the same for all datagrams of a batch, read from the tables once when it begins.
 let encap: u32 = 0;
-let base: u64 = 0;
 
 // The vnet that was looked up last; neighbours in a batch mostly share it. The device's state holds for the batch, since
 // main waits for our epoch.
@@ -102,13 +108,14 @@ let tapFd: i32 = -1;
 let sourceMode: u32 = 0;
 let sources: usize = 0;
 let isIpv6: bool = true;
+let isCoalescing: bool = false;
 
 /** Takes the header off datagram `i` and finds the device; a drop reason, or VERDICT_PASS with the run's globals set. */
 function rxSelect(arena: usize, mux: u32, i: u32): u32 {
-  const message = arena + ARENA_RX_MESSAGES + i * MESSAGE_BYTES;
-  if (load<u32>(message, MESSAGE_FLAGS) & MSG_TRUNC) return DROP_RX_TRUNCATED;
-  const bytes = load<u32>(message, MESSAGE_LENGTH);
-  const datagram = rxDatagramAt(arena, i, bytes);
+  const entry = arena + ARENA_RX_DATAGRAMS + i * RX_DATAGRAM_BYTES;
+  if (load<u32>(entry, 12) & RX_DATAGRAM_TRUNCATED) return DROP_RX_TRUNCATED;
+  const bytes = load<u32>(entry, 4);
+  const datagram = datagramAt(arena, entry, bytes);
   const header = decapDatagram(encap, datagram, bytes);
   if (header < 0) return refusalReason(header);
   const device = findDevice(mux, vnetid);
@@ -121,40 +128,30 @@ function rxSelect(arena: usize, mux: u32, i: u32): u32 {
   tapFd = load<i32>(arena + device * 4, ARENA_TAP_FDS);
   sources = atomic.load<u32>(row, DEVICE_SOURCES);
   sourceMode = load<u32>(row, DEVICE_SOURCE_MODE);
+  isCoalescing = (load<u32>(row, DEVICE_FLAGS) & DEVICE_FLAG_COALESCE) != 0;
   return VERDICT_PASS;
 }
 
-/** Where datagram `i` lies; the whole of it is in this worker's arena, headroom included. */
+/** Where the datagram of an entry lies; the whole of it is in this worker's arena, headroom included. */
+// @ts-expect-error: decorator
 @inline
-function rxDatagramAt(arena: usize, i: u32, bytes: u32): usize {
-  const datagram = usize(load<u64>(arena + ARENA_RX_IOVECS + i * IOVEC_BYTES) - base);
+function datagramAt(arena: usize, entry: usize, bytes: u32): usize {
+  const datagram: usize = load<u32>(entry);
   // u64 so that a wild length cannot wrap.
-  const start = u64(u32(datagram - arena - RX_HEADROOM_BYTES));
-  check(start + bytes <= ARENA_BYTES - RX_HEADROOM_BYTES);
+  check(u64(u32(datagram - arena - RX_HEADROOM_BYTES)) + bytes <= ARENA_BYTES - RX_HEADROOM_BYTES);
   return datagram;
-}
-
-/** Lays out the messages and iovecs that recvmmsg fills, once for each arena. */
-export function rxPrepare(arena: usize): void {
-  for (let i: u32 = 0; i < BATCH_MAX; i++) {
-    const iovec = arena + ARENA_RX_IOVECS + i * IOVEC_BYTES;
-    const slot = arena + ARENA_RX_BUFFER + i * RX_SLOT_BYTES;
-    storeIovec(iovec, slot + RX_HEADROOM_BYTES, RX_DATAGRAM_BYTES_MAX);
-    const name = arena + ARENA_RX_NAMES + i * RX_NAME_BYTES;
-    storeMessage(arena + ARENA_RX_MESSAGES + i * MESSAGE_BYTES, name, RX_NAME_BYTES, iovec, 0, 0);
-  }
 }
 
 /** Decides datagrams `first` to `count - 1`. Call with `first` 0 to begin, higher after a trap. Returns the writes. */
 export function rxDecide(arena: usize, mux: u32, first: u32, count: u32): u32 {
-  check(count <= BATCH_MAX && mux < MUXES_MAX);
+  check(count <= RX_DATAGRAMS_MAX && mux < MUXES_MAX);
   if (first == 0) {
     store<u32>(arena, 0, ARENA_WRITES);
-    add(muxCounters(arena, mux), COUNTER_RX_READ, count);
+    store<u32>(arena, 0, ARENA_RX_SCATTERED);
   }
+  coalesceForget(arena);
   encap = load<u32>(muxRow(mux), MUX_ENCAP);
   isIpv6 = load<u32>(muxRow(mux), MUX_IS_IPV6) != 0;
-  base = load<u64>(HEADER_OFFSET, HEADER_BASE);
   let i = first;
   while (i < count) {
     store<u32>(arena, i, ARENA_FRAME);
@@ -183,11 +180,12 @@ export function rxTrapped(arena: usize, mux: u32): u32 {
   return load<u32>(arena, ARENA_FRAME) + 1;
 }
 
-/** Verdict on one datagram, decided as a batch of its own. */
-export function rxDatagram(arena: usize, mux: u32, i: u32): u32 {
+/** Verdict on the one datagram of the one message that was received. */
+export function rxDatagram(arena: usize, mux: u32): u32 {
   rxVerdict = VERDICT_PASS;
-  store<u32>(arena, 0, ARENA_WRITES);
-  rxDecide(arena, mux, i, i + 1);
+  rxBegin(arena, mux, 1);
+  rxDecide(arena, mux, 0, rxUnfold(arena, mux));
+  rxGather(arena);
   return rxVerdict;
 }
 
@@ -200,7 +198,7 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
   const fd = tapFd;
   const device = runDevice;
   const kind = encap;
-  const signature = signatureOf(kind, rxDatagramAt(arena, first, SIGNATURE_BYTES));
+  const signature = signatureOf(kind, load<u32>(arena + first * RX_DATAGRAM_BYTES, ARENA_RX_DATAGRAMS));
   // One comparison finds the datagrams that are too short and those that are too long. A stopped device has no others.
   const shortest = header + ETHERNET_BYTES;
   const lengths = isActive ? frameMax - ETHERNET_BYTES + 1 : 0;
@@ -208,34 +206,80 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
   let i = first;
   for (; i < count; i++) {
     store<u32>(arena, i, ARENA_FRAME);
-    const message = arena + ARENA_RX_MESSAGES + i * MESSAGE_BYTES;
-    const bytes = load<u32>(message, MESSAGE_LENGTH);
-    const datagram = rxDatagramAt(arena, i, bytes);
+    const entry = arena + ARENA_RX_DATAGRAMS + i * RX_DATAGRAM_BYTES;
+    const bytes = load<u32>(entry, 4);
+    const datagram = datagramAt(arena, entry, bytes);
+    const flags = load<u32>(entry, 12);
     if (bytes < SIGNATURE_BYTES) break;
     if (signatureOf(kind, datagram) != signature) break;
-    if (load<u32>(message, MESSAGE_FLAGS) & MSG_TRUNC) break;
+    if (flags & RX_DATAGRAM_TRUNCATED) break;
     const frame = datagram + header;
     const length = bytes - header;
+    // In front of the first frame of a message there is only the outer header; in front of others the end of another frame.
+    const at = flags & RX_DATAGRAM_FIRST ? frame - VNET_HDR_BYTES : arena + ARENA_RX_HEADERS + writes * RX_HEADER_BYTES;
     if (bytes - shortest >= lengths) {
-      const verdict = decideOdd(arena, frame, length);
+      const verdict = decideOdd(arena, at, frame, length);
       if (verdict != VERDICT_PASS) {
         rxVerdict = verdict;
         dropDevice(arena, device, verdict, 1);
         continue;
       }
+      coalesceForget(arena);
+    } else if (!isCoalescing) {
+      writePlain(at, frame, length);
+    } else if (coalesce(arena, device, i, writes, frame, length)) {
+      continue;
+    } else if (isVerified) {
+      writeZero(at);
     } else {
-      writePlain(frame, length);
+      writePlain(at, frame, length);
     }
-    // At most one a datagram, so never more than BATCH_MAX.
-    const entry = arena + ARENA_RX_WRITES + writes * RX_WRITE_BYTES;
-    store<i32>(entry, fd);
-    store<u32>(entry, u32(frame - VNET_HDR_BYTES), 4);
-    store<u32>(entry, length + VNET_HDR_BYTES, 8);
-    store<u32>(entry, device, 12);
+    store<u64>(entry, u64(u32(frame)) | (u64(length) << 32));
+    // At most one a datagram, so never more than RX_DATAGRAMS_MAX. Two words at a time.
+    const write = arena + ARENA_RX_WRITES + writes * RX_WRITE_BYTES;
+    store<u64>(write, u64(u32(fd)) | (u64(u32(at)) << 32));
+    store<u64>(write, u64(length + VNET_HDR_BYTES) | (u64(device) << 32), 8);
+    store<u64>(write, ONE_FRAME, 16);
+    store<u64>(write, u64(i) * FIRST_AND_LAST, 24);
+    if (!(flags & RX_DATAGRAM_FIRST)) store<u32>(arena, 1, ARENA_RX_SCATTERED);
     // In memory, so that a trap loses none.
     store<u32>(arena, ++writes, ARENA_WRITES);
   }
   return i;
+}
+
+/** Finishes the super-frames of the batch, and gives iovecs to all writes whose bytes do not lie one behind the other. */
+export function rxGather(arena: usize): void {
+  if (load<u32>(arena, ARENA_RX_SCATTERED) == 0) return;
+  const writes = load<u32>(arena, ARENA_WRITES);
+  check(writes <= RX_DATAGRAMS_MAX);
+  let iovec = arena + ARENA_RX_WRITE_IOVECS;
+  for (let i: u32 = 0; i < writes; i++) {
+    const write = arena + ARENA_RX_WRITES + i * RX_WRITE_BYTES;
+    const frames = load<u32>(write, 20);
+    const at: usize = load<u32>(write, 4);
+    let datagram = arena + ARENA_RX_DATAGRAMS + load<u32>(write, 24) * RX_DATAGRAM_BYTES;
+    const frame: usize = load<u32>(datagram);
+    const isInFront = at + VNET_HDR_BYTES == frame;
+    if (frames == 1 && isInFront) continue;
+    const length = load<u32>(datagram, 4);
+    if (frames > 1) writeJoined(at, frame, length, load<u32>(write, 8) - VNET_HDR_BYTES);
+    store<u32>(write, u32(iovec), 4);
+    if (isInFront) {
+      storeIovec(iovec, at, VNET_HDR_BYTES + length);
+    } else {
+      storeIovec(iovec, at, VNET_HDR_BYTES);
+      iovec += IOVEC_BYTES;
+      storeIovec(iovec, frame, length);
+    }
+    iovec += IOVEC_BYTES;
+    for (let part: u32 = 1; part < frames; part++) {
+      datagram = arena + ARENA_RX_DATAGRAMS + load<u32>(datagram, 8) * RX_DATAGRAM_BYTES;
+      storeIovec(iovec, load<u32>(datagram), load<u32>(datagram, 4));
+      iovec += IOVEC_BYTES;
+    }
+    store<u32>(write, frames + u32(!isInFront), 16);
+  }
 }
 
 /**
@@ -243,7 +287,7 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
  * sender; `first` itself with `rxVerdict` set when it is the one.
  */
 function endOfPermitted(arena: usize, first: u32, count: u32): u32 {
-  const name = arena + ARENA_RX_NAMES + first * RX_NAME_BYTES;
+  const name = senderOf(arena, first);
   const high = sourceHigh(name, isIpv6);
   const low = sourceLow(name, isIpv6);
   if (sources != 0 && !isKnownSource(sources, high, low)) {
@@ -252,18 +296,30 @@ function endOfPermitted(arena: usize, first: u32, count: u32): u32 {
   }
   if (sourceMode == SOURCE_MODE_STRICT) {
     // Frame by frame: each may have another inner source.
-    const bytes = load<u32>(arena + ARENA_RX_MESSAGES + first * MESSAGE_BYTES, MESSAGE_LENGTH);
-    if (bytes < runHeader + ETHERNET_BYTES) return first + 1;
-    rxVerdict = checkSourceMac(arena, runDevice, rxDatagramAt(arena, first, bytes) + runHeader, high, low);
+    const entry = arena + ARENA_RX_DATAGRAMS + first * RX_DATAGRAM_BYTES;
+    if (load<u32>(entry, 4) < runHeader + ETHERNET_BYTES) return first + 1;
+    rxVerdict = checkSourceMac(arena, runDevice, load<u32>(entry) + runHeader, high, low);
     return rxVerdict == VERDICT_PASS ? first + 1 : first;
   }
   let i = first + 1;
   while (i < count) {
-    const next = arena + ARENA_RX_NAMES + i * RX_NAME_BYTES;
+    const next = senderOf(arena, i);
+    if (next == name) {
+      i++;
+      continue;
+    }
     if (sourceHigh(next, isIpv6) != high || sourceLow(next, isIpv6) != low) break;
     i++;
   }
   return i;
+}
+
+/** Address of the sender of datagram `i`. */
+// @ts-expect-error: decorator
+@inline
+function senderOf(arena: usize, i: u32): usize {
+  const message = load<u32>(arena + i * RX_DATAGRAM_BYTES, ARENA_RX_DATAGRAMS + 12) & RX_DATAGRAM_MESSAGE;
+  return arena + ARENA_RX_NAMES + message * RX_NAME_BYTES;
 }
 
 /**
@@ -277,7 +333,7 @@ function checkSourceMac(arena: usize, device: u32, frame: usize, high: u64, low:
   const flags = entryFlags(entry);
   if ((flags & (TARGET_VALID | TARGET_DRAINING)) == 0) {
     // Nobody waits for this frame, so a full ring costs nothing but a later try.
-    if (flags == 0) missPush(arena, device, MISS_SOURCE, frame - VNET_HDR_BYTES, VNET_HDR_BYTES + ETHERNET_BYTES);
+    if (flags == 0) askSource(arena, device, frame);
     return DROP_RX_SOURCE_MAC;
   }
   const row = destinationRow(entryDestination(entry));
@@ -292,23 +348,31 @@ function checkSourceMac(arena: usize, device: u32, frame: usize, high: u64, low:
   return DROP_RX_SOURCE_MAC;
 }
 
+/** Hands the Ethernet header to main; from a copy, since what lies in front of the frame may be another one's. */
+function askSource(arena: usize, device: u32, frame: usize): void {
+  const copy = arena + ARENA_SCRATCH + SCRATCH_BYTES - VNET_HDR_BYTES - ETHERNET_BYTES;
+  writeZero(copy);
+  memory.copy(copy + VNET_HDR_BYTES, frame, ETHERNET_BYTES);
+  missPush(arena, device, MISS_SOURCE, copy, VNET_HDR_BYTES + ETHERNET_BYTES);
+}
+
 function isDestination(row: usize, high: u64, low: u64): bool {
   const name = row + DESTINATION_NAME;
   return sourceHigh(name, isIpv6) == high && sourceLow(name, isIpv6) == low;
 }
 
 /** Verdict on a frame that is shorter or longer than those of an active device; one that passes has its vnet_hdr. */
-function decideOdd(arena: usize, frame: usize, length: u32): u32 {
+function decideOdd(arena: usize, at: usize, frame: usize, length: u32): u32 {
   if (!isActive) return DROP_RX_DEVICE_STOPPED;
   if (i32(length) < i32(ETHERNET_BYTES)) return DROP_RX_SHORT_FRAME;
-  return decideLong(arena, frame, length);
+  return decideLong(arena, at, frame, length);
 }
 
 /** A frame above the limit: a super-frame of a kernel on the same host passes, everything else does not. */
-function decideLong(arena: usize, frame: usize, length: u32): u32 {
+function decideLong(arena: usize, at: usize, frame: usize, length: u32): u32 {
   const row = deviceRow(runDevice);
   if (isTagAboveLimit(row, frame, length, frameMax)) return DROP_RX_VLAN_NOT_CARRIED;
-  if (!writeSuper(frame, length, atomic.load<u32>(row, DEVICE_MTU))) return DROP_RX_TOO_BIG;
+  if (!writeSuper(at, frame, length, atomic.load<u32>(row, DEVICE_MTU))) return DROP_RX_TOO_BIG;
   add(deviceCounters(arena, runDevice), COUNTER_RX_SUPER_FRAMES, 1);
   return VERDICT_PASS;
 }
@@ -318,25 +382,30 @@ export function rxFailed(arena: usize, index: u32, reason: u32): void {
   check(index < load<u32>(arena, ARENA_WRITES));
   const entry = arena + ARENA_RX_WRITES + index * RX_WRITE_BYTES;
   store<u32>(entry, 0, 8);
-  dropDevice(arena, load<u32>(entry, 12), reason, 1);
+  dropDevice(arena, load<u32>(entry, 12), reason, load<u32>(entry, 20));
 }
 
 /** Counts the writes of the batch that did not fail. */
 export function rxDelivered(arena: usize): void {
   const writes = load<u32>(arena, ARENA_WRITES);
-  check(writes <= BATCH_MAX);
+  check(writes <= RX_DATAGRAMS_MAX);
   let i: u32 = 0;
   while (i < writes) {
     // One addition for each run of frames to one device.
     const device = load<u32>(arena + ARENA_RX_WRITES + i * RX_WRITE_BYTES, 12);
     let frames: u64 = 0;
+    let joined: u64 = 0;
+    let records: u64 = 0;
     let bytes: u64 = 0;
     do {
       const entry = arena + ARENA_RX_WRITES + i * RX_WRITE_BYTES;
       if (load<u32>(entry, 12) != device) break;
       const length = load<u32>(entry, 8);
       if (length != 0) {
-        frames++;
+        const parts = load<u32>(entry, 20);
+        frames += parts;
+        if (parts > 1) joined += parts;
+        records++;
         bytes += length - VNET_HDR_BYTES;
       }
       i++;
@@ -344,6 +413,8 @@ export function rxDelivered(arena: usize): void {
     check(device < DEVICES_MAX);
     const counters = deviceCounters(arena, device);
     add(counters, COUNTER_RX_FRAMES, frames);
+    add(counters, COUNTER_RX_JOINED, joined);
+    add(counters, COUNTER_RX_WRITES, records);
     add(counters, COUNTER_RX_BYTES, bytes);
   }
 }

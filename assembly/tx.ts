@@ -14,41 +14,29 @@ import { flowHash } from './flow-hash';
 import {
   ARENA_BYTES,
   ARENA_FRAME,
-  ARENA_GROUPS,
   ARENA_INJECTS,
-  ARENA_SEND_FDS,
-  ARENA_TX_COUNT_BYTES,
-  ARENA_TX_COUNT_IDS,
   ARENA_TX_ENTRIES,
   ARENA_TX_FRAMES,
-  ARENA_TX_GROUPS,
-  ARENA_TX_IOVECS,
+  ARENA_TX_HEADER_BYTES,
+  ARENA_TX_REPLICAS,
+  ARENA_TX_SEGMENT_BYTES,
   ARENA_TX_KEYS,
-  ARENA_TX_MESSAGES,
   ARENA_TX_REPLICA_SOCKETS,
   ARENA_TX_ROUTES,
   ARENA_TX_SOCKETS,
-  ARENA_TX_STARTS,
   ARENA_TX_TARGETS,
   ARENA_WAIT_USED,
   BANK_MAX,
   BATCH_MAX,
-  COUNTER_TX_BYTES,
-  COUNTER_TX_COPIES,
   COUNTER_TX_DEFERRED,
-  COUNTER_TX_FRAMES,
   COUNTER_TX_READ,
   COUNTER_TX_RESUMED,
-  DESTINATION_CONTROL,
-  DESTINATION_CONTROL_BYTES,
   DESTINATION_HEADER,
   DESTINATION_KIND,
   DESTINATION_KIND_SPREAD,
   DESTINATION_KIND_UNICAST,
   DESTINATION_LIST,
   DESTINATION_LIST_COUNT,
-  DESTINATION_NAME,
-  DESTINATION_NAME_BYTES,
   DEVICE_DESTINATION,
   DEVICE_ENCAP,
   DEVICE_FLAG_PROXY,
@@ -57,10 +45,8 @@ import {
   DEVICE_MUX,
   DEVICE_STATE,
   DEVICE_STATE_ACTIVE,
-  DEVICE_TARGETS,
   DEVICE_VNETID,
   DEVICES_MAX,
-  DROP_TX_BAD_VNET_HDR,
   DROP_TX_CORE_TRAP,
   DROP_TX_DEVICE_STOPPED,
   DROP_TX_HELD_FULL,
@@ -72,7 +58,6 @@ import {
   DROP_TX_VLAN_NOT_CARRIED,
   DROP_TX_WAIT_FULL,
   ENTRY_GENERATION_SHIFT,
-  HEADER_BASE,
   HEADER_OFFSET,
   HEADER_SEED,
   INJECT_TX_ROUTED,
@@ -88,7 +73,6 @@ import {
   TARGET_MODE_POINT,
   TARGET_VALID,
   TX_FRAME_BYTES,
-  TX_GROUP_BYTES,
   TX_HEADROOM_BYTES,
   TX_SOCKET_DROPPED,
   TX_SOCKET_REPLICATE,
@@ -106,9 +90,9 @@ import {
   entryDestination,
   entryFlags,
   entryId,
-  targetCount,
   targetLookupFrames,
 } from './target';
+import { acceptRequest, headerBytes, segmentBytes } from './segment';
 import { isPlain } from './vnet-hdr';
 import { ETHERNET_BYTES, isProxied } from './wire';
 
@@ -136,7 +120,6 @@ let isFresh: bool = false;
 /** Frames that waited with this worker: their entries are there, as `waitTake` judged by them. */
 let isWaited: bool = false;
 let seed: u64 = 0;
-let base: u64 = 0;
 
 /** Reads the device's row and what it points to into the globals above. */
 function txBegin(device: u32): void {
@@ -144,7 +127,6 @@ function txBegin(device: u32): void {
   isActive = atomic.load<u32>(row, DEVICE_STATE) == DEVICE_STATE_ACTIVE;
   if (!isActive) return;
   seed = load<u64>(HEADER_OFFSET, HEADER_SEED);
-  base = load<u64>(HEADER_OFFSET, HEADER_BASE);
   frameMax = frameBytesMax(row);
   encap = load<u32>(row, DEVICE_ENCAP);
   vnetid = load<u64>(row, DEVICE_VNETID);
@@ -242,9 +224,20 @@ function decideFrame(arena: usize, device: u32, i: u32): u32 {
   if (bytes < VNET_HDR_BYTES + ETHERNET_BYTES) return DROP_TX_SHORT_FRAME;
   const frame = offset + VNET_HDR_BYTES;
   const length = bytes - VNET_HDR_BYTES;
-  if (!isPlain(offset)) return DROP_TX_BAD_VNET_HDR;
-  if (length > frameMax) {
-    return isTagAboveLimit(deviceRow(device), frame, length, frameMax)
+  let inner: u32 = 0;
+  let largest = length;
+  if (!isPlain(offset)) {
+    const verdict = acceptRequest(offset, frame, length);
+    if (verdict != VERDICT_PASS) return verdict;
+    inner = headerBytes;
+    if (inner != 0) {
+      largest = min(length, inner + segmentBytes);
+      store<u32>(arena + i * 4, segmentBytes, ARENA_TX_SEGMENT_BYTES);
+    }
+  }
+  store<u32>(arena + i * 4, inner, ARENA_TX_HEADER_BYTES);
+  if (largest > frameMax) {
+    return isTagAboveLimit(deviceRow(device), frame, largest, frameMax)
       ? DROP_TX_VLAN_NOT_CARRIED
       : DROP_TX_TOO_BIG;
   }
@@ -263,14 +256,13 @@ function decideFrame(arena: usize, device: u32, i: u32): u32 {
       row = destinationRow(destination);
     } else {
       store<u8>(arena + i, socket, ARENA_TX_REPLICA_SOCKETS);
+      store<u32>(arena + i * 4, destination, ARENA_TX_REPLICAS);
       socket = u8(TX_SOCKET_REPLICATE);
     }
   }
   store<u32>(arena + i * 4, destination, ARENA_TX_ROUTES);
-  const header = encapFrame(encap, frame, row + DESTINATION_HEADER, vnetid);
-  const iovec = arena + ARENA_TX_IOVECS + i * IOVEC_BYTES;
-  store<u64>(iovec, base + u64(frame - header));
-  store<u64>(iovec, u64(header + length), 8);
+  // Segments get theirs where they get the others.
+  if (inner == 0) encapFrame(encap, frame, row + DESTINATION_HEADER, vnetid);
   store<u8>(arena + i, socket, ARENA_TX_SOCKETS);
   return VERDICT_PASS;
 }
@@ -313,118 +305,4 @@ function spreadOver(row: usize, hash: u32): u32 {
   const index = u32((u64(hash * SPREAD_MULTIPLIER) * u64(count)) >> 32);
   check(index < count);
   return load<u32>(load<u32>(row, DESTINATION_LIST) + index * 4);
-}
-
-/**
- * Puts the messages of the frames that passed into the order of their send sockets (a counting sort, so that
- * a flow keeps its order) and lists the groups {fd, first, count}. Returns how many groups.
- */
-export function txArrange(arena: usize, device: u32, count: u32): u32 {
-  check(count <= BATCH_MAX);
-  const starts = arena + ARENA_TX_STARTS;
-  memory.fill(starts, 0, BANK_MAX * 4);
-  let passed: u32 = 0;
-  for (let i: u32 = 0; i < count; i++) {
-    const socket = u32(load<u8>(arena + i, ARENA_TX_SOCKETS));
-    if (socket >= TX_SOCKET_REPLICATE) continue;
-    check(socket < BANK_MAX);
-    store<u32>(starts + socket * 4, load<u32>(starts + socket * 4) + 1);
-    passed++;
-  }
-  store<u32>(arena, 0, ARENA_GROUPS);
-  if (passed == 0) return 0;
-  const row = deviceRow(device);
-  const mux = load<u32>(row, DEVICE_MUX);
-  const sockets = load<u32>(muxRow(mux), MUX_BANK);
-  check(sockets <= BANK_MAX);
-  let messages: u32 = 0;
-  let groups: u32 = 0;
-  for (let socket: u32 = 0; socket < sockets; socket++) {
-    const size = load<u32>(starts + socket * 4);
-    store<u32>(starts + socket * 4, messages);
-    if (size == 0) continue;
-    const group = arena + ARENA_TX_GROUPS + groups * TX_GROUP_BYTES;
-    store<i32>(group, load<i32>(arena + (mux * BANK_MAX + socket) * 4, ARENA_SEND_FDS));
-    store<u32>(group, messages, 4);
-    store<u32>(group, size, 8);
-    messages += size;
-    groups++;
-  }
-  for (let i: u32 = 0; i < count; i++) {
-    const socket = u32(load<u8>(arena + i, ARENA_TX_SOCKETS));
-    if (socket >= TX_SOCKET_REPLICATE) continue;
-    const slot = load<u32>(starts + socket * 4);
-    store<u32>(starts + socket * 4, slot + 1);
-    txMessage(arena, load<u32>(arena + i * 4, ARENA_TX_ROUTES), slot, i);
-  }
-  store<u32>(arena, groups, ARENA_GROUPS);
-  return groups;
-}
-
-/** True when a frame of the batch is to be replicated. */
-export function txReplicas(arena: usize, count: u32): bool {
-  check(count <= BATCH_MAX);
-  for (let i: u32 = 0; i < count; i++) {
-    if (u32(load<u8>(arena + i, ARENA_TX_SOCKETS)) == TX_SOCKET_REPLICATE) return true;
-  }
-  return false;
-}
-
-/**
- * Messages of frame `i`, which is replicated, to destinations `from` and on of its list. Returns how many, at most
- * BATCH_MAX and 0 behind the last; group 0 says where they are sent from.
- */
-export function txReplicate(arena: usize, device: u32, i: u32, from: u32): u32 {
-  check(i < BATCH_MAX && device < DEVICES_MAX);
-  if (u32(load<u8>(arena + i, ARENA_TX_SOCKETS)) != TX_SOCKET_REPLICATE) return 0;
-  const list = destinationRow(load<u32>(arena + i * 4, ARENA_TX_ROUTES));
-  const total = load<u32>(list, DESTINATION_LIST_COUNT);
-  if (from >= total) return 0;
-  const count = min(total - from, BATCH_MAX);
-  const rows: usize = load<u32>(list, DESTINATION_LIST) + from * 4;
-  for (let slot: u32 = 0; slot < count; slot++) txMessage(arena, load<u32>(rows + slot * 4), slot, i);
-  const socket = u32(load<u8>(arena + i, ARENA_TX_REPLICA_SOCKETS));
-  check(socket < BANK_MAX);
-  const mux = load<u32>(deviceRow(device), DEVICE_MUX);
-  const group = arena + ARENA_TX_GROUPS;
-  store<i32>(group, load<i32>(arena + (mux * BANK_MAX + socket) * 4, ARENA_SEND_FDS));
-  store<u32>(group, 0, 4);
-  store<u32>(group, count, 8);
-  // The first copy is the frame itself.
-  add(deviceCounters(arena, device), COUNTER_TX_COPIES, from == 0 ? count - 1 : count);
-  return count;
-}
-
-function txMessage(arena: usize, route: u32, slot: u32, i: u32): void {
-  const destination = destinationRow(route);
-  storeMessage(
-    arena + ARENA_TX_MESSAGES + slot * MESSAGE_BYTES,
-    destination + DESTINATION_NAME,
-    load<u32>(destination, DESTINATION_NAME_BYTES),
-    arena + ARENA_TX_IOVECS + i * IOVEC_BYTES,
-    destination + DESTINATION_CONTROL,
-    load<u32>(destination, DESTINATION_CONTROL_BYTES),
-  );
-}
-
-/** Counts messages `first` to `first + count - 1` as sent. */
-export function txSent(arena: usize, device: u32, first: u32, count: u32): void {
-  check(first + count <= BATCH_MAX);
-  const row = deviceRow(device);
-  const table: usize = load<u32>(row, DEVICE_MODE) == TARGET_MODE_DYNAMIC ? usize(atomic.load<u32>(row, DEVICE_TARGETS)) : 0;
-  const iovecs = load<u64>(HEADER_OFFSET, HEADER_BASE) + u64(arena + ARENA_TX_IOVECS);
-  let bytes: u64 = 0;
-  for (let message = first; message < first + count; message++) {
-    const i = u32(load<u64>(arena + ARENA_TX_MESSAGES + message * MESSAGE_BYTES, 16) - iovecs) / IOVEC_BYTES;
-    check(i < BATCH_MAX);
-    const length = load<u32>(arena + ARENA_TX_FRAMES + i * TX_FRAME_BYTES, 4) - VNET_HDR_BYTES;
-    bytes += length;
-    const n = message - first;
-    store<u32>(arena + n * 4, load<u32>(arena + i * 4, ARENA_TX_TARGETS), ARENA_TX_COUNT_IDS);
-    store<u32>(arena + n * 4, length, ARENA_TX_COUNT_BYTES);
-  }
-  if (table != 0) targetCount(table, arena, count);
-  const counters = deviceCounters(arena, device);
-  add(counters, COUNTER_TX_FRAMES, count);
-  add(counters, COUNTER_TX_BYTES, bytes);
 }

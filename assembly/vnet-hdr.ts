@@ -6,7 +6,8 @@
  * A kernel VXLAN device on the same host leaves inner checksums unfinished (the field holds the folded sum of
  * the pseudo-header alone) and passes TCP super-frames uncut. Both are handed on as what they are.
  */
-import { NONE, VNET_HDR_BYTES } from './layout';
+import { fold, sumBytes } from './checksum';
+import { NONE } from './layout';
 import {
   ETHERTYPE_IPV4,
   ETHERTYPE_IPV6,
@@ -32,6 +33,7 @@ import {
 const NEEDS_CSUM: u32 = 1;
 const GSO_TCPV4: u32 = 1;
 const GSO_TCPV6: u32 = 4;
+const GSO_UDP: u32 = 5;
 const GSO_ECN: u32 = 0x80;
 
 const TCP_CHECKSUM: u32 = 16;
@@ -53,15 +55,13 @@ export function isPlain(header: usize): bool {
 }
 
 /**
- * Writes the header in front of a frame that is at most as long as the device allows. Sets NEEDS_CSUM when
+ * Writes the header to `at` for a frame that is at most as long as the device allows. Sets NEEDS_CSUM when
  * the transport checksum is unfinished.
  */
 // @ts-expect-error: decorator
 @inline
-export function writePlain(frame: usize, length: u32): void {
-  const at = frame - VNET_HDR_BYTES;
-  store<u64>(at, 0);
-  store<u16>(at, 0, 8);
+export function writePlain(at: usize, frame: usize, length: u32): void {
+  writeZero(at);
   const type = etherType(frame);
   let bytes: u32 = 0;
   let carried: u32 = 0;
@@ -69,34 +69,34 @@ export function writePlain(frame: usize, length: u32): void {
   let sum: u64 = 0;
   if (type == ETHERTYPE_IPV4) {
     bytes = plainIpv4Bytes(frame, length);
-    if (bytes == NONE) return writeAny(frame, length);
+    if (bytes == NONE) return writeAny(at, frame, length);
     carried = load<u8>(frame, PLAIN_L3 + 9);
     l4 = PLAIN_IPV4_L4;
     sum = sumIpv4(frame + PLAIN_L3);
   } else if (type == ETHERTYPE_IPV6) {
     bytes = plainIpv6Bytes(frame, length);
-    if (bytes == NONE) return writeAny(frame, length);
+    if (bytes == NONE) return writeAny(at, frame, length);
     carried = load<u8>(frame, PLAIN_L3 + 6);
     l4 = PLAIN_IPV6_L4;
     sum = sumIpv6(frame + PLAIN_L3);
   } else {
-    if (mayCarryIp(type)) writeAny(frame, length);
+    if (mayCarryIp(type)) writeAny(at, frame, length);
     return;
   }
   const offset = checksumOffset(carried, bytes);
   if (offset == 0) {
     // An extension header, perhaps.
-    if (type == ETHERTYPE_IPV6) writeAny(frame, length);
+    if (type == ETHERTYPE_IPV6) writeAny(at, frame, length);
   } else if (isUnfinished(load<u16>(frame + l4 + offset), sum + sumLength(carried, bytes))) {
     writeUnfinished(at, l4, offset);
   }
 }
 
 /** The same for every kind of frame. */
-function writeAny(frame: usize, length: u32): void {
+function writeAny(at: usize, frame: usize, length: u32): void {
   parse(frame, length);
   const offset = unfinishedChecksum(frame);
-  if (offset != 0) writeUnfinished(frame - VNET_HDR_BYTES, l4, offset);
+  if (offset != 0) writeUnfinished(at, l4, offset);
 }
 
 function writeUnfinished(at: usize, start: u32, offset: u32): void {
@@ -106,10 +106,10 @@ function writeUnfinished(at: usize, start: u32, offset: u32): void {
 }
 
 /**
- * Writes the header in front of a TCP super-frame, to be cut by the kernel into segments that fit `mtu`.
+ * Writes the header to `at` for a TCP super-frame, to be cut by the kernel into segments that fit `mtu`.
  * False when the frame is not one: not TCP, or its checksum is finished, so that its segments would be wrong.
  */
-export function writeSuper(frame: usize, length: u32, mtu: u32): bool {
+export function writeSuper(at: usize, frame: usize, length: u32, mtu: u32): bool {
   parse(frame, length);
   if (unfinishedChecksum(frame) != TCP_CHECKSUM || protocol != TCP) return false;
   const headerBytes = u32(load<u8>(frame + l4, TCP_DATA_OFFSET) >> 4) << 2;
@@ -118,7 +118,6 @@ export function writeSuper(frame: usize, length: u32, mtu: u32): bool {
     return false;
   }
   const ecn = load<u8>(frame + l4, TCP_FLAGS) & TCP_CWR ? GSO_ECN : 0;
-  const at = frame - VNET_HDR_BYTES;
   store<u8>(at, NEEDS_CSUM);
   store<u8>(at, (family == 4 ? GSO_TCPV4 : GSO_TCPV6) | ecn, 1);
   store<u16>(at, l4 + headerBytes, 2);
@@ -126,6 +125,46 @@ export function writeSuper(frame: usize, length: u32, mtu: u32): bool {
   store<u16>(at, l4, 6);
   store<u16>(at, TCP_CHECKSUM, 8);
   return true;
+}
+
+/**
+ * Writes the header to `at`, and what changes in the frame's own, for a super-frame made of `frame` and the payload of others.
+ * @param length of `frame`, @param total bytes of the super-frame
+ */
+export function writeJoined(at: usize, frame: usize, length: u32, total: u32): void {
+  parse(frame, length);
+  const header = frame + l4;
+  const isTcp = protocol == TCP;
+  const headers = l4 + (isTcp ? u32(load<u8>(header, TCP_DATA_OFFSET) >> 4) << 2 : UDP_BYTES);
+  const ip = frame + l3;
+  const bytes = total - l4;
+  let sum = sumLength(protocol, bytes);
+  if (family == 4) {
+    store<u16>(ip, bswap(u16(total - l3)), 2);
+    store<u16>(ip, 0, 10);
+    store<u16>(ip, ~fold(sumBytes(ip, l4 - l3)), 10);
+    sum += sumBytes(ip + 12, 8);
+  } else {
+    store<u16>(ip, bswap(u16(bytes)), 4);
+    sum += sumBytes(ip + 8, 32);
+  }
+  if (!isTcp) store<u16>(header, bswap(u16(bytes)), 4);
+  const offset = isTcp ? TCP_CHECKSUM : UDP_CHECKSUM;
+  store<u16>(header + offset, fold(sum));
+  store<u8>(at, NEEDS_CSUM);
+  store<u8>(at, u8(isTcp ? (family == 4 ? GSO_TCPV4 : GSO_TCPV6) : GSO_UDP), 1);
+  store<u16>(at, u16(headers), 2);
+  store<u16>(at, u16(length - headers), 4);
+  store<u16>(at, u16(l4), 6);
+  store<u16>(at, u16(offset), 8);
+}
+
+/** Header of a frame of which nothing is asked. */
+// @ts-expect-error: decorator
+@inline
+export function writeZero(at: usize): void {
+  store<u64>(at, 0);
+  store<u16>(at, 0, 8);
 }
 
 /** Offset of the checksum in the transport header when it holds the pseudo-header's sum alone, else 0. */

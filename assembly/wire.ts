@@ -43,6 +43,8 @@ export let protocol: u32 = 0;
 export let l4Bytes: u32 = 0;
 /** 4, 6, or 0 for anything else. */
 export let family: u32 = 0;
+/** There is an authentication header (RFC 4302) in front of the transport header. */
+export let isAuthenticated: bool = false;
 
 // @ts-expect-error: decorator
 @inline
@@ -115,6 +117,7 @@ export function parse(frame: usize, length: u32): void {
   l3 = at;
   l4 = 0;
   family = 0;
+  isAuthenticated = false;
   if (type == ETHERTYPE_IPV4) parseIpv4(frame, at, length);
   else if (type == ETHERTYPE_IPV6) parseIpv6(frame, at, length);
 }
@@ -152,6 +155,7 @@ function parseIpv6(frame: usize, at: u32, length: u32): void {
     if (cursor + 8 > end) return;
     const units = u32(load<u8>(frame + cursor, 1));
     next = load<u8>(frame + cursor);
+    if (!isOptions) isAuthenticated = true;
     cursor += isOptions ? (units + 1) << 3 : (units + 2) << 2;
     if (cursor > end) return;
   }

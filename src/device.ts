@@ -16,6 +16,7 @@ import type { EncapPlugin } from './encap/plugin.js';
 import { OverlayError } from './errors.js';
 import { DEVICE_NAME_BYTES_MAX, MTU_MAX_BYTES, TARGETS_DEFAULT } from './limits.js';
 import type { Mux } from './mux.js';
+import { eachOffload, type OffloadSetting } from './offload.js';
 import type { PropertyStore } from './property.js';
 import type { Port } from './sys/port.js';
 
@@ -51,6 +52,10 @@ export class Device {
   retries = 0;
   /** The most that the MTU may be. */
   mtuMax = MTU_MAX_BYTES;
+  /** What is asked of each offload. */
+  readonly offloads = eachOffload<OffloadSetting>(() => 'auto');
+  /** The kernel would not cut messages a while ago: `udp_segment` waits to be tried again. */
+  isSteppedDown = false;
   /** DYNAMIC: entries of the target cache, at most. */
   targetsMax = TARGETS_DEFAULT;
   /** DYNAMIC: seconds for which an unknown address is remembered, 0 for not at all. */

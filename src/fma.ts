@@ -99,6 +99,12 @@ export const faultReasons = {
     clearedBy: 'the next that is in time',
     remedy: 'see why the lookup plugin, or what it asks, is slow',
   },
+  offload_down: {
+    severity: 'minor',
+    setBy: 'the workers, when the kernel refuses to cut a message that it should',
+    clearedBy: 'the next try, after a minute and then less and less often',
+    remedy: 'nothing is lost but speed; set udp_segment=off where it comes again and again',
+  },
   state_failed: {
     severity: 'minor',
     setBy: "whoever writes the device's file, when it cannot be written",

@@ -54,6 +54,10 @@ export const CORE_TRAPS_WINDOW_MS = 10_000;
 export const QUIESCE_MS_MAX = 4000;
 export const SUPERVISE_MS = 100;
 
+/** An offload that has failed is tried again after this, doubling up to the second. */
+export const OFFLOAD_RETRY_MS = 60_000;
+export const OFFLOAD_RETRY_MS_MAX = 3_600_000;
+
 /** How often link and address events are read. */
 export const NETLINK_POLL_MS = 50;
 /** A start that failed is tried again after this, doubling up to the second. */

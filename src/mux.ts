@@ -8,7 +8,13 @@ import type { EncapPlugin } from './encap/plugin.js';
 import { assert, OverlayError } from './errors.js';
 import { formatEndpoint } from './ip.js';
 import { AF_INET6 } from './sys/abi.js';
-import { closeUnderlay, openUnderlay, type Underlay, underlayOverflow } from './sys/underlay.js';
+import {
+  closeUnderlay,
+  joinDatagrams,
+  openUnderlay,
+  type Underlay,
+  underlayOverflow,
+} from './sys/underlay.js';
 
 export interface Mux {
   readonly row: number;
@@ -21,6 +27,8 @@ export interface Mux {
   /** Lets go of the namespace. */
   readonly leave: () => void;
   users: number;
+  /** Devices that do not want datagrams joined by the kernel. */
+  readonly unjoined: Set<string>;
 }
 
 /** The network namespaces that underlays may be in, by name. */
@@ -39,6 +47,8 @@ export class Muxes {
     readonly engine: Engine,
     readonly bank: number,
     readonly namespaces: Namespaces,
+    /** The kernel can hand over datagrams joined (UDP_GRO). */
+    readonly joins: boolean,
   ) {}
 
   get list(): readonly Mux[] {
@@ -84,6 +94,15 @@ export class Muxes {
     this.engine.tables.muxes.free(mux.row);
   }
 
+  /** Whether the kernel joins datagrams for a device's mux: while no device on it says no. */
+  joinDatagrams(mux: Mux, device: string, isWanted: boolean): void {
+    const was = mux.unjoined.size === 0;
+    if (isWanted) mux.unjoined.delete(device);
+    else mux.unjoined.add(device);
+    const is = mux.unjoined.size === 0;
+    if (is !== was) joinDatagrams(mux.underlay, is);
+  }
+
   /** Datagrams lost because the receive sockets were full. */
   overflow(mux: Mux): number {
     return underlayOverflow(mux.underlay);
@@ -114,6 +133,7 @@ export class Muxes {
     try {
       const underlay = this.#openUnderlay(ip, port, netns);
       undo.push(() => closeUnderlay(underlay));
+      if (this.joins) joinDatagrams(underlay, true);
       for (const fd of underlay.receive) encap.operations.sockopt?.(fd);
       const row = this.engine.tables.muxes.take();
       undo.push(() => this.engine.tables.muxes.free(row));
@@ -122,7 +142,7 @@ export class Muxes {
       // No device is on it yet: what workers have read from it, they have dropped.
       undo.push(() => this.engine.detachMux(row));
       this.engine.attachMux(row, underlay.receive, underlay.send);
-      return { row, ip, port, encap, netns, underlay, leave, users: 1 };
+      return { row, ip, port, encap, netns, underlay, leave, users: 1, unjoined: new Set() };
     } catch (error) {
       for (const step of undo.reverse()) step();
       throw error;

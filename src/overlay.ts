@@ -67,6 +67,12 @@
  * device, tx_read + tx_resent + tx_copies = tx_frames + the tx drops + tx_proxied + what is held; for a mux, rx_read = its
  * own drops + its devices' rx_frames and rx drops. The tests check these sums against the kernel's own counters.
  *
+ * Offloads (`src/offload.ts`) do work once for many frames. Out, the link hands over a super-frame, which counts as one frame;
+ * the core cuts it into tx_datagrams, their headers made in scratch space and their payload left where it is, and joins
+ * those of one size to one destination in tx_messages, which the kernel cuts again. In, the kernel hands over datagrams in
+ * rx_messages; frames of a flow that follow one another are joined, so that rx_frames leave in rx_writes. What passes is the same,
+ * byte for byte, with all of that or none.
+ *
  * A worker that dies (a throw, an exit, a hang) is replaced with the same descriptors, which main owns; a trap in the
  * core costs the one frame it happened on.
  *
@@ -81,13 +87,16 @@ import { EncapRegistry } from './encap/registry.js';
 import { OverlayError } from './errors.js';
 import { Events } from './events.js';
 import { type FaultStatus, Fma } from './fma.js';
+import { OFFLOAD_RETRY_MS } from './limits.js';
 import type { Log } from './log.js';
 import { keyOf, type Mux, Muxes } from './mux.js';
+import type { OffloadState, OffloadTable, SocketOffloads } from './offload.js';
 import { Attachments } from './overlay/attachment.js';
 import type { Dynamic } from './overlay/dynamic.js';
 import { Kept } from './overlay/kept.js';
 import { aliasOf, Life } from './overlay/life.js';
 import type { Association } from './overlay/lookup.js';
+import { Offloads } from './overlay/offloads.js';
 import { Perimeters } from './overlay/perimeter.js';
 import { Persistence, type Store } from './overlay/persistence.js';
 import type { PortSource } from './overlay/ports.js';
@@ -98,6 +107,8 @@ import { Traps } from './overlay/traps.js';
 import { Vnics } from './overlay/vnics.js';
 import type { DeviceRecord } from './state/record.js';
 import { isOverWithin, monotonicMs } from './sys/clock.js';
+import { errnoName } from './sys/errno.js';
+import { probeUdpOffloads } from './sys/udp-offload.js';
 import type { CacheStats, TargetView } from './target/cache.js';
 import { checkDestination, checkRoute, type Destination, type Route } from './target/destination.js';
 import { formatMac } from './target/mac.js';
@@ -112,6 +123,10 @@ export interface OverlayOptions extends Pick<EngineOptions, 'workers' | 'memoryB
   readonly varpd?: Varpd;
   /** Where devices are kept over a restart; none of them is when left out. */
   readonly store?: Store;
+  /** What UDP sockets can do; found out when left out. */
+  readonly sockets?: SocketOffloads;
+  /** After how long an offload that has failed is tried again for the first time. */
+  readonly offloadRetryMs?: number;
 }
 
 /** What `create-overlay` asks for, as one transaction. */
@@ -159,6 +174,7 @@ export class Overlay {
   readonly #muxes: Muxes;
   readonly #perimeters = new Perimeters();
   readonly #traps: Traps;
+  readonly #offloads: Offloads;
   readonly #targets: Targets;
   readonly #kept: Kept;
   readonly #setprop: Setprop;
@@ -181,9 +197,17 @@ export class Overlay {
       if (isSet) this.events.emit('degraded', { device, text, code });
       else this.events.emit('restored', { device, text: `no longer so: ${text}`, code });
     });
-    this.#muxes = new Muxes(engine, options.bank, ports);
+    const sockets = options.sockets ?? probeUdpOffloads();
+    this.#muxes = new Muxes(engine, options.bank, ports, sockets.udp_gro);
     const kept = new Kept(engine, log);
-    const attachments = new Attachments(engine, this.#muxes, kept);
+    this.#offloads = new Offloads(
+      engine,
+      this.#muxes,
+      this.fma,
+      sockets,
+      options.offloadRetryMs ?? OFFLOAD_RETRY_MS,
+    );
+    const attachments = new Attachments(engine, this.#muxes, kept, this.#offloads);
     this.#kept = kept;
     this.#targets = new Targets(engine, log);
     this.#traps = new Traps(
@@ -202,6 +226,7 @@ export class Overlay {
       attachments,
       targets: this.#targets,
       traps: this.#traps,
+      offloads: this.#offloads,
       kept,
       perimeters: this.#perimeters,
       persistence: this.#persistence,
@@ -214,6 +239,7 @@ export class Overlay {
       engine,
       attachments,
       targets: this.#targets,
+      offloads: this.#offloads,
       ports,
       persistence: this.#persistence,
       events: this.events,
@@ -236,6 +262,7 @@ export class Overlay {
       ...options,
       onWorker: (event) => overlay?.onWorker(event),
       onTrap: (event) => overlay?.onTrap(event),
+      onUncut: (row, errno) => overlay?.onUncut(row, errno),
       onBell: () => overlay?.onBell(),
     });
     overlay = new Overlay(options, engine);
@@ -322,6 +349,11 @@ export class Overlay {
       }
     }
     return failures;
+  }
+
+  /** What each of a device's offloads has come to. Throws ENOENT. */
+  offloads(name: string): OffloadTable<OffloadState> {
+    return this.#offloads.states(this.#entry(name).device);
   }
 
   /** Devices that something is being done to. */
@@ -705,6 +737,12 @@ export class Overlay {
   /** A worker has something for us. */
   onBell(): void {
     this.#targets.onBell();
+  }
+
+  /** The kernel has refused to cut a message of the device in that row. */
+  onUncut(row: number, errno: number): void {
+    const entry = [...this.#life.entries.values()].find(({ device }) => device.row === row);
+    if (entry) this.#offloads.stepDown(entry.device, errnoName(errno));
   }
 
   onTrap(event: TrapEvent): void {

@@ -98,8 +98,9 @@ suite('the offsets in assembly/message.ts are those of iovec and mmsghdr', () =>
     ['MESSAGE_BYTES', mmsghdr.size],
     ['MESSAGE_FLAGS', mmsghdr['msg_hdr.msg_flags']],
     ['MESSAGE_LENGTH', mmsghdr.msg_len],
+    ['MESSAGE_CONTROL_BYTES', mmsghdr['msg_hdr.msg_controllen']],
   ]);
-  assert.is(compiled.size, 14);
+  assert.is(compiled.size, 15);
   assert.equal([...stated].sort(), [...compiled].sort());
 });
 

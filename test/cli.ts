@@ -13,6 +13,7 @@ import { ControlClient } from '../src/control/client.js';
 import type { OverlayView } from '../src/control/view.js';
 import { readConfig } from '../src/daemon/config.js';
 import { OverlayError } from '../src/errors.js';
+import { eachOffload } from '../src/offload.js';
 import { inNamespace } from '../src/sys/netns.js';
 import { closeUnderlay, openUnderlay } from '../src/sys/underlay.js';
 import { Daemon, Host, until } from './harness/hosts.js';
@@ -113,6 +114,7 @@ cli('parsable: whatever is in the fields comes back out', () => {
 });
 
 const view: OverlayView = {
+  offloads: eachOffload((name) => (name === 'uso' ? 'refused' : 'used')),
   state: 'activated',
   status: 'DEGRADED',
   message: 'not started: it rains',
@@ -144,6 +146,13 @@ const view: OverlayView = {
   targets_more: false,
   requests: null,
 };
+
+cli('show-overlay --offloads: each with its state', () => {
+  const lines = showOverlays([['ov0', view]], { offloads: true });
+  assert.match(lines[0]!, /^LINK +OFFLOAD +STATE +MEANING/);
+  assert.match(lines[3]!, /^ov0 +uso +refused +the link hands over UDP super-frames/);
+  assert.is(lines.length, 7);
+});
 
 cli('show-overlay: the columns of dladm, -- where nothing is, - without a fault', () => {
   assert.equal(showOverlays([['ov0', view]], {}), [
@@ -386,6 +395,7 @@ cli('usage errors: exit code 2, before any daemon is asked', () => {
     [['show-overlay', '-p'], /-p needs -o/],
     [['show-stats', '-p'], /-p needs -o/],
     [['show-overlay', '-f', '-t'], /-f and -t exclude each other/],
+    [['show-overlay', '-t', '--offloads'], /-t and --offloads exclude each other/],
     [['show-overlay', '--nope'], /unknown option '--nope'/],
     [['show-overlay', '-o'], /argument missing/],
     [['nope'], /unknown command 'nope'/],
@@ -560,6 +570,12 @@ testWith(cli, needs, 'the commands, their tables and documents', () =>
         'ov0 mtu_max rw - 8900 8900 576-65481',
         'ov0 netns rw - -- -- --',
         'ov0 underlay_netns rw - -- -- --',
+        'ov0 checksum rw - auto auto auto,on,off',
+        'ov0 tso rw - auto auto auto,on,off',
+        'ov0 uso rw - auto auto auto,on,off',
+        'ov0 udp_segment rw - auto auto auto,on,off',
+        'ov0 udp_gro rw - auto auto auto,on,off',
+        'ov0 gro rw - auto auto auto,on,off',
       ],
     );
     assert.is(ask('show-overlay', '-p', '-o', 'value', 'ov1').stdout.split('\n')[0], '1300');

@@ -16,6 +16,7 @@ import type { StatusView } from '../src/control/status.js';
 import type { OverlayView, PropertyView, StatsView, TargetJson } from '../src/control/view.js';
 import { CONTROL_BODY_BYTES_MAX, CONTROL_REQUEST_MS_MAX } from '../src/limits.js';
 import type { Log } from '../src/log.js';
+import { eachOffload, offloadNames } from '../src/offload.js';
 import {
   type Answer,
   assertAnswer,
@@ -129,7 +130,10 @@ control('every operation of the table, once', () =>
           ['mtu_max', 8900],
           ['netns', null],
           ['underlay_netns', null],
+          ...offloadNames.map((name) => [name, 'auto']),
         ],
+        // A port in memory has no kernel behind it.
+        offloads: { ...eachOffload(() => 'refused'), udp_segment: 'used', udp_gro: 'used' },
       },
     );
     assert.equal(

@@ -106,7 +106,10 @@ class Run {
       if (passes !== (verdict === 'pass'))
         assert.unreachable(`${hex(read)}: passes ${passes}, twin ${verdict}`);
       const after = u8.subarray(check.offsets[i]! + 10, check.offsets[i]! + check.lengths[i]!);
-      if (!isSame(after, read.subarray(10))) assert.unreachable(`${hex(read)}: the frame was changed`);
+      // One whose checksum was unfinished has it now; of super-frames the segments are looked at elsewhere.
+      const [alone, ...more] = (passes && twin.sendable(read)) || [read.subarray(10)];
+      const left = more.length === 0 ? alone! : read.subarray(10);
+      if (passes && !isSame(after, left)) assert.unreachable(`${hex(read)}: the frame was changed`);
       this.compared++;
     }
     this.frames += count;

@@ -144,7 +144,7 @@ async function countBoth(
   const ours = async () => {
     const { overlays, muxes } = await daemon.stats();
     const mux = muxes[muxName(family)]!;
-    return { sent: Number(overlays.ov0!.counters.tx_frames), read: Number(mux.counters.rx_read) };
+    return { sent: Number(overlays.ov0!.counters.tx_messages), read: Number(mux.counters.rx_messages) };
   };
   for (let tries = 0; tries < 100; tries++) {
     const first = await ours();

@@ -16,7 +16,11 @@ interface Room {
 /** The first row that matches a file is its room. */
 const rooms: readonly Room[] = [
   { layer: 0, path: /^assembly\/layout\.ts$/, why: 'it is numbers only and imports nothing' },
-  { layer: 1, path: /^src\/(property|limits|errors|log|ip|serial)\.ts$/, why: 'values without the system' },
+  {
+    layer: 1,
+    path: /^src\/(property|offload|limits|errors|log|ip|serial)\.ts$/,
+    why: 'values without the system',
+  },
   { layer: 2, path: /^src\/sys\//, why: 'the only FFI and the only clock; it knows nothing of overlays' },
   { layer: 3, path: /^src\/(encap|target)\//, why: 'pure state, no I/O, no timers' },
   { layer: 3, path: /^src\/state\//, why: 'files and records, below whatever is kept in them' },

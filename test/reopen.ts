@@ -113,7 +113,7 @@ reopen(`vnetid: ${CHANGES} times under traffic, and no frame comes out in anothe
 const readOf = (memory: MemoryOverlay) => memory.overlay.deviceStats('ov0').counts.counters.tx_read;
 
 reopen(
-  `listen port and address, destination, MTU, its bound, source check: ${CHANGES} changes of each under traffic`,
+  `listen port and address, destination, MTU, its bound, source check, offloads: ${CHANGES} changes of each under traffic`,
   async () => {
     await withHosts(async ({ a, b, port, send }) => {
       const ports = [port, await freePort('0.0.0.0')];
@@ -124,6 +124,8 @@ reopen(
         ['mtu', (turn) => 1400 + (turn % 100)],
         ['mtu_max', (turn) => 8900 + (turn % 100)],
         ['vxlan/source_check', (turn) => ['auto', 'off', 'known'][turn % 3]],
+        ['udp_segment', (turn) => ['on', 'off', 'auto'][turn % 3]],
+        ['udp_gro', (turn) => ['off', 'on', 'auto'][turn % 3]],
       ];
       // B takes frames from whatever address A has.
       for (const name of ['in1', 'in2']) await b.overlay.setprop(name, 'vxlan/source_check', 'off');

@@ -1,5 +1,6 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { offloadNames } from '../src/offload.js';
 import { force, gently, HERE, withMemory } from './harness/lifecycle.js';
 import { assertRefused, freePort, request } from './harness/memory-overlay.js';
 
@@ -19,6 +20,7 @@ const propertyOrder = [
   'mtu_max',
   'netns',
   'underlay_netns',
+  ...offloadNames,
 ];
 
 setprop('properties: order, permissions, by name and by id', async () => {
@@ -29,7 +31,8 @@ setprop('properties: order, permissions, by name and by id', async () => {
       propertyOrder,
     );
     const permissions = overlay.properties('ov0').map(({ info }) => (info.isWritable ? 'rw' : 'r-'));
-    assert.equal(permissions, ['rw', 'rw', 'r-', 'r-', 'rw', 'rw', 'rw', 'r-', 'rw', 'rw', 'rw', 'rw', 'rw']);
+    const fixedPart = ['rw', 'rw', 'r-', 'r-', 'rw', 'rw', 'rw', 'r-', 'rw', 'rw', 'rw', 'rw', 'rw'];
+    assert.equal(permissions, [...fixedPart, ...offloadNames.map(() => 'rw')]);
     const required = overlay.properties('ov0').map(({ info }) => info.isRequired);
     assert.equal(required, [
       false,
@@ -45,14 +48,15 @@ setprop('properties: order, permissions, by name and by id', async () => {
       false,
       false,
       false,
+      ...offloadNames.map(() => false),
     ]);
     for (const [id, name] of propertyOrder.entries()) {
       assert.equal(overlay.property('ov0', id), overlay.property('ov0', name));
       assert.is(overlay.property('ov0', id).info.name, name);
     }
     // Illumos' bugs 9 and 10: plugin properties by name; an id equal to the count.
-    for (const id of [13, 14, -1, -2, 1.5, Number.NaN, 2 ** 31, Number.POSITIVE_INFINITY]) {
-      await assertRefused(() => overlay.property('ov0', id), 'EINVAL', 'bad_property_id', /not 0 to 12/);
+    for (const id of [19, 20, -1, -2, 1.5, Number.NaN, 2 ** 31, Number.POSITIVE_INFINITY]) {
+      await assertRefused(() => overlay.property('ov0', id), 'EINVAL', 'bad_property_id', /not 0 to 18/);
       await assertRefused(overlay.setprop('ov0', id, '1'), 'EINVAL', 'bad_property_id');
     }
     for (const name of ['nope', '', 'MTU', 'listen_ip', 'vxlan/', '__proto__', 'constructor', '0']) {

@@ -59,7 +59,7 @@ testWith(twoHosts, [...needs, 'ping', 'iperf3'], 'traffic over both underlays, b
       await assertBooks(hosts.b, b, 'ov0', mux('b'));
       const [sent, received] = [await a.stats(), await b.stats()];
       assert.is(
-        Number(sent.overlays.ov0!.counters.tx_frames),
+        Number(sent.overlays.ov0!.counters.tx_datagrams),
         Number(received.muxes[mux('b')]!.counters.rx_read) + received.muxes[mux('b')]!.socket_overflow,
         'what a sent, b read or the kernel dropped at its sockets',
       );

@@ -51,7 +51,7 @@ function transmitFrame(rig: CoreRig, device: number, frame: Uint8Array) {
 function receive(rig: CoreRig, datagram: Uint8Array, isTruncated = false) {
   rig.placeDatagramAtEnd(datagram, isTruncated);
   rig.views.u32[(rig.arena + layout.ARENA_WRITES) / 4] = 0;
-  const verdict = rig.core.rxDatagram(rig.arena, rig.mux, 0);
+  const verdict = rig.core.rxDatagram(rig.arena, rig.mux);
   if (verdict !== layout.VERDICT_PASS) return { verdict: dropNames[verdict]! as twin.Verdict };
   const [write] = rig.writes();
   return { verdict: 'pass' as twin.Verdict, device: write!.device, fd: write!.fd, written: write!.bytes };

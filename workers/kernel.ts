@@ -6,6 +6,7 @@ import * as libc from '../src/sys/libc.js';
 export interface Kernel {
   read(fd: number, address: number, bytes: number): number;
   write(fd: number, address: number, bytes: number): number;
+  writev(fd: number, iovecs: number, count: number): number;
   recvmmsg(fd: number, messages: number, count: number, flags: number, timeout: number): number;
   sendmmsg(fd: number, messages: number, count: number, flags: number): number;
   epollWait(epoll: number, events: number, max: number, timeoutMs: number): number;
@@ -15,6 +16,7 @@ export interface Kernel {
 export const kernel: Kernel = {
   read: libc.readAt,
   write: libc.writeAt,
+  writev: libc.writevAt,
   recvmmsg: libc.recvmmsgAt,
   sendmmsg: libc.sendmmsgAt,
   epollWait: libc.epollWaitAt,

@@ -4,10 +4,6 @@ import { MSG_DONTWAIT } from '../src/sys/abi.js';
 import * as errno from '../src/sys/errno.js';
 import type { WorkerContext } from './context.js';
 
-/** Offset of msg_len in struct mmsghdr. */
-const MESSAGE_LENGTH = 56;
-const MESSAGE_BYTES = 64;
-
 /** Name of the drop for an errno of a write to a TAP. */
 const drops = new Map<number, number>([
   [errno.EIO, layout.DROP_RX_LINK_DOWN],
@@ -24,14 +20,27 @@ export function receive(worker: WorkerContext, mux: number): void {
   const messages = base + arena + layout.ARENA_RX_MESSAGES;
   const count = kernel.recvmmsg(fd, messages, layout.BATCH_MAX, MSG_DONTWAIT, 0);
   if (count <= 0) return;
-  const writes = decide(worker, mux, count);
+  core.rxBegin(arena, mux, count);
+  for (;;) {
+    const datagrams = core.rxUnfold(arena, mux);
+    if (datagrams === 0) break;
+    writeAll(worker, decide(worker, mux, datagrams));
+  }
+  core.countWorker(arena, layout.COUNTER_RX_BATCHES, 1);
+}
+
+function writeAll(worker: WorkerContext, writes: number): void {
+  const { arena, base, core, i32, kernel } = worker;
+  core.rxGather(arena);
   for (let index = 0; index < writes; index++) {
     const entry = (arena + layout.ARENA_RX_WRITES + index * layout.RX_WRITE_BYTES) / 4;
-    const written = kernel.write(i32[entry]!, base + i32[entry + 1]!, i32[entry + 2]!);
+    const fd = i32[entry]!;
+    const at = base + i32[entry + 1]!;
+    const iovecs = i32[entry + 4]!;
+    const written = iovecs === 0 ? kernel.write(fd, at, i32[entry + 2]!) : kernel.writev(fd, at, iovecs);
     if (written < 0) core.rxFailed(arena, index, drops.get(kernel.errno()) ?? layout.DROP_RX_LINK_ERROR);
   }
   core.rxDelivered(arena);
-  core.countWorker(arena, layout.COUNTER_RX_BATCHES, 1);
 }
 
 /** A trap costs the datagram it happened in; the batch goes on after it. Returns how many writes there are. */
@@ -44,8 +53,8 @@ function decide(worker: WorkerContext, mux: number, count: number): number {
     } catch (error) {
       if (!(error instanceof WebAssembly.RuntimeError)) throw error;
       first = core.rxTrapped(arena, mux);
-      const message = arena + layout.ARENA_RX_MESSAGES + (first - 1) * MESSAGE_BYTES;
-      worker.report(layout.EVENT_RX_TRAP, mux, u32[(message + MESSAGE_LENGTH) / 4]!);
+      const entry = arena + layout.ARENA_RX_DATAGRAMS + (first - 1) * layout.RX_DATAGRAM_BYTES;
+      worker.report(layout.EVENT_RX_TRAP, mux, u32[entry / 4 + 1]!);
     }
   }
   return u32[(arena + layout.ARENA_WRITES) / 4]!;

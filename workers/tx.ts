@@ -21,6 +21,9 @@ const drops = new Map<number, number>([
   [errno.EACCES, layout.DROP_TX_NOT_PERMITTED],
 ]);
 
+/** What sendmmsg says of a message that it cannot cut, or of which one datagram is too long. */
+const cutFailures: readonly number[] = [errno.EINVAL, errno.EIO, errno.EMSGSIZE];
+
 /** Moves one batch from the device's TAP queue to the underlay. */
 export function transmit(worker: WorkerContext, device: number): void {
   const { arena, core, i32 } = worker;
@@ -41,22 +44,28 @@ export function transmitDeferred(worker: WorkerContext, device: number, kind: nu
 
 function sendBatch(worker: WorkerContext, device: number, count: number): void {
   const { arena, core } = worker;
-  const groups = core.txArrange(arena, device, count);
-  for (let group = 0; group < groups; group++) sendGroup(worker, device, group);
+  sendGroups(worker, device, core.txArrange(arena, device, count));
   if (core.txReplicas(arena, count)) {
     for (let i = 0; i < count; i++) replicate(worker, device, i);
   }
   core.countWorker(arena, layout.COUNTER_TX_BATCHES, 1);
 }
 
+/** Sends what is laid out, and what is laid out after that. */
+function sendGroups(worker: WorkerContext, device: number, first: number): void {
+  for (let groups = first; groups > 0; groups = worker.core.txLayOut(worker.arena, device)) {
+    for (let group = 0; group < groups; group++) if (!sendGroup(worker, device, group)) break;
+  }
+}
+
 /** Sends a frame to every destination of its list, if it is to be replicated. */
 function replicate(worker: WorkerContext, device: number, i: number): void {
-  const { arena, core } = worker;
+  const { arena, core, u32 } = worker;
   let from = 0;
   for (;;) {
     const count = core.txReplicate(arena, device, i, from);
     if (count === 0) return;
-    sendGroup(worker, device, 0);
+    sendGroups(worker, device, u32[(arena + layout.ARENA_GROUPS) / 4]!);
     from += count;
   }
 }
@@ -101,8 +110,12 @@ function decide(
   }
 }
 
-/** Sends messages in order. One that fails costs itself alone; a stale error of an earlier one costs a retry. */
-function sendGroup(worker: WorkerContext, device: number, group: number): void {
+/**
+ * Sends messages in order. One that fails costs its own frames alone; a stale error of an earlier one costs a retry. False
+ * when a message cannot go as it is: from that one on all are to be laid out anew, each datagram by itself, so that only those at
+ * fault are lost.
+ */
+function sendGroup(worker: WorkerContext, device: number, group: number): boolean {
   const { arena, base, core, i32, kernel } = worker;
   const at = (arena + layout.ARENA_TX_GROUPS + group * layout.TX_GROUP_BYTES) / 4;
   const fd = i32[at]!;
@@ -126,7 +139,14 @@ function sendGroup(worker: WorkerContext, device: number, group: number): void {
       core.countDevice(arena, device, layout.COUNTER_TX_RETRIES, 1);
       continue;
     }
-    core.dropDevice(arena, device, drops.get(failure) ?? layout.DROP_TX_UNDERLAY_ERROR, 1);
+    if (cutFailures.includes(failure) && core.txDatagrams(arena, next) > 1) {
+      core.txRetreat(arena, next);
+      core.countDevice(arena, device, layout.COUNTER_TX_UNCUT, 1);
+      if (failure !== errno.EMSGSIZE) worker.report(layout.EVENT_TX_UNCUT, device, failure);
+      return false;
+    }
+    core.txFailed(arena, device, next, drops.get(failure) ?? layout.DROP_TX_UNDERLAY_ERROR);
     next++;
   }
+  return true;
 }

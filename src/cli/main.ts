@@ -141,8 +141,12 @@ modify.on('option:flush-table', () => {
 
 program
   .command('show-overlay')
-  .description('show properties (default), fault state or targets of overlay devices')
+  .description('show properties (default), fault state, targets or offloads of overlay devices')
   .option('-f, --fma', 'fault state')
+  .option(
+    '--offloads',
+    'what each offload has come to: used, off, refused by the kernel, or down for a while',
+  )
   .option('-t, --target', 'where frames are sent: the target cache')
   .option('-p, --parsable', "fields divided by ':', without a header; needs -o")
   .option('-o, --output <columns>', 'columns, divided by commas, or all')
@@ -225,7 +229,9 @@ program
   });
 
 function checkShow(flags: ShowOptions): void {
-  if (flags.fma && flags.target) throw new OverlayError('EINVAL', 'usage', '-f and -t exclude each other');
+  const kinds = [flags.fma && '-f', flags.target && '-t', flags.offloads && '--offloads'].filter(Boolean);
+  if (kinds.length > 1)
+    throw new OverlayError('EINVAL', 'usage', `${kinds.join(' and ')} exclude each other`);
   if (flags.parsable && flags.output === undefined) {
     throw new OverlayError('EINVAL', 'usage', '-p needs -o with the columns to print');
   }

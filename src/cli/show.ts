@@ -1,11 +1,13 @@
 /** `show-overlay` and `show-stats`: what is printed, from what the API answers. */
 import type { OverlayView, PropertyView, StatsView } from '../control/view.js';
+import { type OffloadName, type OffloadState, offloadNames, offloads } from '../offload.js';
 import { shortMac } from './short-mac.js';
 import { type Column, chooseColumns, formatParsable, formatTable, unset } from './table.js';
 
 export interface ShowOptions {
   readonly fma?: boolean;
   readonly target?: boolean;
+  readonly offloads?: boolean;
   readonly parsable?: boolean;
   readonly output?: string;
 }
@@ -33,6 +35,14 @@ const faultColumns: Column<FaultRow>[] = [
   { name: 'DETAILS', width: 52, value: ({ message }) => message || '-' },
 ];
 
+type OffloadRow = { link: string; name: OffloadName; state: OffloadState };
+const offloadColumns: Column<OffloadRow>[] = [
+  { name: 'LINK', width: 19, value: ({ link }) => link },
+  { name: 'OFFLOAD', width: 12, value: ({ name }) => name },
+  { name: 'STATE', width: 8, value: ({ state }) => state },
+  { name: 'MEANING', width: 40, value: ({ name }) => offloads[name] },
+];
+
 type StatRow = { scope: string; name: string; value: string; meaning: string };
 const statColumns: Column<StatRow>[] = [
   { name: 'SCOPE', width: 19, value: ({ scope }) => scope },
@@ -49,6 +59,12 @@ export function showOverlays(
   if (options.fma) {
     const rows = entries.map(([link, { status, message }]) => ({ link, status, message }));
     return format(faultColumns, rows, options);
+  }
+  if (options.offloads) {
+    const rows = entries.flatMap(([link, view]) =>
+      offloadNames.map((name) => ({ link, name, state: view.offloads[name] })),
+    );
+    return format(offloadColumns, rows, options);
   }
   const rows = entries.flatMap(([link, { properties }]) =>
     properties.map((property) => ({ link, ...property })),

@@ -4,6 +4,7 @@ import type { Counts } from '../datapath/counters.js';
 import { type DropName, dropNames, dropSentences } from '../datapath/drop.js';
 import { DESTINATION_ETHERNET, DESTINATION_IP, DESTINATION_PORT } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
+import type { OffloadName, OffloadState } from '../offload.js';
 import type { DeviceProperty } from '../overlay/properties.js';
 import type { Overlay } from '../overlay.js';
 import { formatPossible, propertyToJson } from '../property.js';
@@ -69,6 +70,8 @@ export interface OverlayView {
   readonly message: string;
   readonly faults: readonly { code: string; text: string; since: string }[];
   readonly properties: readonly PropertyView[];
+  /** What each offload has come to: used, off, refused (the kernel does not have it) or down (after an error, for a while). */
+  readonly offloads: Readonly<Record<OffloadName, OffloadState>>;
   /** Parts of a destination, for this device's encapsulation. */
   readonly destination_kinds: readonly string[];
   /** Target cache: a POINT device has one entry, for every address; of others the first. */
@@ -116,6 +119,7 @@ export function overlayView(overlay: Overlay, name: string, targetsMax: number):
     state: overlay.state(name),
     ...overlay.status(name),
     properties: overlay.properties(name).map(propertyView),
+    offloads: overlay.offloads(name),
     destination_kinds: destinationKinds(overlay.encapNeeds(name)),
     targets,
     targets_more: next !== null,
@@ -131,6 +135,7 @@ export function redactedView(overlay: Overlay, name: string): OverlayView {
     properties: overlay
       .properties(name)
       .map((property, id) => ({ ...propertyView(property, id), value: null })),
+    offloads: overlay.offloads(name),
     destination_kinds: destinationKinds(overlay.encapNeeds(name)),
     targets: [],
     targets_more: false,
@@ -198,6 +203,10 @@ const deviceCounters = [
   'tx_read',
   'tx_frames',
   'tx_bytes',
+  'tx_super_frames',
+  'tx_datagrams',
+  'tx_messages',
+  'tx_uncut',
   'tx_retries',
   'tx_deferred',
   'tx_resumed',
@@ -207,9 +216,11 @@ const deviceCounters = [
   'rx_frames',
   'rx_bytes',
   'rx_super_frames',
+  'rx_joined',
+  'rx_writes',
   'rx_injected',
 ];
-const muxCounters = ['rx_read'];
+const muxCounters = ['rx_read', 'rx_messages'];
 const workerCounters = ['wakeups', 'tx_batches', 'rx_batches', 'send_calls', 'events_lost'];
 
 /** @param mayRead false leaves out the underlay addresses, which are values of properties */

@@ -39,10 +39,21 @@ export interface Core {
   txReplicate(arena: number, device: number, index: number, from: number): number;
   txTrapped(arena: number, device: number): number;
   txArrange(arena: number, device: number, count: number): number;
+  /** Lays out the next messages of the batch; returns the groups, 0 when there are none. */
+  txLayOut(arena: number, device: number): number;
   txSent(arena: number, device: number, first: number, count: number): void;
+  txFailed(arena: number, device: number, message: number, reason: number): void;
+  /** Goes back to where a message begins; `txLayOut` then gives every datagram a message of its own. */
+  txRetreat(arena: number, message: number): void;
+  txDatagrams(arena: number, message: number): number;
+  sumBytes(from: number, length: number): bigint;
   rxPrepare(arena: number): void;
+  rxBegin(arena: number, mux: number, messages: number): void;
+  /** Lists the next datagrams of the messages; 0 when there are no more. */
+  rxUnfold(arena: number, mux: number): number;
+  rxGather(arena: number): void;
   rxDecide(arena: number, mux: number, first: number, count: number): number;
-  rxDatagram(arena: number, mux: number, index: number): number;
+  rxDatagram(arena: number, mux: number): number;
   rxTrapped(arena: number, mux: number): number;
   rxFailed(arena: number, index: number, reason: number): void;
   rxDelivered(arena: number): void;

@@ -22,6 +22,8 @@ export interface EngineOptions {
   readonly cpus: readonly number[];
   readonly onWorker: (event: WorkerEvent) => void;
   readonly onTrap: (event: TrapEvent) => void;
+  /** The kernel has refused to cut a message of a device. @param errno of sendmmsg */
+  readonly onUncut: (device: number, errno: number) => void;
   /** There may be misses, or room on an inject ring. Called often; must not throw. */
   readonly onBell: () => void;
   /** Another loop module, for tests that make it fail. */
@@ -65,7 +67,7 @@ export class Engine {
     }
     this.misses = new MissRings(this.views, core, this.workers);
     this.injects = new InjectRings(this.views, core, this.workers, this.pool);
-    this.#events = new Events(this.views, core, this.workers, options.onTrap, options.onBell);
+    this.#events = new Events(this.views, core, this.workers, options);
   }
 
   /** Throws ENOMEM when the memory is too small, EAGAIN when a worker does not start. */

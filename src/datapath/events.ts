@@ -14,6 +14,15 @@ export interface TrapEvent {
 
 const EVENTS_PER_DRAIN_MAX = 4096;
 
+/** Who hears of what workers report. */
+export interface EventListener {
+  readonly onTrap: (event: TrapEvent) => void;
+  /** @param errno of sendmmsg */
+  readonly onUncut: (device: number, errno: number) => void;
+  /** The bell has rung: there may be misses, or room on an inject ring. */
+  readonly onBell: () => void;
+}
+
 export class Events {
   #isClosed = false;
   /** Where main copies records to: the scratch line of an arena would be the worker's. */
@@ -23,9 +32,7 @@ export class Events {
     readonly views: MemoryViews,
     readonly core: Core,
     readonly workers: Workers,
-    readonly onTrap: (event: TrapEvent) => void,
-    /** The bell has rung: there may be misses, or room on an inject ring. */
-    readonly onBell: () => void,
+    readonly listener: EventListener,
   ) {
     this.#listen();
   }
@@ -38,8 +45,14 @@ export class Events {
         const length = this.core.ringPop(arena + layout.ARENA_EVENTS, this.#into, layout.EVENT_BYTES);
         if (length < 0) break;
         const at = this.#into / 4;
-        const kind = this.views.u32[at] === layout.EVENT_TX_TRAP ? 'tx_trap' : 'rx_trap';
-        this.onTrap({ kind, row: this.views.u32[at + 1]!, bytes: this.views.u32[at + 2]! });
+        const [kind, row, detail] = [this.views.u32[at]!, this.views.u32[at + 1]!, this.views.u32[at + 2]!];
+        if (kind === layout.EVENT_TX_UNCUT) this.listener.onUncut(row, detail);
+        else
+          this.listener.onTrap({
+            kind: kind === layout.EVENT_TX_TRAP ? 'tx_trap' : 'rx_trap',
+            row,
+            bytes: detail,
+          });
       }
     }
   }
@@ -54,7 +67,7 @@ export class Events {
     const { bell } = this.workers;
     const seen = Atomics.load(this.views.i32, bell);
     this.drain();
-    this.onBell();
+    this.listener.onBell();
     const wait = Atomics.waitAsync(this.views.i32, bell, seen);
     // By way of a turn of the event loop: a worker that reports all the time must not starve the timers.
     Promise.resolve(wait.value)

@@ -97,6 +97,13 @@ export class Tables {
     Atomics.store(this.views.u32, at / 4, state);
   }
 
+  /** The bits of `mask` become those of `flags`. Live: workers read them afresh for every batch. */
+  setDeviceFlags(row: number, mask: number, flags: number): void {
+    const at = (layout.DEVICES_OFFSET + row * layout.DEVICE_BYTES + layout.DEVICE_FLAGS) / 4;
+    const { u32 } = this.views;
+    Atomics.store(u32, at, (Atomics.load(u32, at) & ~mask) | (flags & mask));
+  }
+
   /** Live: workers read it afresh for every frame. */
   setDeviceMtu(row: number, mtu: number): void {
     const at = layout.DEVICES_OFFSET + row * layout.DEVICE_BYTES + layout.DEVICE_MTU;

@@ -15,6 +15,7 @@ const REST_MS_MAX = 5000;
 export interface Book {
   readonly txRead: number;
   readonly txFrames: number;
+  readonly txDatagrams: number;
   readonly txDrops: number;
   readonly rxRead: number;
   readonly rxFrames: number;
@@ -54,6 +55,7 @@ async function readBook(host: Host): Promise<Book> {
   return {
     txRead: Number(device.counters.tx_read),
     txFrames: Number(device.counters.tx_frames),
+    txDatagrams: Number(device.counters.tx_datagrams),
     txDrops: sum(device.drops, 'tx_'),
     rxRead: Number(mux.counters.rx_read),
     rxFrames: Number(device.counters.rx_frames),
@@ -85,9 +87,9 @@ function way(name: string, from: Book, to: Book): Balance {
       from.txFrames + from.txDrops,
     ],
     [
-      `${from.txFrames} sent = ${to.rxRead} read on the other side + ${to.socketOverflow} socket overflow` +
+      `${from.txDatagrams} datagrams made of them = ${to.rxRead} read on the other side + ${to.socketOverflow} socket overflow` +
         ` + ${from.underlayDrops} not taken by the underlay`,
-      from.txFrames,
+      from.txDatagrams,
       to.rxRead + to.socketOverflow + from.underlayDrops,
     ],
     [

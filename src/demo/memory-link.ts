@@ -54,6 +54,11 @@ export class MemoryLink implements Port {
 
   handOver(): void {}
 
+  readonly offloads = { checksum: false, tso: false, uso: false };
+  readonly takesSuperFrames = false;
+
+  offer(): void {}
+
   async release(): Promise<void> {
     this.#isReleased = true;
     await this.#port.release();

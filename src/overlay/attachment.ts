@@ -10,6 +10,7 @@ import { Serial } from '../serial.js';
 import { sockaddr } from '../sys/sockaddr.js';
 import type { Destination } from '../target/destination.js';
 import type { Kept } from './kept.js';
+import type { Offloads } from './offloads.js';
 
 /** Where frames go: to one VTEP, or where the target table at an offset says. */
 export type Route =
@@ -40,6 +41,7 @@ export class Attachments {
     readonly engine: Engine,
     readonly muxes: Muxes,
     readonly kept: Kept,
+    readonly offloads: Offloads,
   ) {}
 
   /**
@@ -68,7 +70,8 @@ export class Attachments {
         // The core patches the device's own vnetid into the shared template.
         destination = destinations.hold(name, encap.operations.encap(0n));
       }
-      let flags = encap.flags & ENCAP_FLAG_VLAN_TAG ? layout.DEVICE_FLAG_VLAN : 0;
+      let flags = this.offloads.flags(device);
+      if (encap.flags & ENCAP_FLAG_VLAN_TAG) flags |= layout.DEVICE_FLAG_VLAN;
       if ('isProxied' in route && route.isProxied) flags |= layout.DEVICE_FLAG_PROXY;
       tables.writeDevice(row, {
         mux: mux.row,
@@ -83,6 +86,7 @@ export class Attachments {
       tables.insertVnet(mux.row, vnetid, row);
       tables.setDeviceState(row, layout.DEVICE_STATE_ACTIVE);
       device.attachment = { mux, destination };
+      this.offloads.apply(device);
     } catch (error) {
       if (destination !== undefined) destinations.release(destination);
       await this.muxes.release(mux);
@@ -114,6 +118,7 @@ export class Attachments {
     if (!attachment) return;
     const { mux, destination } = attachment;
     device.attachment = undefined;
+    this.muxes.joinDatagrams(mux, device.name, true);
     this.engine.tables.setDeviceState(row, layout.DEVICE_STATE_DROP);
     this.engine.tables.removeVnet(mux.row, vnetid);
     const { destinations } = this.engine;

@@ -21,6 +21,7 @@ import type { Varpd, VarpdInstance } from '../varpd/varpd.js';
 import type { Attachments } from './attachment.js';
 import type { Kept } from './kept.js';
 import { Lookup } from './lookup.js';
+import type { Offloads } from './offloads.js';
 import type { Perimeters } from './perimeter.js';
 import type { Persistence } from './persistence.js';
 import type { PortEvent, PortSource } from './ports.js';
@@ -40,6 +41,7 @@ export interface LifeContext {
   readonly attachments: Attachments;
   readonly targets: Targets;
   readonly traps: Traps;
+  readonly offloads: Offloads;
   readonly kept: Kept;
   readonly perimeters: Perimeters;
   readonly persistence: Persistence;
@@ -169,6 +171,7 @@ export class Life {
     const { engine } = this.context;
     device.port = port;
     device.mac = port.mac;
+    this.context.offloads.offer(device);
     engine.counters.clearDevice(device.row);
     engine.tables.setDeviceState(device.row, layout.DEVICE_STATE_DROP);
     undo.push(() => engine.detachPort(device.row));
@@ -254,10 +257,11 @@ export class Life {
 
   /** The same, with the port left as it is where `isReleased` is not set. */
   async letGo({ device, lookup }: Entry, isReleased = false): Promise<void> {
-    const { engine, encaps, fma, traps, varpd, attachments, targets, kept } = this.context;
+    const { engine, encaps, fma, traps, varpd, attachments, targets, kept, offloads } = this.context;
     device.cancelRetry?.();
     this.entries.delete(device.name);
     traps.forget(device.name);
+    offloads.forget(device);
     varpd.external.forget(device.name);
     await lookup.close();
     device.encap.operations.fini(device.properties);
@@ -506,6 +510,7 @@ export class Life {
     device.port = port;
     device.isAway = false;
     port.keep(isKept);
+    this.context.offloads.offer(device);
     if (isActivated) port.setCarrier(true);
     engine.attachPort(device.row, port.fds);
     events.emit('namespace-back', { device: name, text: 'the link was made anew' });

@@ -11,6 +11,7 @@ import {
   NEGATIVE_TTL_MAX,
   TARGETS_DEFAULT,
 } from '../limits.js';
+import { type OffloadName, offloadNames, offloadSettings } from '../offload.js';
 import type { PropertyInfo, PropertyValue } from '../property.js';
 import type { VarpdInstance } from '../varpd/varpd.js';
 import { namespaceNameFault } from './space.js';
@@ -75,6 +76,19 @@ export const underlayNetnsInfo: PropertyInfo = {
   fault: (value) => namespaceNameFault(String(value)),
 };
 
+/** One of an offload's. */
+export function offloadInfo(name: OffloadName): PropertyInfo {
+  return {
+    ...fixed,
+    name,
+    type: 'string',
+    isWritable: true,
+    applies: 'live',
+    default: 'auto',
+    possible: offloadSettings,
+  };
+}
+
 export const targetsInfo: PropertyInfo = {
   ...fixed,
   name: 'targets',
@@ -132,6 +146,11 @@ export function deviceProperties(
     { origin: 'generic', info: mtuMaxInfo, value: BigInt(device.mtuMax) },
     { origin: 'generic', info: netnsInfo, value: device.netns || undefined },
     { origin: 'generic', info: underlayNetnsInfo, value: device.underlayNetns || undefined },
+    ...offloadNames.map((name) => ({
+      origin: 'generic' as const,
+      info: offloadInfo(name),
+      value: device.offloads[name],
+    })),
     ...(instance.plugin.mode === 'point'
       ? []
       : [

@@ -2,6 +2,7 @@
 import type { Device } from '../device.js';
 import { OverlayError } from '../errors.js';
 import { MTU_DEFAULT_BYTES, MTU_MAX_BYTES, TARGETS_DEFAULT } from '../limits.js';
+import { type OffloadSetting, offloadNames } from '../offload.js';
 import { type PropertyInfo, type PropertyValue, parseProperty, propertyToJson } from '../property.js';
 import type { DeviceRecord } from '../state/record.js';
 import type { VarpdInstance } from '../varpd/varpd.js';
@@ -12,6 +13,7 @@ import {
   mtuMaxInfo,
   negativeTtlInfo,
   netnsInfo,
+  offloadInfo,
   targetsInfo,
   underlayNetnsInfo,
 } from './properties.js';
@@ -74,6 +76,14 @@ const kept: readonly Kept[] = [
     },
     first: '',
   },
+  ...offloadNames.map((name) => ({
+    info: () => offloadInfo(name),
+    get: ({ offloads }: Device) => offloads[name],
+    set: ({ offloads }: Device, value: PropertyValue) => {
+      offloads[name] = value as OffloadSetting;
+    },
+    first: 'auto',
+  })),
 ];
 
 /** The record of a device as it is. */

@@ -14,10 +14,12 @@ import type { Engine } from '../datapath/engine.js';
 import type { Device } from '../device.js';
 import { OverlayError } from '../errors.js';
 import type { Events } from '../events.js';
+import { eachOffload, type OffloadSetting } from '../offload.js';
 import { type PropertyInfo, type PropertyValue, parseProperty } from '../property.js';
 import type { Attachments } from './attachment.js';
 import { refuseAway } from './life.js';
 import type { Lookup } from './lookup.js';
+import type { Offloads } from './offloads.js';
 import type { Persistence } from './persistence.js';
 import type { PortSource } from './ports.js';
 import type { Origin } from './properties.js';
@@ -34,6 +36,7 @@ export interface SetpropContext {
   readonly engine: Engine;
   readonly attachments: Attachments;
   readonly targets: Targets;
+  readonly offloads: Offloads;
   readonly ports: PortSource;
   readonly persistence: Persistence;
   readonly events: Events;
@@ -150,6 +153,9 @@ export class Setprop {
       device.negativeTtl = Number(value);
       lookup.dynamic?.cache.rememberUnknown(device.negativeTtl * 1000);
     },
+    ...eachOffload((name) => ({ device }: Entry, value: PropertyValue) => {
+      this.context.offloads.set(device, name, value as OffloadSetting);
+    }),
   };
 
   async #reopen(entry: Entry, found: Found, value: PropertyValue): Promise<void> {

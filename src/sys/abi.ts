@@ -48,6 +48,7 @@ export const macros = {
   'netinet/in.h': {
     IPPROTO_IP: 0,
     IPPROTO_ICMP: 1,
+    IPPROTO_UDP: 17,
     IPPROTO_IPV6: 41,
     IP_TTL: 2,
     IP_MTU_DISCOVER: 10,
@@ -57,6 +58,7 @@ export const macros = {
     IPV6_V6ONLY: 26,
     IPV6_PMTUDISC_DO: 2,
   },
+  'linux/udp.h': { UDP_SEGMENT: 103, UDP_GRO: 104 },
   'sys/mman.h': { MADV_HUGEPAGE: 14, MFD_CLOEXEC: 1 },
   'linux/if_tun.h': {
     IFF_TAP: 2,
@@ -70,6 +72,9 @@ export const macros = {
     TUNSETVNETHDRSZ: 0x400454d8,
     TUNSETCARRIER: 0x400454e2,
     TUN_F_CSUM: 1,
+    TUN_F_TSO4: 2,
+    TUN_F_TSO6: 4,
+    TUN_F_TSO_ECN: 8,
   },
   'linux/sock_diag.h': { SK_MEMINFO_DROPS: 8 },
   'linux/netlink.h': {
@@ -180,6 +185,7 @@ export const {
   IPPROTO_IP,
   IPPROTO_ICMP,
   IPPROTO_IPV6,
+  IPPROTO_UDP,
   IP_TTL,
   IP_MTU_DISCOVER,
   IP_PMTUDISC_DO,
@@ -200,7 +206,12 @@ export const {
   TUNSETVNETHDRSZ,
   TUNSETCARRIER,
   TUN_F_CSUM,
+  TUN_F_TSO4,
+  TUN_F_TSO6,
+  TUN_F_TSO_ECN,
 } = macros['linux/if_tun.h'];
+
+export const { UDP_SEGMENT, UDP_GRO } = macros['linux/udp.h'];
 
 export const { MADV_HUGEPAGE, MFD_CLOEXEC } = macros['sys/mman.h'];
 

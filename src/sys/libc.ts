@@ -19,6 +19,9 @@ export const readAt: (fd: number, address: number, bytes: number) => number = li
 export const writeAt: (fd: number, address: number, bytes: number) => number = libc.func(
   'long write(int fd, uintptr_t buf, size_t count)',
 );
+export const writevAt: (fd: number, iovecs: number, count: number) => number = libc.func(
+  'long writev(int fd, uintptr_t iov, int iovcnt)',
+);
 export const recvmmsgAt: (
   fd: number,
   messages: number,

@@ -82,6 +82,11 @@ export class MemoryPort implements Port {
 
   handOver(): void {}
 
+  readonly offloads = { checksum: false, tso: false, uso: false };
+  readonly takesSuperFrames = false;
+
+  offer(): void {}
+
   async release(): Promise<void> {
     for (const fd of [...this.fds, ...this.ends]) closeFd(fd);
   }

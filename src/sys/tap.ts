@@ -6,6 +6,7 @@
 import { VNET_HDR_BYTES } from '../../assembly/layout.js';
 import { OverlayError } from '../errors.js';
 import { familyOf } from '../ip.js';
+import type { LinkOffloads } from '../offload.js';
 import {
   IFF_MULTI_QUEUE,
   IFF_NO_PI,
@@ -16,6 +17,10 @@ import {
   O_NONBLOCK,
   O_RDWR,
   structs,
+  TUN_F_CSUM,
+  TUN_F_TSO_ECN,
+  TUN_F_TSO4,
+  TUN_F_TSO6,
   TUNSETCARRIER,
   TUNSETIFF,
   TUNSETOFFLOAD,
@@ -55,11 +60,14 @@ export interface TapOptions {
   readonly existing?: { readonly fds: readonly number[] };
   /** The tun node; another one in tests. */
   readonly node?: string;
+  /** Likewise the call that says what the link may leave to us. */
+  readonly calls?: Pick<typeof libc, 'ioctlValue'>;
 }
 
 export class Tap implements Port {
   readonly name: string;
   readonly fds: readonly number[];
+  readonly calls: Pick<typeof libc, 'ioctlValue'>;
   /** Called once, when it is released. */
   onRelease: () => void = () => {};
   #index: number;
@@ -71,7 +79,7 @@ export class Tap implements Port {
    * node, EPERM without CAP_NET_ADMIN.
    */
   constructor(options: TapOptions) {
-    const { name, queues, netlink, existing, node = '/dev/net/tun' } = options;
+    const { name, queues, netlink, existing, node = '/dev/net/tun', calls = libc } = options;
     const given = existing?.fds ?? [];
     const fds = given.slice(0, queues);
     try {
@@ -83,7 +91,6 @@ export class Tap implements Port {
         attach(fd, name, queue === 0 && !existing ? FLAGS | IFF_TUN_EXCL : FLAGS);
         const size = new Int32Array([VNET_HDR_BYTES]);
         must(libc.ioctl(fd, TUNSETVNETHDRSZ, size), 'TUNSETVNETHDRSZ');
-        must(libc.ioctlValue(fd, TUNSETOFFLOAD, 0), 'TUNSETOFFLOAD');
         if (queue === 0 && !existing) setCarrier(fd, false);
       }
       this.#index = netlink.getLink(name).index;
@@ -95,6 +102,7 @@ export class Tap implements Port {
     for (const fd of given.slice(queues)) closeFd(fd);
     this.name = name;
     this.fds = fds;
+    this.calls = calls;
     this.#netlink = netlink;
   }
 
@@ -127,6 +135,29 @@ export class Tap implements Port {
 
   setMtu(bytes: number): void {
     this.mtu = bytes;
+  }
+
+  offloads = NO_OFFLOADS;
+  readonly takesSuperFrames = true;
+
+  /** Bit by bit where not all are taken; none of them is needed. */
+  offer(wanted: LinkOffloads): void {
+    const asked = offers.filter(([name]) => wanted[name]);
+    const all = asked.reduce((bits, [, bit]) => bits | bit, 0);
+    let taken = all;
+    if (!this.#accepts(all)) {
+      taken = 0;
+      for (const [, bits] of asked) if (this.#accepts(taken | bits)) taken |= bits;
+      // What was refused last may have been put into force by half.
+      must(libc.ioctlValue(this.fds[0]!, TUNSETOFFLOAD, taken), 'TUNSETOFFLOAD');
+    }
+    const has = (name: keyof LinkOffloads) =>
+      asked.some(([each, bits]) => each === name && (taken & bits) === bits);
+    this.offloads = { checksum: has('checksum'), tso: has('tso'), uso: has('uso') };
+  }
+
+  #accepts(bits: number): boolean {
+    return this.calls.ioctlValue(this.fds[0]!, TUNSETOFFLOAD, bits) >= 0;
   }
 
   setAlias(text: string): void {
@@ -230,6 +261,16 @@ function attach(fd: number, name: string, flags: number): void {
   }
   throw new SystemError(errno, `creating the link ${name}`);
 }
+
+/** Segments of UDP over IPv4 and IPv6, from Linux 6.2: the headers of older ones do not have them. */
+const TUN_F_USO = 0x20 | 0x40;
+/** What each offload asks of the kernel, in the order in which each needs those before it. */
+const offers: readonly [keyof LinkOffloads, number][] = [
+  ['checksum', TUN_F_CSUM],
+  ['tso', TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN],
+  ['uso', TUN_F_USO],
+];
+const NO_OFFLOADS: LinkOffloads = { checksum: false, tso: false, uso: false };
 
 function setCarrier(fd: number, on: boolean): void {
   must(libc.ioctl(fd, TUNSETCARRIER, new Int32Array([on ? 1 : 0])), 'TUNSETCARRIER');

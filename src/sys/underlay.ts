@@ -17,6 +17,7 @@ import {
   IP_TTL,
   IPPROTO_IP,
   IPPROTO_IPV6,
+  IPPROTO_UDP,
   IPV6_MTU_DISCOVER,
   IPV6_PMTUDISC_DO,
   IPV6_UNICAST_HOPS,
@@ -34,6 +35,7 @@ import {
   SOCK_NONBLOCK,
   SOL_SOCKET,
   structs,
+  UDP_GRO,
 } from './abi.js';
 import { EADDRINUSE, lastErrno, must, SystemError } from './errno.js';
 import { closeFd } from './fd.js';
@@ -97,6 +99,11 @@ export function openUnderlay(options: UnderlayOptions): Underlay {
     for (const fd of opened) closeFd(fd);
     throw error;
   }
+}
+
+/** Whether the kernel may hand over datagrams of one sender and size as one message. Live. */
+export function joinDatagrams({ receive }: Underlay, isOn: boolean): void {
+  for (const fd of receive) setInt(fd, IPPROTO_UDP, UDP_GRO, isOn ? 1 : 0);
 }
 
 /** Closes every socket. */

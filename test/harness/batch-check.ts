@@ -27,7 +27,10 @@ export class BatchCheck {
   rxPassed = 0;
   partialChecksums = 0;
   superFrames = 0;
-  readonly #seen = new Uint8Array(layout.BATCH_MAX);
+  /** Bytes of each frame that are in messages. */
+  readonly #done = new Uint32Array(layout.BATCH_MAX);
+  #lastFd = -1;
+  #lastFrame = -1;
   readonly #bank: number;
   /** Indexes of the drop counts that a datagram can end in. */
   readonly #rxDrops: Uint32Array;
@@ -88,12 +91,12 @@ export class BatchCheck {
     this.#read = this.rig.deviceCount(device, layout.COUNTER_TX_READ);
   }
 
-  /** After `txDecide` and `txArrange`, which returned `groups`. */
+  /** After `txDecide` and `txArrange`, which returned `groups`. Has the rest laid out too. */
   checkTx(device: number, count: number, groups: number): void {
     const { rig } = this;
     let passed = 0;
     for (let i = 0; i < count; i++) {
-      this.#seen[i] = 0;
+      this.#done[i] = 0;
       const socket = rig.socketOf(i);
       if (socket !== layout.TX_SOCKET_DROPPED) {
         passed++;
@@ -105,68 +108,139 @@ export class BatchCheck {
     must(passed + dropped === count, `${count} frames, ${passed} passed, ${dropped} dropped`);
     const read = rig.deviceCount(device, layout.COUNTER_TX_READ) - this.#read;
     must(read === count, `${count} frames, ${read} counted as read`);
-    must(this.#checkGroups(device, groups) === passed, `${passed} frames passed, not all are in one message`);
+    this.#lastFd = -1;
+    for (let left = groups; left > 0; left = rig.core.txLayOut(rig.arena, device)) {
+      this.#checkGroups(device, left);
+    }
+    for (let i = 0; i < count; i++) {
+      const isSent = this.#done[i] === this.lengths[i]! - layout.VNET_HDR_BYTES;
+      must(
+        isSent || rig.socketOf(i) === layout.TX_SOCKET_DROPPED,
+        `frame ${i} is not in any message to its end`,
+      );
+    }
     this.txPassed += passed;
   }
 
-  /** Returns how many messages the groups hold. */
-  #checkGroups(device: number, groups: number): number {
+  #checkGroups(device: number, groups: number): void {
     const { arena, views } = this.rig;
     let messages = 0;
-    let lastFd = -1;
     for (let group = 0; group < groups; group++) {
       const at = (arena + layout.ARENA_TX_GROUPS + group * layout.TX_GROUP_BYTES) / 4;
       const fd = views.u32[at]!;
-      must(fd > lastFd && fd < SEND_FD + this.#bank, `group ${group}: descriptor ${fd} after ${lastFd}`);
+      // What was laid out before may have ended within a group.
+      const isLater = group === 0 ? fd >= this.#lastFd : fd > this.#lastFd;
+      must(isLater && fd < SEND_FD + this.#bank, `group ${group}: descriptor ${fd} after ${this.#lastFd}`);
       must(views.u32[at + 1] === messages, `group ${group}: begins with message ${views.u32[at + 1]}`);
       must(views.u32[at + 2]! > 0, `group ${group} is empty`);
-      lastFd = fd;
+      if (fd > this.#lastFd) this.#lastFrame = -1;
+      this.#lastFd = fd;
       const end = messages + views.u32[at + 2]!;
-      must(end <= layout.BATCH_MAX, `group ${group}: ends at message ${end}`);
-      for (let last = -1; messages < end; messages++) last = this.#checkMessage(device, messages, fd, last);
+      must(end <= layout.TX_MESSAGES_MAX, `group ${group}: ends at message ${end}`);
+      for (; messages < end; messages++) this.#checkMessage(device, messages, fd);
     }
-    return messages;
   }
 
-  /** Returns the index of the message's frame, which must be above `last`. */
-  #checkMessage(device: number, message: number, fd: number, last: number): number {
+  /** One message: its frames in order, and of each the bytes that come next. */
+  #checkMessage(device: number, message: number, fd: number): void {
     const { rig } = this;
     const { u8, u32 } = rig.views;
     const at = rig.arena + layout.ARENA_TX_MESSAGES + message * MESSAGE_BYTES;
+    const content = (rig.arena + layout.ARENA_TX_CONTENTS + message * layout.TX_CONTENT_BYTES) / 4;
+    const [first, end, goesOn, datagrams] = u32.subarray(content, content + 4) as unknown as number[];
     const row = layout.DESTINATIONS_OFFSET + rig.destination * layout.DESTINATION_BYTES;
     this.#mustLieIn(at + mmsghdr['msg_hdr.msg_name'], at + mmsghdr['msg_hdr.msg_namelen'], row, message);
+    const controls = rig.arena + layout.ARENA_TX_CONTROLS + message * layout.TX_CONTROL_BYTES;
     this.#mustLieIn(
       at + mmsghdr['msg_hdr.msg_control'],
       at + mmsghdr['msg_hdr.msg_controllen'],
-      row,
+      datagrams! > 1 ? controls : row,
       message,
     );
-    must(u32[(at + mmsghdr['msg_hdr.msg_iovlen']) / 4] === 1, `message ${message}: not one iovec`);
-    must(u32[(at + mmsghdr['msg_hdr.msg_iovlen']) / 4 + 1] === 0, `message ${message}: not one iovec`);
-    const iovec = rig.loadAddress(at + mmsghdr['msg_hdr.msg_iov']);
-    const i = (iovec - rig.arena - layout.ARENA_TX_IOVECS) / IOVEC_BYTES;
-    must(Number.isInteger(i) && i >= 0 && i < layout.BATCH_MAX, `message ${message}: iovec at ${iovec}`);
-    must(i > last, `message ${message}: frame ${i} after frame ${last}`);
-    must(this.#seen[i] === 0, `frame ${i} is in two messages`);
-    this.#seen[i] = 1;
-    must(rig.socketOf(i) === fd - SEND_FD, `frame ${i} is in the group of another socket`);
+    must(
+      first! < end! && end! <= layout.BATCH_MAX && goesOn! <= 1,
+      `message ${message}: frames ${first} to ${end}`,
+    );
+    const iovecs = rig.loadAddress(at + mmsghdr['msg_hdr.msg_iov']);
+    const count = u32[(at + mmsghdr['msg_hdr.msg_iovlen']) / 4]!;
+    must(
+      count > 0 && u32[(at + mmsghdr['msg_hdr.msg_iovlen']) / 4 + 1] === 0,
+      `message ${message}: ${count} iovecs`,
+    );
+    const inIovecs = iovecs - rig.arena - layout.ARENA_TX_IOVECS;
+    const isInside =
+      inIovecs >= 0 && inIovecs % IOVEC_BYTES === 0 && inIovecs / IOVEC_BYTES + count <= layout.TX_IOVECS_MAX;
+    must(isInside, `message ${message}: iovecs at ${iovecs}`);
+    const sizes: number[] = [];
+    let vector = 0;
+    for (let place = first!; place < end!; place++) {
+      const i = u8[rig.arena + layout.ARENA_TX_ORDER + place]!;
+      must(i >= this.#lastFrame, `message ${message}: frame ${i} after frame ${this.#lastFrame}`);
+      this.#lastFrame = i;
+      must(rig.socketOf(i) === fd - SEND_FD, `frame ${i} is in the group of another socket`);
+      const frameBytes = this.lengths[i]! - layout.VNET_HDR_BYTES;
+      must(this.#done[i]! < frameBytes, `frame ${i} is sent twice`);
+      while (vector < count && this.#done[i]! < frameBytes) {
+        const used = this.#checkDatagram(device, i, iovecs + vector * IOVEC_BYTES, sizes);
+        vector += used;
+        must(vector <= count, `message ${message}: iovecs end within a datagram`);
+      }
+      const isWhole = this.#done[i] === frameBytes;
+      must(isWhole || (goesOn === 1 && place === end! - 1), `message ${message}: frame ${i} is not whole`);
+    }
+    must(vector === count, `message ${message}: ${count} iovecs, ${vector} of frames`);
+    must(sizes.length === datagrams, `message ${message}: ${datagrams} datagrams, ${sizes.length} there`);
+    for (const [index, size] of sizes.entries()) {
+      const isLast = index === sizes.length - 1;
+      must(
+        isLast ? size <= sizes[0]! : size === sizes[0],
+        `message ${message}: datagram ${index} of ${size} bytes`,
+      );
+    }
+  }
+
+  /** A frame in one piece, or the next segment of a super-frame: its headers, then its payload. Returns the iovecs. */
+  #checkDatagram(device: number, i: number, iovec: number, sizes: number[]): number {
+    const { rig } = this;
+    const { u32 } = rig.views;
+    const inner = u32[(rig.arena + layout.ARENA_TX_HEADER_BYTES) / 4 + i]!;
+    const frame = this.offsets[i]! + layout.VNET_HDR_BYTES;
+    const frameBytes = this.lengths[i]! - layout.VNET_HDR_BYTES;
     const base = rig.loadAddress(iovec + iovecStruct.iov_base);
     const length = u32[(iovec + iovecStruct.iov_len) / 4]!;
     must(u32[(iovec + iovecStruct.iov_len) / 4 + 1] === 0, `frame ${i}: iovec of 4 GiB`);
     must(base >= rig.arena && base + length <= rig.end, `frame ${i}: iovec outside the arena`);
-    const frame = this.offsets[i]! + layout.VNET_HDR_BYTES;
-    const frameBytes = this.lengths[i]! - layout.VNET_HDR_BYTES;
-    must(
-      base === frame - OUTER_BYTES && length === frameBytes + OUTER_BYTES,
-      `frame ${i}: iovec is not header + frame`,
-    );
-    const { vnetid } = rig.rules.get(device)!;
+    if (inner === 0) {
+      const isFrame = base === frame - OUTER_BYTES && length === frameBytes + OUTER_BYTES;
+      must(isFrame, `frame ${i}: iovec is not header + frame`);
+      this.#checkHeader(device, base, i);
+      this.#done[i] = frameBytes;
+      sizes.push(length);
+      return 1;
+    }
+    const headers = rig.arena + layout.ARENA_TX_HEADERS;
+    const isScratch = base >= headers && base + length <= headers + layout.TX_HEADERS_BYTES;
+    must(isScratch && length === OUTER_BYTES + inner, `frame ${i}: headers of a segment`);
+    this.#checkHeader(device, base, i);
+    const from = rig.loadAddress(iovec + IOVEC_BYTES + iovecStruct.iov_base);
+    const bytes = u32[(iovec + IOVEC_BYTES + iovecStruct.iov_len) / 4]!;
+    const done = Math.max(this.#done[i]!, inner);
+    const size = u32[(rig.arena + layout.ARENA_TX_SEGMENT_BYTES) / 4 + i]!;
+    const isNext = from === frame + done && bytes === Math.min(size, frameBytes - done);
+    must(isNext, `frame ${i}: payload of a segment`);
+    this.#done[i] = done + bytes;
+    sizes.push(length + bytes);
+    return 2;
+  }
+
+  #checkHeader(device: number, base: number, i: number): void {
+    const { u8 } = this.rig.views;
+    const { vnetid } = this.rig.rules.get(device)!;
     const isHeader =
       u8[base] === 8 &&
       (u8[base + 1]! | u8[base + 2]! | u8[base + 3]! | u8[base + 7]!) === 0 &&
       u8[base + 4]! * 65536 + u8[base + 5]! * 256 + u8[base + 6]! === vnetid;
     must(isHeader, `frame ${i}: outer header`);
-    return i;
   }
 
   #mustLieIn(pointerAt: number, lengthAt: number, row: number, message: number): void {

@@ -7,8 +7,9 @@ import { type Core, compileCore, instantiateCore } from '../../src/datapath/core
 import { createMemory, type MemoryViews, memoryBytesNeeded } from '../../src/datapath/memory.js';
 import { Tables } from '../../src/datapath/tables.js';
 import { assert } from '../../src/errors.js';
-import { AF_INET6, structs } from '../../src/sys/abi.js';
+import { AF_INET6, structs, UDP_GRO, UDP_SEGMENT } from '../../src/sys/abi.js';
 import { sockaddr } from '../../src/sys/sockaddr.js';
+import { concat } from '../reference/frames.js';
 import type { DeviceRules } from '../reference/vxlan.js';
 
 export const MESSAGE_BYTES = structs.mmsghdr.size;
@@ -20,6 +21,9 @@ export const TAP_FD = 2000;
 const MESSAGE_FLAGS = structs.mmsghdr['msg_hdr.msg_flags'];
 const MESSAGE_LENGTH = structs.mmsghdr.msg_len;
 const MSG_TRUNC = 0x20;
+const SOL_UDP = 17;
+/** A control message with the size of the datagrams, padded (man 3 cmsg). */
+const SEGMENT_CONTROL_BYTES = 24;
 /** `initialMemory` of asconfig.json, in bytes. */
 const CORE_MEMORY_BYTES_MIN = 256 * 65536;
 
@@ -41,7 +45,7 @@ export interface Group {
 export interface Write {
   readonly fd: number;
   readonly device: number;
-  /** Where its bytes, virtio_net_hdr first, lie in the memory. */
+  /** Where its bytes, virtio_net_hdr first, lie in the memory; or its iovecs when there are any. */
   readonly offset: number;
   readonly bytes: Uint8Array;
 }
@@ -80,8 +84,8 @@ export class CoreRig {
     this.core.rxPrepare(this.arena);
   }
 
-  /** Adds a device on the rig's mux; returns its row. */
-  addDevice(given: Partial<DeviceRules> & { vnetid: number }): number {
+  /** Adds a device on the rig's mux; returns its row. @param given flags are DEVICE_FLAG_ bits beside that for tags */
+  addDevice(given: Partial<DeviceRules> & { vnetid: number; flags?: number }): number {
     const rules = { mtu: 1400, carriesVlan: true, isActive: true, hasTarget: true, ...given };
     const row = this.tables.devices.take();
     this.rules.set(row, rules);
@@ -89,7 +93,7 @@ export class CoreRig {
       mux: this.mux,
       vnetid: BigInt(rules.vnetid),
       encap: layout.ENCAP_VXLAN,
-      flags: rules.carriesVlan ? layout.DEVICE_FLAG_VLAN : 0,
+      flags: (rules.carriesVlan ? layout.DEVICE_FLAG_VLAN : 0) | (given.flags ?? 0),
       mtu: rules.mtu,
       mode: rules.hasTarget ? layout.TARGET_MODE_POINT : layout.TARGET_MODE_NONE,
       destination: rules.hasTarget ? this.destination : layout.NONE,
@@ -149,6 +153,21 @@ export class CoreRig {
     }
   }
 
+  /** Places messages as recvmmsg does: datagrams of one size joined, with that size in a control message (UDP_GRO). */
+  placeMessages(messages: readonly (readonly Uint8Array[])[]): void {
+    const { u8, u32 } = this.views;
+    for (const [index, datagrams] of messages.entries()) {
+      const bytes = concat(...datagrams);
+      u8.set(bytes, this.rxSlot(index));
+      this.noteDatagram(index, this.rxSlot(index), bytes.length);
+      const control = this.arena + layout.ARENA_RX_CONTROLS + index * layout.RX_CONTROL_BYTES;
+      const isFolded = datagrams.length > 1;
+      u32.set([20, 0, SOL_UDP, UDP_GRO, datagrams[0]!.length], control / 4);
+      const message = this.arena + layout.ARENA_RX_MESSAGES + index * MESSAGE_BYTES;
+      u32[(message + structs.mmsghdr['msg_hdr.msg_controllen']) / 4] = isFolded ? SEGMENT_CONTROL_BYTES : 0;
+    }
+  }
+
   /** Where recvmmsg puts datagram `index`. */
   rxSlot(index: number): number {
     return this.arena + layout.ARENA_RX_BUFFER + index * layout.RX_SLOT_BYTES + layout.RX_HEADROOM_BYTES;
@@ -170,9 +189,11 @@ export class CoreRig {
     return traps;
   }
 
-  /** Likewise for a receive batch. */
-  decideRx(count: number): number {
+  /** Likewise for a receive batch of `messages` that fit the list of datagrams. */
+  decideRx(messages: number): number {
     let traps = 0;
+    this.core.rxBegin(this.arena, this.mux, messages);
+    const count = this.core.rxUnfold(this.arena, this.mux);
     for (let first = 0; first < count; ) {
       try {
         this.core.rxDecide(this.arena, this.mux, first, count);
@@ -183,6 +204,7 @@ export class CoreRig {
         traps++;
       }
     }
+    this.core.rxGather(this.arena);
     return traps;
   }
 
@@ -197,32 +219,83 @@ export class CoreRig {
     return Array.from({ length: this.writeCount }, (_, index) => {
       const entry = (this.arena + layout.ARENA_RX_WRITES + index * layout.RX_WRITE_BYTES) / 4;
       const offset = u32[entry + 1]!;
+      const iovecs = u32[entry + 4]!;
       return {
         fd: i32[entry]!,
         device: u32[entry + 3]!,
         offset,
-        bytes: u8.slice(offset, offset + u32[entry + 2]!),
+        bytes: iovecs === 0 ? u8.slice(offset, offset + u32[entry + 2]!) : this.#gather(offset, iovecs),
       };
     });
   }
 
-  /** Arranges the transmit batch and copies out what would be sent, following pointers as the kernel does. */
+  /** Arranges the transmit batch and copies out all that would be sent. */
   groups(device: number, count: number): Group[] {
-    const groups = this.core.txArrange(this.arena, device, count);
+    const all: Group[] = [];
+    for (let groups = this.core.txArrange(this.arena, device, count); groups > 0; ) {
+      all.push(...this.laidOut(groups));
+      groups = this.core.txLayOut(this.arena, device);
+    }
+    return all;
+  }
+
+  /** What would be sent of `groups` that are laid out, following pointers as the kernel does. */
+  laidOut(groups: number): Group[] {
     const { i32, u32, u8 } = this.views;
     return Array.from({ length: groups }, (_, group) => {
       const at = (this.arena + layout.ARENA_TX_GROUPS + group * layout.TX_GROUP_BYTES) / 4;
       const datagrams: Uint8Array[] = [];
       const frames: number[] = [];
       for (let message = u32[at + 1]!; message < u32[at + 1]! + u32[at + 2]!; message++) {
-        const header = this.arena + layout.ARENA_TX_MESSAGES + message * MESSAGE_BYTES;
-        const iovec = this.loadAddress(header + structs.mmsghdr['msg_hdr.msg_iov']);
-        const offset = this.loadAddress(iovec);
-        datagrams.push(u8.slice(offset, offset + u32[(iovec + structs.iovec.iov_len) / 4]!));
-        frames.push((iovec - this.arena - layout.ARENA_TX_IOVECS) / IOVEC_BYTES);
+        datagrams.push(...this.datagramsOf(message));
+        const content = (this.arena + layout.ARENA_TX_CONTENTS + message * layout.TX_CONTENT_BYTES) / 4;
+        const end = u32[content + 1]! - u32[content + 2]!;
+        for (let place = u32[content]!; place < end; place++) {
+          frames.push(u8[this.arena + layout.ARENA_TX_ORDER + place]!);
+        }
       }
       return { fd: i32[at]!, datagrams, frames };
     });
+  }
+
+  /** Messages of `groups`. */
+  messageCount(groups: number): number {
+    if (groups === 0) return 0;
+    const at = (this.arena + layout.ARENA_TX_GROUPS + (groups - 1) * layout.TX_GROUP_BYTES) / 4;
+    return this.views.u32[at + 1]! + this.views.u32[at + 2]!;
+  }
+
+  /** What the kernel would send of a message that is laid out. */
+  datagramsOf(message: number): Uint8Array[] {
+    const header = this.arena + layout.ARENA_TX_MESSAGES + message * MESSAGE_BYTES;
+    const iovec = this.loadAddress(header + structs.mmsghdr['msg_hdr.msg_iov']);
+    const count = this.views.u32[(header + structs.mmsghdr['msg_hdr.msg_iovlen']) / 4]!;
+    return this.#cut(header, this.#gather(iovec, count));
+  }
+
+  /** What lies where iovecs say, one behind the other. */
+  #gather(iovecs: number, count: number): Uint8Array {
+    const parts = Array.from({ length: count }, (_, index) => {
+      const at = iovecs + index * IOVEC_BYTES;
+      const offset = this.loadAddress(at);
+      return this.views.u8.slice(offset, offset + this.views.u32[(at + structs.iovec.iov_len) / 4]!);
+    });
+    return concat(...parts);
+  }
+
+  /** Datagrams that the kernel makes of a message: of the size that its last control message says, if there is one more. */
+  #cut(message: number, bytes: Uint8Array): Uint8Array[] {
+    const { u8, u32 } = this.views;
+    const control = this.loadAddress(message + structs.mmsghdr['msg_hdr.msg_control']);
+    const controlBytes = u32[(message + structs.mmsghdr['msg_hdr.msg_controllen']) / 4]!;
+    const last = control + controlBytes - SEGMENT_CONTROL_BYTES;
+    const isCut =
+      controlBytes >= SEGMENT_CONTROL_BYTES &&
+      u32[last / 4 + 2] === SOL_UDP &&
+      u32[last / 4 + 3] === UDP_SEGMENT;
+    const size = isCut ? u8[last + 16]! + u8[last + 17]! * 256 : bytes.length;
+    const count = Math.max(1, Math.ceil(bytes.length / size));
+    return Array.from({ length: count }, (_, index) => bytes.slice(index * size, (index + 1) * size));
   }
 
   /** Send socket of frame `index`, or TX_SOCKET_DROPPED. */

@@ -63,6 +63,7 @@ export class KernelGso {
     this.#a = tap('whole0');
     this.#b = tap('cut0');
     must(libc.ioctlValue(this.#a.fds[0]!, TUNSETOFFLOAD, ALL_OFFLOADS), 'TUNSETOFFLOAD');
+    must(libc.ioctlValue(this.#b.fds[0]!, TUNSETOFFLOAD, 0), 'TUNSETOFFLOAD');
     inNamespace(this.#namespace, () => {
       passUnfiltered();
       createSilentBridge('bridge0');

@@ -12,6 +12,7 @@ import type { EncapRegistry } from '../../src/encap/registry.js';
 import { OverlayError } from '../../src/errors.js';
 import { ARENAS_SPARE } from '../../src/limits.js';
 import { type Log, silent } from '../../src/log.js';
+import type { SocketOffloads } from '../../src/offload.js';
 import type { Store } from '../../src/overlay/persistence.js';
 import type { PortEvent, PortLeft, PortRequest, PortSource } from '../../src/overlay/ports.js';
 import { Overlay, type OverlayRequest } from '../../src/overlay.js';
@@ -68,6 +69,11 @@ export class TestLink implements Port {
   }
 
   handOver(): void {}
+
+  readonly offloads = { checksum: false, tso: false, uso: false };
+  readonly takesSuperFrames = false;
+
+  offer(): void {}
 
   async release(): Promise<void> {
     assert.is(this.isReleased, false, `link ${this.name} is released once`);
@@ -226,6 +232,8 @@ export interface MemoryOverlayOptions {
   readonly log?: Log;
   /** Where devices are kept. */
   readonly store?: Store;
+  readonly sockets?: SocketOffloads;
+  readonly offloadRetryMs?: number;
 }
 
 export class MemoryOverlay {
@@ -237,6 +245,7 @@ export class MemoryOverlay {
 
   static async start(options: MemoryOverlayOptions = {}): Promise<MemoryOverlay> {
     const { workers = 1, bank = 2, log = silent, encaps, store, plugins = [], poolBytes = 0 } = options;
+    const { sockets, offloadRetryMs } = options;
     const links = new TestLinks();
     const varpd = new CountingVarpd();
     for (const plugin of plugins) varpd.register(plugin);
@@ -250,6 +259,8 @@ export class MemoryOverlay {
       varpd,
       ...(encaps ? { encaps } : {}),
       ...(store ? { store } : {}),
+      ...(sockets ? { sockets } : {}),
+      ...(offloadRetryMs ? { offloadRetryMs } : {}),
     });
     return new MemoryOverlay(overlay, links, varpd);
   }

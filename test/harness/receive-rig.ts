@@ -74,6 +74,9 @@ export class ReceiveRig {
   /** Decides a batch as a worker does: a trap costs its datagram and the batch goes on. */
   decide(count: number): void {
     const { arena, core, views } = this;
+    core.rxBegin(arena, this.#mux, count);
+    const datagrams = core.rxUnfold(arena, this.#mux);
+    assert(datagrams === count, 'a message is a datagram here');
     for (let first = 0; first < count; ) {
       try {
         core.rxDecide(arena, this.#mux, first, count);
@@ -84,6 +87,7 @@ export class ReceiveRig {
         this.traps++;
       }
     }
+    core.rxGather(arena);
     this.passed += views.u32[(arena + layout.ARENA_WRITES) / 4]!;
     core.rxDelivered(arena);
   }

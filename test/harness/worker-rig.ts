@@ -93,6 +93,10 @@ class NotingKernel implements Kernel {
     throw new Error('nothing is written here');
   }
 
+  writev(): number {
+    throw new Error('nothing is written here');
+  }
+
   recvmmsg(): number {
     throw new Error('nothing is received here');
   }

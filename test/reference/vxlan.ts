@@ -5,6 +5,8 @@
  */
 import type { DropName } from '../../src/datapath/drop.js';
 import { bigEndian, concat, onesComplementSum, pseudoHeader } from './frames.js';
+import { segmentFrame } from './segment.js';
+import { readVnetHeader } from './vnet-hdr.js';
 
 /** The part of a device that decides about frames. */
 export interface DeviceRules {
@@ -22,6 +24,9 @@ const EXTENSIONS_MAX = 6;
 const ETHERNET_BYTES = 14;
 const TAG_BYTES = 4;
 const VIRTIO_HEADER_BYTES = 10;
+const SEGMENTS_MAX = 2048;
+/** Of Ethernet, IP and transport. */
+const SUPER_HEADER_BYTES_MAX = 760;
 
 /** RFC 7348 section 5: I flag and VNI, the rest zero, then the frame. */
 export function encap(vnetid: number, frame: Uint8Array): Uint8Array {
@@ -63,14 +68,22 @@ function isUncarriedTag(device: DeviceRules, frame: Uint8Array): boolean {
 export function txVerdict(device: DeviceRules, read: Uint8Array): Verdict {
   if (!device.isActive) return 'tx_device_stopped';
   if (read.length < VIRTIO_HEADER_BYTES + ETHERNET_BYTES) return 'tx_short_frame';
-  const frame = read.subarray(VIRTIO_HEADER_BYTES);
-  const [flags, gsoType] = read;
-  // DATA_VALID (2) says that the checksum was found right; nothing is asked of us.
-  if ((flags !== 0 && flags !== 2) || gsoType !== 0) return 'tx_bad_vnet_hdr';
-  if (frame.length > lengthLimit(device)) {
-    return isUncarriedTag(device, frame) ? 'tx_vlan_not_carried' : 'tx_too_big';
+  const segments = sendable(read);
+  if (!segments) return 'tx_bad_vnet_hdr';
+  const longest = segments[0]!;
+  if (longest.length > lengthLimit(device)) {
+    return isUncarriedTag(device, longest) ? 'tx_vlan_not_carried' : 'tx_too_big';
   }
   return device.hasTarget ? 'pass' : 'tx_no_target';
+}
+
+/** Frames that a record becomes; undefined when what is asked cannot be done. Nobody sends so many segments, or such headers. */
+export function sendable(read: Uint8Array): Uint8Array[] | undefined {
+  const frames = segmentFrame(read);
+  if (!frames || frames.length === 1) return frames;
+  const payloadBytes = readVnetHeader(read)!.gsoSize;
+  const isMuch = frames.length > SEGMENTS_MAX || frames[0]!.length - payloadBytes > SUPER_HEADER_BYTES_MAX;
+  return isMuch ? undefined : frames;
 }
 
 export interface Received {

@@ -1,0 +1,159 @@
+/**
+ * Offloads between two hosts with real links: whatever they are set to, what arrives is what was sent, byte for byte, and the
+ * counters say which were used.
+ */
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { OverlayError } from '../src/errors.js';
+import { type OffloadName, offloadNames } from '../src/offload.js';
+import { assertBooks } from './harness/books.js';
+import { type Daemon, type Host, Hosts, underlay } from './harness/hosts.js';
+import { testWith } from './harness/needs.js';
+import { Xorshift } from './harness/xorshift.js';
+
+const offloads = suite('offloads of two hosts');
+const needs = ['root', '/dev/net/tun'];
+const END = join(import.meta.dirname, 'harness/stream-end.js');
+const BYTES = 24 * 1024 * 1024;
+const DATAGRAMS = 3000;
+const TOGGLES = Number(process.env.TOGGLES ?? 1000);
+const inner = { a: '198.51.100.1', b: '198.51.100.2' } as const;
+
+/** Lines of a program that ends by itself. */
+function lines(host: Host, ...args: (string | number)[]): { next(): Promise<string> } {
+  const child = host.start(process.execPath, END, ...args.map(String));
+  let text = '';
+  let errors = '';
+  child.stdout?.setEncoding('utf8').on('data', (data: string) => {
+    text += data;
+  });
+  child.stderr?.setEncoding('utf8').on('data', (data: string) => {
+    errors += data;
+  });
+  return {
+    async next() {
+      const deadline = performance.now() + 60_000;
+      while (!text.includes('\n')) {
+        if (child.exitCode !== null && child.exitCode !== 0) throw new Error(`${args[0]}: ${errors}`);
+        if (performance.now() > deadline) throw new Error(`${args[0]} says nothing`);
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+      const [line = '', ...rest] = text.split('\n');
+      text = rest.join('\n');
+      return line;
+    },
+  };
+}
+
+async function withPair(
+  work: (hosts: Hosts, daemons: { a: Daemon; b: Daemon }) => Promise<void>,
+): Promise<void> {
+  const hosts = new Hosts();
+  try {
+    const daemons = { a: await hosts.daemon('a'), b: await hosts.daemon('b') };
+    for (const [side, other] of [
+      ['a', 'b'],
+      ['b', 'a'],
+    ] as const) {
+      await daemons[side].createOverlay(hosts[side], 'ov0', 7, underlay[4][side], underlay[4][other]);
+      hosts.address(side, 'ov0', `${inner[side]}/24`);
+    }
+    await work(hosts, daemons);
+    for (const side of ['a', 'b'] as const) {
+      await assertBooks(hosts[side], daemons[side], 'ov0', `${underlay[4][side]}:4789`);
+    }
+  } finally {
+    await hosts.close();
+  }
+}
+
+function set(daemon: Daemon, name: OffloadName, value: string): Promise<unknown> {
+  return daemon.client.put(`/v1/overlays/ov0/properties/${name}`, { value });
+}
+
+let port = 6000;
+
+/** A TCP stream and datagrams from one side to the other, each of which must arrive as it was sent. */
+async function transfer(hosts: Hosts, from: 'a' | 'b', seed: number): Promise<void> {
+  const to = from === 'a' ? 'b' : 'a';
+  for (const [give, take, amount] of [
+    ['give', 'take', BYTES],
+    ['give-udp', 'take-udp', DATAGRAMS],
+  ] as const) {
+    port++;
+    const taker = lines(hosts[to], take, inner[to], port);
+    assert.is(await taker.next(), 'ready');
+    const giver = lines(hosts[from], give, inner[to], port, amount, seed);
+    assert.is(await taker.next(), await giver.next(), `${give} from ${from}`);
+  }
+}
+
+/** What has been counted at a device. */
+async function counts(daemon: Daemon): Promise<Record<string, number>> {
+  const { counters } = (await daemon.stats()).overlays.ov0!;
+  return Object.fromEntries(Object.entries(counters).map(([name, value]) => [name, Number(value)]));
+}
+
+/** What has been counted between two moments. */
+async function during(daemon: Daemon, work: () => Promise<void>): Promise<Record<string, number>> {
+  const before = await counts(daemon);
+  await work();
+  const after = await counts(daemon);
+  return Object.fromEntries(Object.entries(after).map(([name, value]) => [name, value - before[name]!]));
+}
+
+const settings: readonly { readonly name: string; readonly off: readonly OffloadName[] }[] = [
+  { name: 'all of them', off: [] },
+  { name: 'none of them', off: offloadNames },
+  ...offloadNames.map((name) => ({ name: `all but ${name}`, off: [name] })),
+];
+
+testWith(offloads, needs, 'with all, with none, and without each: what arrives is what was sent', () =>
+  withPair(async (hosts, daemons) => {
+    for (const [turn, { name, off }] of settings.entries()) {
+      for (const daemon of [daemons.a, daemons.b]) {
+        for (const each of offloadNames) await set(daemon, each, off.includes(each) ? 'off' : 'auto');
+      }
+      let received: Record<string, number> = {};
+      const sent = await during(daemons.a, async () => {
+        received = await during(daemons.b, () => transfer(hosts, 'a', turn + 1));
+      });
+      await transfer(hosts, 'b', turn + 100);
+      const isOff = (each: OffloadName) => off.includes(each);
+      const cuts = !isOff('checksum') && !(isOff('tso') && isOff('uso'));
+      assert.is(sent.tx_super_frames! > 0, cuts, `${name}: super-frames from the link`);
+      assert.is(sent.tx_datagrams! > sent.tx_messages!, !isOff('udp_segment'), `${name}: datagrams joined`);
+      assert.is(received.rx_joined! > 0, !isOff('gro'), `${name}: frames joined for the link`);
+      assert.is(sent.tx_uncut, 0, name);
+      if (cuts && !isOff('tso'))
+        assert.ok(sent.tx_datagrams! > sent.tx_frames! * 2, `${name}: more datagrams than frames`);
+    }
+  }),
+);
+
+testWith(offloads, needs, `toggled ${TOGGLES} times under traffic: nothing is lost or changed`, () =>
+  withPair(async (hosts, daemons) => {
+    const random = new Xorshift(TOGGLES);
+    port++;
+    const taker = lines(hosts.b, 'take', inner.b, port);
+    assert.is(await taker.next(), 'ready');
+    const giver = lines(hosts.a, 'give', inner.b, port, BYTES, 1, 4000);
+    for (let toggle = 0; toggle < TOGGLES; toggle++) {
+      const daemon = toggle % 2 === 0 ? daemons.a : daemons.b;
+      const name = offloadNames[random.below(offloadNames.length)]!;
+      const value = ['auto', 'on', 'off'][random.below(3)]!;
+      try {
+        await set(daemon, name, value);
+      } catch (error) {
+        // On without the checksum that it needs.
+        const isRefused = error instanceof OverlayError && error.code === 'offload_refused';
+        if (!isRefused || value !== 'on' || !['tso', 'uso'].includes(name)) throw error;
+      }
+    }
+    assert.is(await taker.next(), await giver.next());
+    for (const daemon of [daemons.a, daemons.b]) assert.is((await counts(daemon)).tx_uncut, 0);
+  }),
+);
+
+offloads.run();

@@ -1,0 +1,180 @@
+/** Offloads as an operator meets them: settings, what the kernel refuses, and stepping down and back. */
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import * as layout from '../assembly/layout.js';
+import { offloadNames } from '../src/offload.js';
+import { EIO } from '../src/sys/errno.js';
+import { closeFd } from '../src/sys/fd.js';
+import * as libc from '../src/sys/libc.js';
+import { Netlink } from '../src/sys/netlink/index.js';
+import { createNamespace, inNamespace } from '../src/sys/netns.js';
+import { Tap } from '../src/sys/tap.js';
+import { probeUdpOffloads, type UdpOffloadCalls } from '../src/sys/udp-offload.js';
+import { until } from './harness/hosts.js';
+import { faultOf, withMemory } from './harness/lifecycle.js';
+import { assertRefused, freePort, type MemoryOverlay, request } from './harness/memory-overlay.js';
+import { testWith } from './harness/needs.js';
+
+const offload = suite('offload states');
+
+/** The bits of the device's row. */
+function flagsOf({ overlay }: MemoryOverlay): number {
+  const row = overlay.engine.views.u32[(layout.DEVICES_OFFSET + layout.DEVICE_FLAGS) / 4]!;
+  return row & (layout.DEVICE_FLAG_UDP_SEGMENT | layout.DEVICE_FLAG_COALESCE);
+}
+
+const SOCKETS = { udp_segment: true, udp_gro: true };
+
+offload(
+  'auto is the default; off and auto are in force at once; a port without a kernel behind it has no others',
+  async () => {
+    await withMemory(
+      async (memory) => {
+        const { overlay } = memory;
+        await overlay.createOverlay(request('ov0', 1, await freePort('0.0.0.0')));
+        await memory.up('ov0');
+        for (const name of offloadNames) assert.is(overlay.property('ov0', name).value, 'auto');
+        const refused = { checksum: 'refused', tso: 'refused', uso: 'refused', gro: 'refused' };
+        assert.equal(overlay.offloads('ov0'), { ...refused, udp_segment: 'used', udp_gro: 'used' });
+        assert.is(flagsOf(memory), layout.DEVICE_FLAG_UDP_SEGMENT);
+        await overlay.setprop('ov0', 'udp_segment', 'off');
+        assert.is(overlay.offloads('ov0').udp_segment, 'off');
+        assert.is(flagsOf(memory), 0);
+        await overlay.setprop('ov0', 'udp_segment', 'on');
+        assert.is(flagsOf(memory), layout.DEVICE_FLAG_UDP_SEGMENT);
+        await assertRefused(overlay.setprop('ov0', 'udp_segment', 'perhaps'), 'EINVAL', 'bad_property_value');
+      },
+      { sockets: SOCKETS },
+    );
+  },
+);
+
+offload('on is refused where the kernel does not have it, and the old setting stays', async () => {
+  await withMemory(
+    async (memory) => {
+      const { overlay } = memory;
+      await overlay.createOverlay(request('ov0', 1, await freePort('0.0.0.0')));
+      await memory.up('ov0');
+      await overlay.setprop('ov0', 'udp_gro', 'off');
+      for (const name of offloadNames) {
+        const before = overlay.property('ov0', name).value;
+        await assertRefused(overlay.setprop('ov0', name, 'on'), 'ENOTSUP', 'offload_refused');
+        assert.is(overlay.property('ov0', name).value, before, name);
+      }
+      assert.is(flagsOf(memory), 0);
+    },
+    { sockets: { udp_segment: false, udp_gro: false } },
+  );
+});
+
+offload('the kernel will not cut: it steps down, says so, and is tried again', async () => {
+  await withMemory(
+    async (memory) => {
+      const { overlay } = memory;
+      await overlay.createOverlay(request('ov0', 1, await freePort('0.0.0.0')));
+      await memory.up('ov0');
+      // The first device of an overlay.
+      const row = 0;
+      overlay.onUncut(row, EIO);
+      assert.is(overlay.offloads('ov0').udp_segment, 'down');
+      assert.is(flagsOf(memory), 0);
+      assert.match(faultOf(memory, 'ov0'), /udp_segment: the kernel would not cut a message \(EIO\)/);
+      overlay.onUncut(row, EIO);
+      await until('it is tried again', 2000, () => overlay.offloads('ov0').udp_segment === 'used');
+      assert.is(faultOf(memory, 'ov0'), '');
+      assert.is(flagsOf(memory), layout.DEVICE_FLAG_UDP_SEGMENT);
+      overlay.onUncut(row, EIO);
+      await overlay.setprop('ov0', 'udp_segment', 'auto');
+      assert.is(overlay.offloads('ov0').udp_segment, 'used', "an operator's word counts at once");
+      assert.is(faultOf(memory, 'ov0'), '');
+      await overlay.setprop('ov0', 'udp_segment', 'on');
+      overlay.onUncut(row, EIO);
+      assert.is(overlay.offloads('ov0').udp_segment, 'used', 'on insists');
+      overlay.onUncut(layout.DEVICES_MAX - 1, EIO);
+    },
+    { sockets: SOCKETS, offloadRetryMs: 50 },
+  );
+});
+
+/** The kernel's calls, of which one fails or lies. */
+function calls(changes: Partial<UdpOffloadCalls>): UdpOffloadCalls {
+  const { setsockopt, sendto, recv } = libc;
+  return { setsockopt, sendto, recv, ...changes };
+}
+
+const UDP_SEGMENT = 103;
+const UDP_GRO = 104;
+
+offload(
+  'what UDP sockets have: tried over loopback, and found out when it is refused or does not work',
+  () => {
+    assert.equal(probeUdpOffloads(), { udp_segment: true, udp_gro: true }, 'this kernel');
+    const refusing = (option: number) =>
+      calls({
+        setsockopt: (fd, level, name, value, bytes) =>
+          name === option ? -1 : libc.setsockopt(fd, level, name, value, bytes),
+      });
+    assert.equal(probeUdpOffloads(refusing(UDP_SEGMENT)), { udp_segment: false, udp_gro: true });
+    assert.equal(probeUdpOffloads(refusing(UDP_GRO)), { udp_segment: true, udp_gro: false });
+    // Says yes and does nothing.
+    const lying = (option: number) =>
+      calls({
+        setsockopt: (fd, level, name, value, bytes) =>
+          name === option ? 0 : libc.setsockopt(fd, level, name, value, bytes),
+      });
+    assert.equal(probeUdpOffloads(lying(UDP_SEGMENT)), { udp_segment: false, udp_gro: true });
+    assert.equal(probeUdpOffloads(lying(UDP_GRO)), { udp_segment: true, udp_gro: false });
+    // Loopback is down: the kernel's word counts.
+    assert.equal(probeUdpOffloads(calls({ sendto: () => -1 })), { udp_segment: true, udp_gro: true });
+    let sends = 0;
+    const failing = calls({ sendto: (...given) => (sends++ === 0 ? libc.sendto(...given) : -1) });
+    assert.equal(
+      probeUdpOffloads(failing).udp_segment,
+      false,
+      'the first message that is to be cut is refused',
+    );
+  },
+);
+
+testWith(
+  offload,
+  ['root', '/dev/net/tun'],
+  'what the link may leave to us: as many bits as the kernel takes',
+  () => {
+    const namespace = createNamespace();
+    const netlink = inNamespace(namespace, () => new Netlink());
+    const ALL = { checksum: true, tso: true, uso: true };
+    const NONE = { checksum: false, tso: false, uso: false };
+    let links = 0;
+    const offered = (refused: number, wanted = ALL) =>
+      inNamespace(namespace, () => {
+        const bits: number[] = [];
+        const ioctlValue = (fd: number, request: number, value: number) => {
+          bits.push(value);
+          return (value & refused) !== 0 ? -1 : libc.ioctlValue(fd, request, value);
+        };
+        const tap = new Tap({ name: `ov${links++}`, queues: 1, netlink, calls: { ioctlValue } });
+        tap.offer(wanted);
+        const { offloads } = tap;
+        void tap.release();
+        return offloads;
+      });
+    try {
+      for (const [refused, expected] of [
+        [0, ALL],
+        [0x60, { ...ALL, uso: false }],
+        [0x0e, { ...ALL, tso: false }],
+        [0x01, NONE],
+      ] as const) {
+        assert.equal(offered(refused), expected, `without ${refused}`);
+      }
+      assert.equal(offered(0, NONE), NONE);
+      assert.equal(offered(0, { ...ALL, tso: false }), { ...ALL, tso: false });
+    } finally {
+      netlink.close();
+      closeFd(namespace);
+    }
+  },
+);
+
+offload.run();
