@@ -58,7 +58,7 @@ class UpPorts implements PortSource {
   move = () => {};
   isNamespaceThere = () => true;
   underlayFault = () => undefined;
-  holdNamespace = () => () => {};
+  holdNamespace = () => ({ isThere: true, leave: () => {} });
   inNamespace = <T>(_netns: string, work: () => T) => work();
   overflows = (ports: readonly Port[]) => ports.map(() => 0n);
   close = () => {};

@@ -50,6 +50,10 @@ export class Device {
   /** Cancels the retry of a start that failed. */
   cancelRetry: (() => void) | undefined;
   retries = 0;
+  /** A retry waits for its turn: another one would do the same. */
+  isRetryQueued = false;
+  /** The start failed because a namespace is not there: it is tried again as soon as it is. */
+  isNamespaceMissing = false;
   /** The most that the MTU may be. */
   mtuMax = MTU_MAX_BYTES;
   /** What is asked of each offload. */

@@ -1,7 +1,9 @@
 /**
  * What has happened, newest last: a bounded ring that whoever listens may read from any place that is still there.
- * Everyone may read events, so that a text holds neither values of properties nor targets.
+ * Everyone may read events, so that a text holds neither values of properties nor targets; those of faults may, and are told in
+ * general words to whoever may not read properties.
  */
+import { discreetText, type FaultCode, type ProcessFaultCode } from './fma.js';
 import { wallTime } from './sys/clock.js';
 
 /** Kinds of events, and what each tells. */
@@ -121,6 +123,8 @@ export class EventReader {
     readonly events: Events,
     since: number | undefined,
     readonly follow: boolean,
+    /** The reader may read properties, values of which the text of a fault may hold. */
+    readonly mayRead = true,
   ) {
     const isKnown = since !== undefined && since <= events.last;
     this.#next = isKnown ? since + 1 : events.first;
@@ -139,7 +143,8 @@ export class EventReader {
     }
     const event = this.events.at(this.#next);
     if (event) this.#next++;
-    return event;
+    if (!event || this.mayRead || (event.kind !== 'degraded' && event.kind !== 'restored')) return event;
+    return { ...event, text: discreetText(event.code as FaultCode | ProcessFaultCode) };
   }
 
   /** There will be no more. */

@@ -112,6 +112,12 @@ export const faultReasons = {
     remedy:
       'make room or give rights in the state directory: until then a restart brings back what was before',
   },
+  targets_unsaved: {
+    severity: 'minor',
+    setBy: 'the saving of targets, when they cannot be written',
+    clearedBy: 'the next saving that succeeds',
+    remedy: 'make room or give rights in the state directory: until then a restart begins with older targets',
+  },
 } as const satisfies Record<string, FaultReason>;
 export type FaultCode = keyof typeof faultReasons;
 export const faultCodes = Object.keys(faultReasons) as readonly FaultCode[];
@@ -303,4 +309,13 @@ function entryOf(
 ): FaultEntry {
   const ageSeconds = Math.floor((monotonicMs() - atMs) / 1000);
   return { device, code, text, since, severity, remedy, ageSeconds };
+}
+
+/**
+ * What those are told of a fault who may not read properties, values of which its text may hold: the code, and what can be
+ * done about it.
+ */
+export function discreetText(code: FaultCode | ProcessFaultCode): string {
+  const { remedy } = { ...processReasons, ...faultReasons }[code];
+  return `${code}: ${remedy}`;
 }

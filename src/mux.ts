@@ -24,19 +24,26 @@ export interface Mux {
   /** Network namespace of its sockets, '' for the daemon's own. */
   readonly netns: string;
   readonly underlay: Underlay;
-  /** Lets go of the namespace. */
-  readonly leave: () => void;
+  /** The one its sockets are in. */
+  readonly namespace: HeldNamespace;
   users: number;
   /** Devices that do not want datagrams joined by the kernel. */
   readonly unjoined: Set<string>;
+}
+
+/** A network namespace that somebody is in. */
+export interface HeldNamespace {
+  /** False when its name leads nowhere, or elsewhere, by now. */
+  readonly isThere: boolean;
+  leave(): void;
 }
 
 /** The network namespaces that underlays may be in, by name. */
 export interface Namespaces {
   /** Runs synchronous work in one. Throws ENOENT for an unknown one. */
   inNamespace<T>(netns: string, work: () => T): T;
-  /** Keeps one open, and its changes heard of, until the returned function is called. Throws ENOENT. */
-  holdNamespace(netns: string): () => void;
+  /** Keeps one open, and its changes heard of, until it is left. Throws ENOENT. */
+  holdNamespace(netns: string): HeldNamespace;
 }
 
 export class Muxes {
@@ -62,7 +69,8 @@ export class Muxes {
   hold(ip: string, port: number, encap: EncapPlugin, netns: string): Mux {
     const key = keyOf(ip, port, netns);
     const known = this.#open.get(key);
-    if (known) {
+    if (known && !known.namespace.isThere) this.abandon(known);
+    else if (known) {
       if (known.encap !== encap) {
         throw new OverlayError(
           'EEXIST',
@@ -78,6 +86,12 @@ export class Muxes {
     return mux;
   }
 
+  /** From here on `hold` opens another one in its place: its sockets are in a namespace that has lost its name. */
+  abandon(mux: Mux): void {
+    const key = keyOf(mux.ip, mux.port, mux.netns);
+    if (this.#open.get(key) === mux) this.#open.delete(key);
+  }
+
   /**
    * The reverse of `hold`. The sockets close when nobody uses them and no worker can be reading them; when a worker
    * is stuck (EBUSY from the quiesce) they stay open for good.
@@ -86,11 +100,11 @@ export class Muxes {
     assert(mux.users > 0, 'a mux is released once too often');
     mux.users--;
     if (mux.users > 0) return;
-    this.#open.delete(keyOf(mux.ip, mux.port, mux.netns));
+    this.abandon(mux);
     this.engine.detachMux(mux.row);
     await this.engine.quiesce();
     closeUnderlay(mux.underlay);
-    mux.leave();
+    mux.namespace.leave();
     this.engine.tables.muxes.free(mux.row);
   }
 
@@ -128,8 +142,8 @@ export class Muxes {
   }
 
   #create(ip: string, port: number, encap: EncapPlugin, netns: string): Mux {
-    const leave = this.namespaces.holdNamespace(netns);
-    const undo: (() => void)[] = [leave];
+    const namespace = this.namespaces.holdNamespace(netns);
+    const undo: (() => void)[] = [() => namespace.leave()];
     try {
       const underlay = this.#openUnderlay(ip, port, netns);
       undo.push(() => closeUnderlay(underlay));
@@ -142,7 +156,7 @@ export class Muxes {
       // No device is on it yet: what workers have read from it, they have dropped.
       undo.push(() => this.engine.detachMux(row));
       this.engine.attachMux(row, underlay.receive, underlay.send);
-      return { row, ip, port, encap, netns, underlay, leave, users: 1, unjoined: new Set() };
+      return { row, ip, port, encap, netns, underlay, namespace, users: 1, unjoined: new Set() };
     } catch (error) {
       for (const step of undo.reverse()) step();
       throw error;

@@ -1,8 +1,10 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { nextTurn } from '../src/sys/clock.js';
 import { until } from './harness/hosts.js';
 import { force, gently, HERE, withMemory } from './harness/lifecycle.js';
 import { assertRefused, descriptors, freePort, MemoryOverlay, request } from './harness/memory-overlay.js';
+import { ScriptedLookup } from './harness/scripted-lookup.js';
 
 const deletion = suite('delete');
 
@@ -44,6 +46,32 @@ deletion('close takes everything away, and a closed engine holds no descriptor',
   assert.is(memory.varpd.live.size, 0);
   assert.is(memory.links.isClosed, true);
   await until('descriptors are back', 3000, () => descriptors() <= before);
+});
+
+deletion('while a device is being deleted its vnetid is not free', async () => {
+  let end: () => void = () => {};
+  const stopped = new Promise<void>((resolve) => {
+    end = resolve;
+  });
+  const plugin = new ScriptedLookup(() => 'drop', { stop: () => stopped });
+  await withMemory(
+    async ({ overlay }) => {
+      const properties = { 'vxlan/listen_ip': HERE, 'vxlan/listen_port': await freePort(HERE) };
+      await overlay.createOverlay({ name: 'ov0', encap: 'vxlan', search: 'scripted', vnetid: 5, properties });
+      const deleted = overlay.delete('ov0', { force: true });
+      await nextTurn();
+      await assertRefused(
+        overlay.create('ov1', 'vxlan', 'direct', 5),
+        'EEXIST',
+        'vnetid_in_use',
+        /'ov0', which is being deleted: try again/,
+      );
+      end();
+      await deleted;
+      await overlay.create('ov1', 'vxlan', 'direct', 5);
+    },
+    { plugins: [plugin], poolBytes: 2 ** 24 },
+  );
 });
 
 deletion.run();

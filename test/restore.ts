@@ -1,6 +1,12 @@
 /** What of devices is kept, and how they come back: everything but the disk and the kernel's links. */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { OverlayError } from '../src/errors.js';
+import { Fma } from '../src/fma.js';
+import { silent } from '../src/log.js';
+import { Persistence } from '../src/overlay/persistence.js';
+import type { Entry } from '../src/overlay/setprop.js';
+import { nextTurn } from '../src/sys/clock.js';
 import { until } from './harness/hosts.js';
 import { faultOf, force, HERE } from './harness/lifecycle.js';
 import {
@@ -123,6 +129,76 @@ restore('a full disk refuses every change, and nothing is half done', async () =
     assert.is(faultOf(memory, 'ov0'), '');
     assert.is(store.records.get('ov0')!.properties.mtu, 1360);
   });
+});
+
+restore(
+  'a link that cannot be kept: the device does not come about, and a restart does not bring it back',
+  async () => {
+    const store = new MemoryStore();
+    await running(store, async (memory) => {
+      const { overlay, links } = memory;
+      const holdings = memory.holdings();
+      const failure = new OverlayError('EPERM', 'no_cap_net_admin', 'it cannot be kept');
+      const open = links.open.bind(links);
+      links.open = (asked) => {
+        const link = open(asked);
+        link.keepFailure = failure;
+        return link;
+      };
+      await assertRefused(overlay.create('ov0', 'vxlan', 'direct', 1), 'EPERM', 'no_cap_net_admin');
+      await assertRefused(overlay.createOverlay(request('ov0', 1, 4789)), 'EPERM', 'no_cap_net_admin');
+      assert.is(store.records.size, 0);
+      assert.equal(memory.holdings(), holdings);
+    });
+  },
+);
+
+/** What saving targets needs of a device with some. */
+function entryWithTargets(name: string): Entry {
+  const cache = { takeDirty: () => true, records: () => [], markDirty: () => {} };
+  return { device: { name, isKept: true }, lookup: { dynamic: { cache } } } as unknown as Entry;
+}
+
+restore('targets that are saved say nothing about a record that was not', async () => {
+  const fma = new Fma(() => {});
+  const entry = entryWithTargets('ov0');
+  const store = new MemoryStore();
+  const persistence = new Persistence(store, () => [entry], fma, silent);
+  fma.degrade('ov0', 'state_failed', 'the disk was full');
+  await persistence.saveTargets();
+  assert.equal(
+    fma.status('ov0').faults.map(({ code }) => code),
+    ['state_failed'],
+  );
+  store.isFull = true;
+  await persistence.saveTargets();
+  assert.equal(
+    fma.status('ov0').faults.map(({ code }) => code),
+    ['state_failed', 'targets_unsaved'],
+  );
+  store.isFull = false;
+  await persistence.saveTargets();
+  assert.equal(
+    fma.status('ov0').faults.map(({ code }) => code),
+    ['state_failed'],
+  );
+  persistence.close();
+});
+
+restore('targets of a device that is deleted while they are saved: nobody is degraded', async () => {
+  const fma = new Fma(() => {});
+  const entry = entryWithTargets('ov0');
+  const store = new MemoryStore();
+  store.saveTargets = async () => {
+    await nextTurn();
+    throw new OverlayError('ENOENT', 'state_failed', 'the device has gone');
+  };
+  const persistence = new Persistence(store, () => [entry], fma, silent);
+  const saved = persistence.saveTargets();
+  persistence.forget(entry);
+  await saved;
+  assert.is(fma.processStatus, 'ONLINE');
+  persistence.close();
 });
 
 restore('what cannot come back is named and stays kept; the others come back', async () => {

@@ -11,6 +11,7 @@ import { operations } from '../src/control/operations.js';
 import { type Right, rights } from '../src/control/rights.js';
 import { ControlServer } from '../src/control/server.js';
 import type { OverlayView, StatsView } from '../src/control/view.js';
+import { discreetText } from '../src/fma.js';
 import { silent } from '../src/log.js';
 import { temporaryDirectory } from './harness/control-rig.js';
 import { assertRefused, MemoryOverlay } from './harness/memory-overlay.js';
@@ -190,13 +191,15 @@ testWith(
       const { ov0 } = (JSON.parse(seen[0]!.text) as { overlays: Record<string, OverlayView> }).overlays;
       assert.equal(
         [ov0!.redacted, ov0!.state, ov0!.status, ov0!.message, ov0!.targets, ov0!.requests],
-        [true, 'started', 'DEGRADED', 'it rains', [], null],
+        [true, 'started', 'DEGRADED', discreetText('plugin'), [], null],
       );
       assert.ok(ov0!.properties.length >= 10 && ov0!.properties.every(({ value }) => value === null));
       assert.equal((JSON.parse(seen[2]!.text) as StatsView).muxes, {});
       const read = (await askAs(socket, member, lists)).answers;
       const whole = (JSON.parse(read[0]!.text) as { overlays: Record<string, OverlayView> }).overlays.ov0!;
       assert.is(whole.redacted, undefined);
+      assert.is(whole.message, 'it rains on 127.0.0.2');
+      for (const index of [3, 4]) assert.match(read[index]!.text, /it rains on 127\.0\.0\.2/);
       assert.is(whole.targets.length, 1);
       assert.equal(Object.keys((JSON.parse(read[2]!.text) as StatsView).muxes), ['127.0.0.1:4789']);
     }),
@@ -224,7 +227,7 @@ testWith(suited, ['root'], 'show-overlay of who may not read: -- for what he may
     );
     assert.equal(run('show-overlay', '-f', '-p', '-o', 'all'), {
       status: 0,
-      stdout: 'ov0:DEGRADED:it rains\n',
+      stdout: `ov0:DEGRADED:${discreetText('plugin').replaceAll(':', '\\:')}\n`,
       stderr: '',
     });
     const targets = run('show-overlay', '-t', '-p', '-o', 'all');

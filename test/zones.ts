@@ -189,21 +189,38 @@ testWith(zones, needs, 'activation while the namespace is gone: refused, and no 
   }),
 );
 
-testWith(zones, needs, 'an underlay namespace that is made anew: down and up opens the sockets there', () =>
-  withSides(async (a) => {
-    ip('netns', 'delete', a.underlay);
-    ip('netns', 'add', a.underlay);
-    inside(a.underlay, 'link', 'set', 'lo', 'up');
-    inside(a.underlay, 'address', 'add', '192.0.2.1/24', 'dev', 'lo');
-    inside(a.zone, 'link', 'set', 'oza', 'down');
-    await until('it is stopped', 2000, () => a.overlay.state('oza') === 'activated');
-    inside(a.zone, 'link', 'set', 'oza', 'up');
-    await until('it is started', 2000, () => a.overlay.state('oza') === 'started');
-    const sockets = execFileSync('ip', ['netns', 'exec', a.underlay, 'cat', '/proc/net/udp6'], {
-      encoding: 'utf8',
-    });
-    assert.match(sockets, /:12B5 /, 'port 4789 in the new namespace');
-  }),
+testWith(
+  zones,
+  needs,
+  'an underlay namespace that goes: degraded; made anew, the sockets are opened there',
+  () =>
+    withSides(async (a) => {
+      const fault = () => a.overlay.status('oza').message;
+      const missing = `there is no network namespace '${a.underlay}'`;
+      ip('netns', 'delete', a.underlay);
+      await until('it says so', 2000, () => fault().includes(missing));
+      assert.is(a.overlay.state('oza'), 'activated');
+      ip('netns', 'add', a.underlay);
+      inside(a.underlay, 'link', 'set', 'lo', 'up');
+      inside(a.underlay, 'address', 'add', '192.0.2.1/24', 'dev', 'lo');
+      await until('it is started', 2000, () => a.overlay.state('oza') === 'started');
+      assert.is(fault(), '');
+      const sockets = execFileSync('ip', ['netns', 'exec', a.underlay, 'cat', '/proc/net/udp6'], {
+        encoding: 'utf8',
+      });
+      assert.match(sockets, /:12B5 /, 'port 4789 in the new namespace');
+      // At once, between two looks at it.
+      ip('netns', 'delete', a.underlay);
+      ip('netns', 'add', a.underlay);
+      inside(a.underlay, 'link', 'set', 'lo', 'up');
+      inside(a.underlay, 'address', 'add', '192.0.2.1/24', 'dev', 'lo');
+      const opened = () =>
+        /:12B5 /.test(
+          execFileSync('ip', ['netns', 'exec', a.underlay, 'cat', '/proc/net/udp6'], { encoding: 'utf8' }),
+        );
+      await until('they are opened in the newest one', 2000, opened);
+      await until('it is started', 2000, () => a.overlay.state('oza') === 'started');
+    }),
 );
 
 testWith(zones, needs, 'a link that is renamed is followed; one that is moved away degrades its device', () =>

@@ -21,6 +21,7 @@ import {
   statsView,
   targetJson,
   targetsPage,
+  toldStatus,
 } from './view.js';
 import { vnicOperations } from './vnic-operations.js';
 
@@ -91,7 +92,10 @@ export const operations: readonly Operation<unknown>[] = [
     path: '/v1/overlays/:name/status',
     needs: 'look',
     input: named,
-    run: (overlay, input) => ({ version: API_VERSION, ...overlay.status(input.name) }),
+    run: (overlay, input, { mayRead }) => ({
+      version: API_VERSION,
+      ...toldStatus(overlay.status(input.name), mayRead),
+    }),
   }),
   operation({
     name: 'getprop',
@@ -119,7 +123,7 @@ export const operations: readonly Operation<unknown>[] = [
     path: '/v1/status',
     needs: 'look',
     input: z.strictObject({}),
-    run: (overlay) => ({ version: API_VERSION, ...statusView(overlay) }),
+    run: (overlay, _, { mayRead }) => ({ version: API_VERSION, ...statusView(overlay, mayRead) }),
   }),
   operation({
     name: 'events',
@@ -135,8 +139,8 @@ export const operations: readonly Operation<unknown>[] = [
       /** True: those to come, too, for as long as the connection lasts. */
       follow: z.enum(['true', 'false']).default('false'),
     }),
-    run: ({ events }, { since, follow }) =>
-      new EventReader(events, since === undefined ? undefined : Number(since), follow === 'true'),
+    run: ({ events }, { since, follow }, { mayRead }) =>
+      new EventReader(events, since === undefined ? undefined : Number(since), follow === 'true', mayRead),
   }),
   operation({
     name: 'create',

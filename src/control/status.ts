@@ -1,6 +1,7 @@
 /** How the process and its devices are, as JSON: health first. */
-import type { FaultEntry } from '../fma.js';
+import { discreetText, type FaultEntry } from '../fma.js';
 import type { Overlay } from '../overlay.js';
+import { toldStatus } from './view.js';
 
 export interface FaultView {
   /** Null for a reason of the process itself. */
@@ -48,11 +49,12 @@ export interface StatusView {
   readonly event: number;
 }
 
-export function statusView(overlay: Overlay): StatusView {
+/** @param mayRead false leaves out the texts of faults, which may hold values of properties */
+export function statusView(overlay: Overlay, mayRead: boolean): StatusView {
   const { fma, engine, names } = overlay;
-  const faults = fma.list().map(faultView);
+  const faults = fma.list().map((fault) => faultView(fault, mayRead));
   const devices = names.map((name) => {
-    const { status, message } = fma.status(name);
+    const { status, message } = toldStatus(fma.status(name), mayRead);
     return [name, { state: overlay.state(name), status, message }] as const;
   });
   const workers = engine.workers.list.map(({ queue, state, restarts }) => {
@@ -85,6 +87,8 @@ export function statusView(overlay: Overlay): StatusView {
   };
 }
 
-function faultView({ device, code, severity, text, remedy, since, ageSeconds }: FaultEntry): FaultView {
+function faultView(fault: FaultEntry, mayRead: boolean): FaultView {
+  const { device, code, severity, remedy, since, ageSeconds } = fault;
+  const text = mayRead ? fault.text : discreetText(code);
   return { device: device ?? null, code, severity, text, remedy, since, age: ageSeconds };
 }

@@ -4,6 +4,7 @@ import type { Counts } from '../datapath/counters.js';
 import { type DropName, dropNames, dropSentences } from '../datapath/drop.js';
 import { DESTINATION_ETHERNET, DESTINATION_IP, DESTINATION_PORT } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
+import { discreetText, type FaultStatus } from '../fma.js';
 import type { OffloadName, OffloadState } from '../offload.js';
 import type { DeviceProperty } from '../overlay/properties.js';
 import type { Overlay } from '../overlay.js';
@@ -131,7 +132,7 @@ export function overlayView(overlay: Overlay, name: string, targetsMax: number):
 export function redactedView(overlay: Overlay, name: string): OverlayView {
   return {
     state: overlay.state(name),
-    ...overlay.status(name),
+    ...toldStatus(overlay.status(name), false),
     properties: overlay
       .properties(name)
       .map((property, id) => ({ ...propertyView(property, id), value: null })),
@@ -142,6 +143,13 @@ export function redactedView(overlay: Overlay, name: string): OverlayView {
     requests: null,
     redacted: true,
   };
+}
+
+/** A device's fault state as a caller may see it. @param mayRead false leaves the texts out, which may hold values of properties */
+export function toldStatus(status: FaultStatus, mayRead: boolean): FaultStatus {
+  if (mayRead) return status;
+  const faults = status.faults.map((fault) => ({ ...fault, text: discreetText(fault.code) }));
+  return { ...status, message: faults[0]?.text ?? '', faults };
 }
 
 /** Names of DESTINATION_ bits. */

@@ -1,5 +1,6 @@
 /** Ports in memory for one engine, in place of TAP links. Needs no rights. */
 import { OverlayError } from '../errors.js';
+import type { HeldNamespace } from '../mux.js';
 import type { PortEvent, PortLeft, PortRequest, PortSource } from '../overlay/ports.js';
 import type { Port } from '../sys/port.js';
 import { MemoryLink } from './memory-link.js';
@@ -49,8 +50,8 @@ export class MemorySource implements PortSource {
     return undefined; // loopback, which is always there
   }
 
-  holdNamespace(): () => void {
-    return () => {};
+  holdNamespace(): HeldNamespace {
+    return { isThere: true, leave: () => {} };
   }
 
   inNamespace<T>(_netns: string, work: () => T): T {

@@ -55,6 +55,8 @@ export function aliasOf(name: string, encap: string, vnetid: bigint): string {
 
 export class Life {
   readonly entries = new Map<string, Entry>();
+  /** Deleted, and not all of it gone yet. */
+  readonly #leaving = new Set<Device>();
 
   constructor(readonly context: LifeContext) {}
 
@@ -73,6 +75,14 @@ export class Life {
         'EEXIST',
         'vnetid_in_use',
         `vnetid ${vnetid} is that of overlay '${device.name}'`,
+      );
+    }
+    for (const device of this.#leaving) {
+      if (device.encap.name !== encap || device.vnetid !== vnetid) continue;
+      throw new OverlayError(
+        'EEXIST',
+        'vnetid_in_use',
+        `vnetid ${vnetid} is that of overlay '${device.name}', which is being deleted: try again in a moment`,
       );
     }
   }
@@ -256,7 +266,17 @@ export class Life {
   }
 
   /** The same, with the port left as it is where `isReleased` is not set. */
-  async letGo({ device, lookup }: Entry, isReleased = false): Promise<void> {
+  async letGo(entry: Entry, isReleased = false): Promise<void> {
+    const { device } = entry;
+    this.#leaving.add(device);
+    try {
+      await this.#letGo(entry, isReleased);
+    } finally {
+      this.#leaving.delete(device);
+    }
+  }
+
+  async #letGo({ device, lookup }: Entry, isReleased: boolean): Promise<void> {
     const { engine, encaps, fma, traps, varpd, attachments, targets, kept, offloads } = this.context;
     device.cancelRetry?.();
     this.entries.delete(device.name);
@@ -317,10 +337,12 @@ export class Life {
       lookup.applySources();
       await attachments.start(device, lookup.route());
       device.retries = 0;
+      device.isNamespaceMissing = false;
       events.emit('started', { device: device.name, text: 'it forwards' });
       fma.restore(device.name, 'start_failed');
     } catch (error) {
       if (!(error instanceof OverlayError)) throw error;
+      device.isNamespaceMissing = error.code === 'no_such_netns';
       fma.degrade(
         device.name,
         'start_failed',
@@ -392,11 +414,48 @@ export class Life {
     }
     if (event.kind === 'underlay') {
       this.#followUnderlay();
-      const waiting = entries.filter(({ device }) => device.cancelRetry);
-      return waiting.map((entry) => [entry.device.name, () => this.retry(entry)] as const);
+      return this.#retries(entries.filter(({ device }) => device.cancelRetry));
     }
     const elsewhere = entries.filter(({ device }) => device.netns !== '');
-    return elsewhere.map((entry) => [entry.device.name, () => this.#followNamespace(entry)] as const);
+    const lost = entries.filter(({ device }) => device.attachment?.mux.namespace.isThere === false);
+    const waiting = entries.filter(({ device }) => device.cancelRetry && device.isNamespaceMissing);
+    return [
+      ...elsewhere.map((entry) => [entry.device.name, () => this.#followNamespace(entry)] as const),
+      ...lost.map((entry) => [entry.device.name, () => this.#leaveUnderlay(entry)] as const),
+      ...this.#retries(waiting),
+    ];
+  }
+
+  /** One for each device, however many events ask for it before its turn comes. */
+  #retries(entries: readonly Entry[]): (readonly [device: string, work: () => Promise<void>])[] {
+    return entries.flatMap((entry) => {
+      const { device } = entry;
+      if (device.isRetryQueued) return [];
+      device.isRetryQueued = true;
+      const work = () => {
+        device.isRetryQueued = false;
+        return this.retry(entry);
+      };
+      return [[device.name, work] as const];
+    });
+  }
+
+  /** The namespace of its underlay has lost its name, so that nobody reaches its sockets there any more. */
+  async #leaveUnderlay(entry: Entry): Promise<void> {
+    const { device } = entry;
+    const { attachments, events } = this.context;
+    const mux = device.attachment?.mux;
+    if (!this.#isThere(entry) || !mux || mux.namespace.isThere) return;
+    const text = `network namespace '${mux.netns}' of the underlay is gone`;
+    events.emit('namespace-gone', { device: device.name, text });
+    await attachments.stop(device);
+    await this.startIfUp(entry);
+    if (device.isStarted) {
+      events.emit('namespace-back', {
+        device: device.name,
+        text: 'the underlay is in the new one of that name',
+      });
+    }
   }
 
   async #followLink(entry: Entry, event: PortEvent & { kind: 'link' }): Promise<void> {

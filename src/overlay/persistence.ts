@@ -58,9 +58,16 @@ export class Persistence {
   /** The device is kept from here on. Throws like `announce`. */
   begin(entry: Entry): void {
     if (!this.store) return;
+    const { device } = entry;
     this.store.save(recordOf(entry));
-    entry.device.isKept = true;
-    entry.device.port.keep(true);
+    try {
+      device.port.keep(true);
+    } catch (error) {
+      // It does not come about: a restart must not bring it back.
+      this.store.remove(device.name);
+      throw error;
+    }
+    device.isKept = true;
   }
 
   /** The device is deleted: a restart does not bring it back. Throws like `announce`. */
@@ -100,11 +107,13 @@ export class Persistence {
     if (!dynamic || !device.isKept || !dynamic.cache.takeDirty()) return;
     try {
       await store.saveTargets(device.name, dynamic.cache.records());
-      this.fma.restore(device.name, 'state_failed');
+      this.fma.restore(device.name, 'targets_unsaved');
     } catch (error) {
       if (!(error instanceof OverlayError)) throw error;
+      // Deleted meanwhile: nobody misses them.
+      if (!device.isKept) return;
       dynamic.cache.markDirty();
-      this.fma.degrade(device.name, 'state_failed', error.message);
+      this.fma.degrade(device.name, 'targets_unsaved', error.message);
     }
   }
 

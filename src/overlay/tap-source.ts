@@ -2,6 +2,7 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { assert, OverlayError } from '../errors.js';
 import { NETLINK_POLL_MS } from '../limits.js';
+import type { HeldNamespace } from '../mux.js';
 import { every } from '../sys/clock.js';
 import type { Link, LinkEvent } from '../sys/netlink/index.js';
 import type { Port } from '../sys/port.js';
@@ -145,9 +146,15 @@ export class TapSource implements PortSource {
     return this.#enterWithout(netns, () => work());
   }
 
-  holdNamespace(netns: string): () => void {
+  holdNamespace(netns: string): HeldNamespace {
     const space = this.#spaces.hold(netns);
-    return () => this.#spaces.release(space);
+    const spaces = this.#spaces;
+    return {
+      get isThere() {
+        return space.isThere;
+      },
+      leave: () => spaces.release(space),
+    };
   }
 
   watch(listener: (event: PortEvent) => void): () => void {

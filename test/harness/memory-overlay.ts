@@ -12,6 +12,7 @@ import type { EncapRegistry } from '../../src/encap/registry.js';
 import { OverlayError } from '../../src/errors.js';
 import { ARENAS_SPARE } from '../../src/limits.js';
 import { type Log, silent } from '../../src/log.js';
+import type { HeldNamespace } from '../../src/mux.js';
 import type { SocketOffloads } from '../../src/offload.js';
 import type { Store } from '../../src/overlay/persistence.js';
 import type { PortEvent, PortLeft, PortRequest, PortSource } from '../../src/overlay/ports.js';
@@ -64,7 +65,13 @@ export class TestLink implements Port {
   /** What `keep` was told last. */
   isKept = false;
 
+  /** What `keep` throws, once. */
+  keepFailure: OverlayError | undefined;
+
   keep(isKept: boolean): void {
+    const failure = this.keepFailure;
+    this.keepFailure = undefined;
+    if (failure) throw failure;
     this.isKept = isKept;
   }
 
@@ -118,8 +125,8 @@ export class TestLinks implements PortSource {
     return this.faultOf(ip);
   }
 
-  holdNamespace(): () => void {
-    return () => {};
+  holdNamespace(): HeldNamespace {
+    return { isThere: true, leave: () => {} };
   }
 
   inNamespace<T>(_netns: string, work: () => T): T {

@@ -42,7 +42,7 @@ class OnePort implements PortSource {
   move = () => {};
   isNamespaceThere = () => true;
   underlayFault = () => undefined;
-  holdNamespace = () => () => {};
+  holdNamespace = () => ({ isThere: true, leave: () => {} });
   inNamespace = <T>(_netns: string, work: () => T) => work();
   overflows = (ports: readonly Port[]) => ports.map(() => 0n);
   close = () => {};

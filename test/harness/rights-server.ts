@@ -22,7 +22,7 @@ const memory = await MemoryOverlay.start();
 const { overlay } = memory;
 await overlay.createOverlay(request('ov0', 23, 4789));
 await memory.up('ov0');
-overlay.fma.degrade('ov0', 'plugin', 'it rains');
+overlay.fma.degrade('ov0', 'plugin', 'it rains on 127.0.0.2');
 const server = await ControlServer.start(overlay, socket, silent, access);
 console.log('ready');
 process.stdin.resume().once('end', async () => {
