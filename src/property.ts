@@ -30,6 +30,8 @@ export interface PropertyInfo {
   readonly applies?: Applies;
   readonly default?: PropertyValue;
   readonly possible?: readonly Possible[];
+  /** What to do for a value outside of `possible`, where something can be done: the end of a sentence. */
+  readonly beyond?: string;
   /** Why a value of the right type and range is not acceptable, or undefined when it is. */
   readonly fault?: (value: PropertyValue) => string | undefined;
 }
@@ -47,7 +49,8 @@ export function parseProperty(info: PropertyInfo, input: unknown): PropertyValue
   const value = parseType(info, input);
   const { possible } = info;
   if (possible && !possible.some((one) => isWithin(one, value))) {
-    throw badValue(info, input, `it may be ${formatPossible(possible)}`);
+    const beyond = info.beyond === undefined ? '' : `; ${info.beyond}`;
+    throw badValue(info, input, `it may be ${formatPossible(possible)}${beyond}`);
   }
   const fault = info.fault?.(value);
   if (fault !== undefined) throw badValue(info, input, fault);

@@ -103,10 +103,17 @@ setprop('setprop mtu: 576 to 8900, and the link has it', async () => {
       await overlay.setprop('ov0', 'mtu', mtu);
       assert.equal([overlay.property('ov0', 'mtu').value, links.get('ov0').mtu], [BigInt(mtu), mtu]);
     }
-    for (const mtu of [575, 8901, 0, -1]) {
-      await assertRefused(overlay.setprop('ov0', 'mtu', mtu), 'EINVAL', 'bad_property_value');
+    const remedy = /576-8900; for more, set mtu_max first \(up to 65481\)/;
+    for (const mtu of [575, 8901, 8950, 0]) {
+      await assertRefused(overlay.setprop('ov0', 'mtu', mtu), 'EINVAL', 'bad_property_value', remedy);
       assert.equal([overlay.property('ov0', 'mtu').value, links.get('ov0').mtu], [8900n, 8900]);
     }
+    await assertRefused(
+      overlay.setprop('ov0', 'mtu', -1),
+      'EINVAL',
+      'bad_property_value',
+      /out of range|whole/,
+    );
   });
 });
 
@@ -117,6 +124,8 @@ setprop('setprop mtu_max: raises the bound of the MTU, and is not put below it',
     assert.equal(overlay.property('ov0', 'mtu').info.possible, [{ min: 576n, max: 65_481n }]);
     await overlay.setprop('ov0', 'mtu', 65_481);
     assert.is(links.get('ov0').mtu, 65_481);
+    // No more than that whatever is set: nothing to be done is named.
+    await assertRefused(overlay.setprop('ov0', 'mtu', 65_482), 'EINVAL', 'bad_property_value', /576-65481$/);
     await assertRefused(overlay.setprop('ov0', 'mtu_max', 65_480), 'EBUSY', 'mtu_above', /lower that first/);
     await assertRefused(overlay.setprop('ov0', 'mtu_max', 65_482), 'EINVAL', 'bad_property_value');
     await overlay.setprop('ov0', 'mtu', 576);

@@ -37,6 +37,9 @@ export function mtuInfo({ mtuMax }: Pick<Device, 'mtuMax'>): PropertyInfo {
     applies: 'live',
     default: BigInt(MTU_DEFAULT_BYTES),
     possible: [{ min: BigInt(MTU_MIN_BYTES), max: BigInt(mtuMax) }],
+    ...(mtuMax < MTU_CEILING_BYTES
+      ? { beyond: `for more, set mtu_max first (up to ${MTU_CEILING_BYTES})` }
+      : {}),
   };
 }
 
