@@ -152,6 +152,30 @@ stream(
   },
 );
 
+stream('the wall clock jumps by a day: the age of a fault does not', () => {
+  const fma = new Fma(() => {});
+  const RealDate = Date;
+  const dayMs = 86_400_000;
+  const jump = (byMs: number) => {
+    globalThis.Date = class extends RealDate {
+      constructor() {
+        super(RealDate.now() + byMs);
+      }
+      static override now = () => RealDate.now() + byMs;
+    } as DateConstructor;
+  };
+  try {
+    fma.degrade('ov0', 'worker', 'it died');
+    for (const byMs of [dayMs, -dayMs]) {
+      jump(byMs);
+      assert.ok(fma.list()[0]!.ageSeconds < 600);
+      assert.ok(fma.list()[0]!.ageSeconds >= 0);
+    }
+  } finally {
+    globalThis.Date = RealDate;
+  }
+});
+
 /** A reader that keeps the lines, and can stop reading. */
 async function follow(
   socketPath: string,
@@ -230,6 +254,11 @@ stream('a reader that does not read costs a bounded number of bytes, and learns 
     // Without a bound it would be 120 MB.
     assert.ok(after.heapUsed - before.heapUsed < 20e6, `${after.heapUsed - before.heapUsed} bytes of heap`);
     assert.ok(after.external - before.external < 20e6, `${after.external - before.external} bytes outside`);
+    const other = await follow(rig.socket, `?follow=true&since=${events.last}`);
+    emit(1);
+    await until('another reader is not held up', 1000, () => other.lines.at(-1)?.seq === events.last);
+    assert.is(other.lines.length, 1);
+    other.cut();
     reader.response.resume();
     await until('it has come up', 5000, () => reader.lines.at(-1)?.seq === events.last);
     const lost = reader.lines.filter(({ kind }) => kind === 'lost');
