@@ -35,6 +35,10 @@ export const WORKERS_MAX = 64;
 /** Arenas beyond one a worker, for replacing a worker whose thread may still be alive. */
 export const ARENAS_SPARE = 2;
 
+/** To be woken takes tens of microseconds on a virtual machine; looking on for longer brought no more (measured). */
+export const TUNING_DEFAULT = { batch: 64, busyPollUs: 50 } as const;
+export const BUSY_POLL_US_MAX = 10_000;
+
 /** The longest a worker waits for frames before it looks round (and shows that it is alive). */
 export const WORKER_WAIT_MS = 500;
 /** The same while frames wait for main to say that they may go on. */

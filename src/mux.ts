@@ -49,7 +49,7 @@ export interface Namespaces {
 export class Muxes {
   readonly #open = new Map<string, Mux>();
 
-  /** @param bank send sockets of each worker on each mux */
+  /** @param bank send sockets of each mux */
   constructor(
     readonly engine: Engine,
     readonly bank: number,

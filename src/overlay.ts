@@ -114,10 +114,11 @@ import { checkDestination, checkRoute, type Destination, type Route } from './ta
 import { formatMac } from './target/mac.js';
 import { Varpd } from './varpd/varpd.js';
 
-export interface OverlayOptions extends Pick<EngineOptions, 'workers' | 'memoryBytes' | 'cpus' | 'entry'> {
+export interface OverlayOptions
+  extends Pick<EngineOptions, 'workers' | 'memoryBytes' | 'cpus' | 'tuning' | 'entry'> {
   readonly ports: PortSource;
   readonly log: Log;
-  /** Send sockets of each worker on each mux. */
+  /** Send sockets of each mux. */
   readonly bank: number;
   readonly encaps?: EncapRegistry;
   readonly varpd?: Varpd;

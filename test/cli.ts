@@ -234,6 +234,8 @@ cli(
       pin: [0],
       logLevel: 'warn',
       bank: 16,
+      batch: 64,
+      busyPoll: 50,
       stateDir: '/var/lib/overlayd',
       plugin: [],
       socketMode: 0o666,

@@ -323,7 +323,7 @@ config('rights: a sentence for each that is missing, and no start without CAP_NE
       {},
       /^at most 256 files may be open: that is room for 0 devices, 16 are wanted/,
     ],
-    [{ descriptorsMax: 1024 }, { devices: 100 }, /room for 20 devices, 100 are wanted; raise the hard limit/],
+    [{ descriptorsMax: 1024 }, { devices: 100 }, /room for 36 devices, 100 are wanted; raise the hard limit/],
     [
       { addressBytesMax: 2 ** 27 },
       {},

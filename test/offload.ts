@@ -5,6 +5,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as layout from '../assembly/layout.js';
+import { TUNING_DEFAULT } from '../src/limits.js';
 import { EINVAL, EIO, EMSGSIZE } from '../src/sys/errno.js';
 import { randomBetween } from '../src/sys/random.js';
 import { WorkerContext } from '../workers/context.js';
@@ -223,6 +224,8 @@ class FussyKernel implements Kernel {
     throw new Error('nothing is received here');
   }
 
+  giveWay(): void {}
+
   epollWait(): number {
     throw new Error('nobody waits here');
   }
@@ -242,7 +245,15 @@ for (const [name, cutFailure] of [
       const kernel = new FussyKernel(rig, 1300, cutFailure);
       const { module, arena, core } = rig;
       core.ringCreate(arena + layout.ARENA_EVENTS, layout.EVENT_RING_BYTES);
-      const task = { memory: rig.views.memory, module, arena, epoll: -1, wake: -1, cpu: -1 };
+      const task = {
+        memory: rig.views.memory,
+        module,
+        arena,
+        epoll: -1,
+        wake: -1,
+        cpu: -1,
+        ...TUNING_DEFAULT,
+      };
       const worker = new WorkerContext(task, kernel);
       const made: Uint8Array[][] = [];
       while (made.length < 40) {

@@ -6,8 +6,16 @@ import { assert } from '../src/errors.js';
 import { wallSeconds } from '../src/sys/clock.js';
 import type { Kernel } from './kernel.js';
 
+/** How a worker goes about its work. */
+export interface Tuning {
+  /** Frames or messages of one batch, 1 to BATCH_MAX. */
+  readonly batch: number;
+  /** Microseconds for which to look for more work before sleeping; 0 for not at all. */
+  readonly busyPollUs: number;
+}
+
 /** What main hands a worker; integers and shared memory only. */
-export interface WorkerTask {
+export interface WorkerTask extends Tuning {
   readonly memory: WebAssembly.Memory;
   readonly module: WebAssembly.Module;
   /** Offset of the worker's arena. */

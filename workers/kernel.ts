@@ -10,6 +10,8 @@ export interface Kernel {
   recvmmsg(fd: number, messages: number, count: number, flags: number, timeout: number): number;
   sendmmsg(fd: number, messages: number, count: number, flags: number): number;
   epollWait(epoll: number, events: number, max: number, timeoutMs: number): number;
+  /** Lets another thread have the CPU (man 2 sched_yield). */
+  giveWay(): void;
   errno(): number;
 }
 
@@ -20,5 +22,6 @@ export const kernel: Kernel = {
   recvmmsg: libc.recvmmsgAt,
   sendmmsg: libc.sendmmsgAt,
   epollWait: libc.epollWaitAt,
+  giveWay: libc.schedYield,
   errno: lastErrno,
 };

@@ -7,7 +7,9 @@ import * as layout from '../assembly/layout.js';
 import { WORKER_DRAIN_MS, WORKER_WAIT_MS } from '../src/limits.js';
 import { structs } from '../src/sys/abi.js';
 import { pinThread } from '../src/sys/affinity.js';
+import { monotonicMs } from '../src/sys/clock.js';
 import { EINTR, SystemError } from '../src/sys/errno.js';
+import { BusyPoll } from './busy-poll.js';
 import { WorkerContext, type WorkerTask } from './context.js';
 import { isWaiting, resume } from './deferred.js';
 import { type Kernel, kernel } from './kernel.js';
@@ -28,11 +30,17 @@ export function runLoop(task: WorkerTask, kernel: Kernel): void {
   if (task.cpu >= 0) pinThread([task.cpu]);
   const ready = task.arena + layout.ARENA_READY;
   const { u8 } = worker.views;
+  const poll = new BusyPoll(task.busyPollUs / 1000, monotonicMs);
   while (!worker.isStopping) {
-    const waitMs = isWaiting(worker) ? WORKER_DRAIN_MS : WORKER_WAIT_MS;
+    const isLooking = poll.isLooking;
+    const waitMs = isLooking ? 0 : isWaiting(worker) ? WORKER_DRAIN_MS : WORKER_WAIT_MS;
     worker.moveEpoch();
     const count = kernel.epollWait(task.epoll, worker.base + ready, layout.READY_MAX, waitMs);
     worker.moveEpoch();
+    if (count === 0 && isLooking) {
+      kernel.giveWay();
+      continue;
+    }
     worker.tellTime();
     if (count < 0) {
       const failure = kernel.errno();
@@ -50,5 +58,6 @@ export function runLoop(task: WorkerTask, kernel: Kernel): void {
       else kernel.read(task.wake, worker.base + task.arena + layout.ARENA_SCRATCH, 8);
     }
     worker.ringForMisses();
+    if (count > 0) poll.worked();
   }
 }

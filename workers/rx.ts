@@ -18,7 +18,7 @@ export function receive(worker: WorkerContext, mux: number): void {
   const fd = i32[(arena + layout.ARENA_RECEIVE_FDS) / 4 + mux]!;
   if (fd < 0) return;
   const messages = base + arena + layout.ARENA_RX_MESSAGES;
-  const count = kernel.recvmmsg(fd, messages, layout.BATCH_MAX, MSG_DONTWAIT, 0);
+  const count = kernel.recvmmsg(fd, messages, worker.task.batch, MSG_DONTWAIT, 0);
   if (count <= 0) return;
   core.rxBegin(arena, mux, count);
   for (;;) {

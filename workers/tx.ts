@@ -77,7 +77,7 @@ function readBatch(worker: WorkerContext, fd: number): number {
   const entries = (arena + layout.ARENA_TX_FRAMES) / 4;
   let count = 0;
   let at = arena + layout.ARENA_TX_BUFFER + layout.TX_HEADROOM_BYTES;
-  while (count < layout.BATCH_MAX && at <= end) {
+  while (count < worker.task.batch && at <= end) {
     const bytes = kernel.read(fd, base + at, layout.FRAME_BYTES_MAX);
     // Empty, or the link is gone: main sees that through netlink.
     if (bytes <= 0) break;

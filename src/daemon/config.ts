@@ -1,12 +1,19 @@
 /** The daemon's settings: flags over the YAML file over the defaults. */
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
-import { BANK_MAX } from '../../assembly/layout.js';
+import { BANK_MAX, BATCH_MAX } from '../../assembly/layout.js';
 import { DEFAULT_SOCKET } from '../control/client.js';
 import { groupOf } from '../control/groups.js';
 import { memoryBytesNeeded } from '../datapath/memory.js';
 import { OverlayError } from '../errors.js';
-import { ARENAS_SPARE, BANK_DEFAULT, MEMORY_DEFAULT_BYTES, WORKERS_MAX } from '../limits.js';
+import {
+  ARENAS_SPARE,
+  BANK_DEFAULT,
+  BUSY_POLL_US_MAX,
+  MEMORY_DEFAULT_BYTES,
+  TUNING_DEFAULT,
+  WORKERS_MAX,
+} from '../limits.js';
 import { allowedCpus } from '../sys/affinity.js';
 import { ConfigFile, FAULTS_MAX, type Fault, type Path } from './config-file.js';
 import { checkDeclared, type DeclaredOverlays, declaredOverlays } from './declared.js';
@@ -17,6 +24,10 @@ export interface Config {
   /** Empty for any. */
   readonly pin: readonly number[];
   readonly bank: number;
+  /** Frames or messages of a batch. */
+  readonly batch: number;
+  /** Microseconds. */
+  readonly busyPoll: number;
   readonly socket: string;
   readonly stateDir: string;
   readonly logLevel: string;
@@ -47,8 +58,8 @@ const digits = z
   .transform(Number);
 
 /** 1 to `max`, in the file a number, in a flag its decimal digits. */
-function whole(max: number) {
-  return z.union([z.number(), digits], 'it is a whole number').pipe(z.number().int().min(1).max(max));
+function whole(max: number, min = 1) {
+  return z.union([z.number(), digits], 'it is a whole number').pipe(z.number().int().min(min).max(max));
 }
 
 /** A group of this system, as it is given: messages name it so. */
@@ -76,6 +87,8 @@ const schema = z.strictObject({
     .transform((text, context) => cpuList(String(text)) ?? refuse(context, 'a list of CPUs such as 0,2-3'))
     .default([]),
   bank: whole(BANK_MAX).default(BANK_DEFAULT),
+  batch: whole(BATCH_MAX).default(TUNING_DEFAULT.batch),
+  busyPoll: whole(BUSY_POLL_US_MAX, 0).default(TUNING_DEFAULT.busyPollUs),
   socket: z
     .string()
     .min(1)

@@ -18,7 +18,12 @@ const program = new Command('overlayd')
   .option('--workers <n>', 'data-plane threads (default: one a CPU)')
   .option('--memory <size>', 'memory reserved for tables and buffers (default: 256M)')
   .option('--pin <cpus>', 'CPUs to bind the workers to, such as 0,2-3 (default: any)')
-  .option('--bank <n>', 'send sockets of each worker on each underlay address (default: 16)')
+  .option('--bank <n>', 'send sockets on each underlay address (default: 16)')
+  .option('--batch <n>', 'frames or messages a worker takes at a time (default: 64)')
+  .option(
+    '--busy-poll <us>',
+    'microseconds for which a worker looks for more work before it sleeps (default: 50)',
+  )
   .option('--socket <path>', 'control socket (default: /run/overlayd/overlayd.sock)')
   .option('--state-dir <dir>', 'directory this daemon locks as its own (default: /var/lib/overlayd)')
   .option('--log-level <level>', 'debug, info, warn or error (default: info)')

@@ -32,6 +32,8 @@ const restartKeys = {
   memory: 'memoryBytes',
   pin: 'pin',
   bank: 'bank',
+  batch: 'batch',
+  busyPoll: 'busyPoll',
   socket: 'socket',
   stateDir: 'stateDir',
   plugin: 'plugin',

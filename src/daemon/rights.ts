@@ -107,8 +107,8 @@ export function checkRights(rights: Rights, needs: Needs): string[] {
 
 /** Devices that so many descriptors suffice for, when each has an underlay address of its own. */
 function devicesFor(descriptors: number, { workers, bank }: Needs): number {
-  // A TAP queue, a receive socket and the send sockets, for each worker; one more in main.
-  const each = 1 + workers * (2 + bank);
+  // A TAP queue and a receive socket for each worker, and the send sockets; one more in main.
+  const each = 1 + workers * 2 + bank;
   return Math.max(0, Math.floor((descriptors - DESCRIPTORS_BASE) / each));
 }
 

@@ -25,7 +25,7 @@ import type { Signals } from './signals.js';
 export async function serve(flags: Flags, file: string | undefined, signals: Signals): Promise<void> {
   const config = readConfig(flags, file);
   const log = pino({ name: 'overlayd', level: config.logLevel }, pino.destination({ fd: 2, sync: true }));
-  const { workers, bank, memoryBytes, overlays } = config;
+  const { workers, bank, batch, busyPoll: busyPollUs, memoryBytes, overlays } = config;
   const needs = { workers, bank, memoryBytes, devices: overlays.size };
   for (const sentence of checkRights(readRights(), needs)) log.warn({}, sentence);
   const links = takeLinks();
@@ -44,6 +44,7 @@ export async function serve(flags: Flags, file: string | undefined, signals: Sig
     workers,
     memoryBytes,
     cpus: config.pin,
+    tuning: { batch, busyPollUs },
     bank,
     ports: new TapSource(),
     log,

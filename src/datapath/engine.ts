@@ -1,6 +1,7 @@
 /** The data path as the layers above use it: memory, core, tables, workers, counters, events. */
 import * as layout from '../../assembly/layout.js';
-import { ARENAS_SPARE } from '../limits.js';
+import type { Tuning } from '../../workers/context.js';
+import { ARENAS_SPARE, TUNING_DEFAULT } from '../limits.js';
 import { random64 } from '../sys/random.js';
 import { type Core, compileCore, instantiateCore } from './core.js';
 import { Counters } from './counters.js';
@@ -20,6 +21,8 @@ export interface EngineOptions {
   readonly memoryBytes: number;
   /** CPUs to pin workers to; empty for any. */
   readonly cpus: readonly number[];
+  /** How the workers go about their work; the defaults when left out. */
+  readonly tuning?: Tuning;
   readonly onWorker: (event: WorkerEvent) => void;
   readonly onTrap: (event: TrapEvent) => void;
   /** The kernel has refused to cut a message of a device. @param errno of sendmmsg */
@@ -55,6 +58,7 @@ export class Engine {
     this.workers = new Workers(this.views, core, module, {
       count: options.workers,
       cpus: options.cpus,
+      tuning: options.tuning ?? TUNING_DEFAULT,
       entry: options.entry ?? loopEntry,
       onEvent: options.onWorker,
       onAbandoned: (arena, hasLeft) => this.#abandon(arena, hasLeft),
@@ -92,9 +96,9 @@ export class Engine {
     for (const { queue } of this.workers.list) queue.removeTap(device);
   }
 
-  /** Gives each worker its receive socket and its bank of send sockets. */
-  attachMux(mux: number, receive: readonly number[], send: readonly (readonly number[])[]): void {
-    for (const { queue } of this.workers.list) queue.addMux(mux, receive[queue.index]!, send[queue.index]!);
+  /** Gives each worker its receive socket, and all of them the bank of send sockets. */
+  attachMux(mux: number, receive: readonly number[], send: readonly number[]): void {
+    for (const { queue } of this.workers.list) queue.addMux(mux, receive[queue.index]!, send);
   }
 
   /** The reverse of `attachMux`; quiesce before closing the descriptors. */

@@ -14,7 +14,7 @@
  */
 import type { Piscina } from 'piscina';
 import * as layout from '../../assembly/layout.js';
-import type { WorkerTask } from '../../workers/context.js';
+import type { Tuning, WorkerTask } from '../../workers/context.js';
 import { monotonicMs } from '../sys/clock.js';
 import { ringEventfd } from '../sys/fd.js';
 import type { Core } from './core.js';
@@ -42,6 +42,7 @@ export class Worker {
     readonly core: Core,
     readonly views: MemoryViews,
     readonly cpu: number,
+    readonly tuning: Tuning,
   ) {}
 
   /** Prepares the arena and hands the task to the pool. `onDeath` is called when it ends without being asked. */
@@ -58,7 +59,15 @@ export class Worker {
     this.#abort = new AbortController();
     const { epoll, wake } = this.queue;
     const { memory } = this.views;
-    const task: WorkerTask = { memory, module: this.module, arena, epoll, wake, cpu: this.cpu };
+    const task: WorkerTask = {
+      memory,
+      module: this.module,
+      arena,
+      epoll,
+      wake,
+      cpu: this.cpu,
+      ...this.tuning,
+    };
     const { signal } = this.#abort;
     this.#ended = this.pool.run(task, { signal }).then(
       () => this.#end(arena, onDeath, new Error('the loop ended without being asked')),

@@ -4,8 +4,10 @@
  * A worker blocked in a system call cannot be ended from outside, so workers leave by flag and eventfd; ending
  * the thread is for one that spins and ignores both, after which its arena is kept aside for good.
  */
+
 import { Piscina } from 'piscina';
 import * as layout from '../../assembly/layout.js';
+import type { Tuning } from '../../workers/context.js';
 import { OverlayError } from '../errors.js';
 import {
   ARENAS_SPARE,
@@ -35,6 +37,7 @@ export interface WorkersOptions {
   readonly count: number;
   /** CPUs to pin to, worker i to the i-th (round again); empty for any. */
   readonly cpus: readonly number[];
+  readonly tuning: Tuning;
   /** Module whose default export is the loop. */
   readonly entry: URL;
   readonly onEvent: (event: WorkerEvent) => void;
@@ -60,7 +63,7 @@ export class Workers {
     module: WebAssembly.Module,
     readonly options: WorkersOptions,
   ) {
-    const { count, cpus, entry } = options;
+    const { count, cpus, entry, tuning } = options;
     this.#pool = new Piscina({
       filename: entry.href,
       minThreads: count,
@@ -75,7 +78,7 @@ export class Workers {
     this.list = Array.from({ length: count }, (_, index) => {
       const queue = new Queue(index, views, arenaOffset(index));
       const cpu = cpus.length > 0 ? cpus[index % cpus.length]! : -1;
-      return new Worker(queue, this.#pool, module, core, views, cpu);
+      return new Worker(queue, this.#pool, module, core, views, cpu, tuning);
     });
     this.arenas = Array.from({ length: count + ARENAS_SPARE }, (_, arena) => arenaOffset(arena));
     this.#spares = this.arenas.slice(count);

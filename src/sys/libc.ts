@@ -131,3 +131,4 @@ export const schedGetaffinity: (thread: number, bytes: number, mask: Uint8Array)
 export function addressOf(array: Uint8Array): number {
   return Number(koffi.address(array));
 }
+export const schedYield: () => number = libc.func('int sched_yield(void)');

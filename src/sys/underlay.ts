@@ -1,6 +1,8 @@
 /**
  * The UDP sockets of one underlay address: a receive socket for each worker at the listen port, and a bank of send
- * sockets for each worker at ports of the dynamic range.
+ * sockets at ports of the dynamic range, which all workers share. A flow then has one source port whichever worker sends it, so
+ * that the far side's kernel gives it to one worker there, whose answers have one port, too: it settles on one worker on
+ * each side. With ports of their own it could go to and fro between two workers for ever (measured).
  *
  * The first receive socket is bound without SO_REUSEPORT, which is set on it afterwards: with it, another
  * process of the same user would share our port silently (measured). The send sockets' ports give the network's
@@ -49,9 +51,9 @@ const TTL = 64;
 export interface UnderlayOptions {
   readonly ip: string;
   readonly port: number;
-  /** One receive socket and one bank for each. */
+  /** One receive socket for each. */
   readonly workers: number;
-  /** Send sockets of each worker. */
+  /** Send sockets. */
   readonly bank: number;
 }
 
@@ -59,7 +61,7 @@ export interface Underlay {
   /** AF_INET6 (dual stack), or AF_INET where the kernel has no IPv6: the domain of destinations. */
   readonly domain: number;
   readonly receive: readonly number[];
-  readonly send: readonly (readonly number[])[];
+  readonly send: readonly number[];
   /** True when the kernel gave less buffer than asked for (no right to force it). */
   readonly isBufferShort: boolean;
 }
@@ -85,14 +87,12 @@ export function openUnderlay(options: UnderlayOptions): Underlay {
       if (worker === 0 && options.workers > 1) setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
       return fd;
     });
-    const send = Array.from({ length: options.workers }, () =>
-      Array.from({ length: options.bank }, () => {
-        const fd = open(domain);
-        dropInput(fd);
-        bindSource(fd, domain, options.ip);
-        return fd;
-      }),
-    );
+    const send = Array.from({ length: options.bank }, () => {
+      const fd = open(domain);
+      dropInput(fd);
+      bindSource(fd, domain, options.ip);
+      return fd;
+    });
     const isShort = [...opened].map((fd) => enlargeBuffers(fd)).some((short) => short);
     return { domain, receive, send, isBufferShort: isShort };
   } catch (error) {
@@ -108,7 +108,7 @@ export function joinDatagrams({ receive }: Underlay, isOn: boolean): void {
 
 /** Closes every socket. */
 export function closeUnderlay(underlay: Underlay): void {
-  for (const fd of [...underlay.receive, ...underlay.send.flat()]) closeFd(fd);
+  for (const fd of [...underlay.receive, ...underlay.send]) closeFd(fd);
 }
 
 /** Datagrams the kernel dropped because the receive sockets were full, since they were opened. */

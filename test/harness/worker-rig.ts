@@ -12,6 +12,7 @@ import { Pool } from '../../src/datapath/pool.js';
 import { Tables } from '../../src/datapath/tables.js';
 import { TargetTable } from '../../src/datapath/target-table.js';
 import type { Workers } from '../../src/datapath/workers.js';
+import { TUNING_DEFAULT } from '../../src/limits.js';
 import { structs } from '../../src/sys/abi.js';
 import { createEventfd } from '../../src/sys/fd.js';
 import { WorkerContext } from '../../workers/context.js';
@@ -101,6 +102,8 @@ class NotingKernel implements Kernel {
     throw new Error('nothing is received here');
   }
 
+  giveWay(): void {}
+
   epollWait(): number {
     throw new Error('nobody waits here');
   }
@@ -128,7 +131,15 @@ export class RigWorker {
     readonly arena: number,
   ) {
     this.kernel = new NotingKernel(views);
-    const task = { memory: views.memory, module, arena, epoll: -1, wake: this.wake, cpu: -1 };
+    const task = {
+      memory: views.memory,
+      module,
+      arena,
+      epoll: -1,
+      wake: this.wake,
+      cpu: -1,
+      ...TUNING_DEFAULT,
+    };
     this.context = new WorkerContext(task, this.kernel);
   }
 
