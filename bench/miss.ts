@@ -56,6 +56,8 @@ class UpPorts implements PortSource {
   upperLinks = () => [];
   reopen = (left: PortLeft) => this.open(left);
   move = () => {};
+  isLeftUp = () => false;
+  discard = () => {};
   isNamespaceThere = () => true;
   underlayFault = () => undefined;
   holdNamespace = () => ({ isThere: true, leave: () => {} });

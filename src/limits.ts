@@ -64,6 +64,13 @@ export const OFFLOAD_RETRY_MS_MAX = 3_600_000;
 
 /** How often link and address events are read. */
 export const NETLINK_POLL_MS = 50;
+/** A lookup plugin that takes longer than this to start after a restart is a fault of its device. */
+export const RESUME_LATE_MS = 1000;
+/** What devices get to come back whole before the daemon serves. */
+export const RESUME_WAIT_MS = 500;
+/** Lookup plugins that are started at a time after a restart. */
+export const RESUMES_MAX = 32;
+
 /** A start that failed is tried again after this, doubling up to the second. */
 export const START_RETRY_MS = 500;
 export const START_RETRY_MS_MAX = 8000;

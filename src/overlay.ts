@@ -87,7 +87,7 @@ import { EncapRegistry } from './encap/registry.js';
 import { OverlayError } from './errors.js';
 import { Events } from './events.js';
 import { type FaultStatus, Fma } from './fma.js';
-import { OFFLOAD_RETRY_MS } from './limits.js';
+import { OFFLOAD_RETRY_MS, RESUMES_MAX } from './limits.js';
 import type { Log } from './log.js';
 import { keyOf, type Mux, Muxes } from './mux.js';
 import type { OffloadState, OffloadTable, SocketOffloads } from './offload.js';
@@ -331,25 +331,41 @@ export class Overlay {
 
   /**
    * Brings back what was kept, in the order in which the devices came about; call before anybody can ask for anything.
-   * Returns what could not be brought back, and why; that stays kept.
+   * Returns what could not be brought back, and why; that stays kept. `resume` follows, once it can be asked.
    *
    * @param fds descriptors that an earlier process handed over, by device
+   * @param isEnding true when no more need come back: the process is being stopped
    */
   async restore(
     records: readonly DeviceRecord[],
     fds: Readonly<Record<string, readonly number[]>> = {},
+    isEnding: () => boolean = () => false,
   ): Promise<{ name: string; error: OverlayError }[]> {
     const failures: { name: string; error: OverlayError }[] = [];
     for (const record of [...records].sort((one, other) => one.id - other.id)) {
       const { name } = record;
+      if (isEnding()) break;
       try {
         await this.#perimeters.run(name, () => this.#life.restore(record, fds[name] ?? []));
       } catch (error) {
         if (!(error instanceof OverlayError)) throw error;
         failures.push({ name, error });
+        this.#life.missing.set(name, record);
       }
     }
     return failures;
+  }
+
+  /**
+   * The rest of a restore: lookup plugins are started, some at a time, and the targets that were known come back. A plugin that
+   * hangs holds up its own device alone. Resolves when all is done.
+   */
+  async resume(): Promise<void> {
+    const left = [...this.#life.entries.values()];
+    const next = async (): Promise<void> => {
+      for (let entry = left.shift(); entry; entry = left.shift()) await this.#life.resume(entry);
+    };
+    await Promise.all(Array.from({ length: RESUMES_MAX }, next));
   }
 
   /** What each of a device's offloads has come to. Throws ENOENT. */
@@ -411,7 +427,11 @@ export class Overlay {
    * (`state_failed`). Otherwise always finishes.
    */
   delete(name: string, options: { force: boolean }): Promise<void> {
-    return this.#perimeters.run(name, () => this.#life.delete(this.#entry(name), options.force));
+    return this.#perimeters.run(name, () => {
+      const missing = this.#life.missing.get(name);
+      if (missing) return this.#life.discard(missing, options.force);
+      return this.#life.delete(this.#entry(name), options.force);
+    });
   }
 
   /** CREATE, SETPROP for each property and ACTIVATE: all of it or nothing, with a line for each part at fault. */

@@ -104,6 +104,56 @@ testWith(restart, needs, 'SIGTERM: persistent links stay, temporary ones go', ()
   }),
 );
 
+testWith(restart, needs, 'a link that was renamed while no daemon ran is found by its alias', () =>
+  withPair(async ({ hosts, daemon, directory }) => {
+    const { index } = hosts.a.netlink.getLink('ov0');
+    await daemon.stop();
+    hosts.a.run('ip', 'link', 'set', 'ov0', 'down');
+    hosts.a.run('ip', 'link', 'set', 'ov0', 'name', 'other0');
+    hosts.a.run('ip', 'link', 'set', 'other0', 'up');
+    const next = await Daemon.start(hosts.a, directory);
+    await until('traffic', 3000, () => answers(hosts.a));
+    assert.is(hosts.a.netlink.getLink('other0').index, index);
+    assert.throws(() => hosts.a.netlink.getLink('ov0'));
+    assert.is(await next.state('ov0'), 'started');
+    await next.client.delete('/v1/overlays/ov0?force=true');
+    assert.throws(() => hosts.a.netlink.getLink('other0'));
+    await next.stop();
+  }),
+);
+
+testWith(
+  restart,
+  needs,
+  'a device whose plugin is not there any more: its link goes with it, or is taken over',
+  () =>
+    withPair(async ({ hosts, daemon, directory }) => {
+      const plugin = ['--plugin', join(import.meta.dirname, 'plugins/good.js')];
+      await daemon.stop();
+      const first = await Daemon.start(hosts.a, directory, { flags: plugin });
+      const properties = { 'vxlan/listen_ip': underlay[4].a, 'good/ip': underlay[4].b };
+      for (const [name, vnetid] of [
+        ['ov1', 1],
+        ['ov2', 2],
+      ] as const) {
+        await first.client.post('/v1/overlays', { name, encap: 'vxlan', search: 'good', vnetid, properties });
+      }
+      await first.stop();
+      const { index } = hosts.a.netlink.getLink('ov2');
+      const next = await Daemon.start(hosts.a, directory);
+      assert.match(
+        JSON.stringify(await next.client.get('/v1/status')),
+        /'ov1' did not come back.*delete-overlay/,
+      );
+      await next.client.delete('/v1/overlays/ov1');
+      assert.throws(() => hosts.a.netlink.getLink('ov1'));
+      await next.createOverlay(hosts.a, 'ov2', 2, underlay[4].a, underlay[4].b);
+      assert.is(hosts.a.netlink.getLink('ov2').index, index, 'the same link');
+      assert.equal(readdirSync(join(directory, 'state', 'devices')).sort(), ['ov0.json', 'ov2.json']);
+      await next.stop();
+    }),
+);
+
 testWith(
   restart,
   needs,

@@ -32,6 +32,7 @@ async function running(
   try {
     const failures = await memory.overlay.restore([...store.records.values()]);
     assert.equal(failures, []);
+    await memory.overlay.resume();
     await work(memory);
   } finally {
     await memory.close();
@@ -155,8 +156,17 @@ restore(
 
 /** What saving targets needs of a device with some. */
 function entryWithTargets(name: string): Entry {
-  const cache = { takeDirty: () => true, records: () => [], markDirty: () => {} };
-  return { device: { name, isKept: true }, lookup: { dynamic: { cache } } } as unknown as Entry;
+  const cache = {
+    takeDirty: () => true,
+    records: () => [],
+    markDirty: () => {},
+    beginLoading: () => {},
+    endLoading: () => {},
+  };
+  return {
+    device: { name, isKept: true, encap: {} },
+    lookup: { dynamic: { cache }, instance: {} },
+  } as unknown as Entry;
 }
 
 restore('targets that are saved say nothing about a record that was not', async () => {
@@ -199,6 +209,221 @@ restore('targets of a device that is deleted while they are saved: nobody is deg
   await saved;
   assert.is(fma.processStatus, 'ONLINE');
   persistence.close();
+});
+
+restore('plugins that hang at their start hold up nobody: not each other, not the restore', async () => {
+  const store = new MemoryStore();
+  const port = await freePort(HERE);
+  const mac = 0x020000000007;
+  let isHanging = false;
+  let end: () => void = () => {};
+  const ended = new Promise<void>((resolve) => {
+    end = resolve;
+  });
+  const plugin = new ScriptedLookup(() => 'drop', { start: () => (isHanging ? ended : undefined) });
+  const options = { plugins: [plugin] };
+  const listen = { 'vxlan/listen_ip': HERE, 'vxlan/listen_port': port };
+  await running(
+    store,
+    async ({ overlay }) => {
+      for (const vnetid of [1, 2, 3]) {
+        const name = `ov${vnetid}`;
+        await overlay.createOverlay({ name, encap: 'vxlan', search: 'scripted', vnetid, properties: listen });
+        overlay.cacheSet(name, mac, { ip: THERE, port });
+      }
+      await overlay.createOverlay(request('ov4', 4, port));
+    },
+    options,
+  );
+  isHanging = true;
+  const memory = await MemoryOverlay.start({ poolBytes: 2 ** 24, ...options, store });
+  try {
+    const { overlay } = memory;
+    assert.equal(await overlay.restore([...store.records.values()]), []);
+    let isResumed = false;
+    const resumed = overlay.resume().then(() => {
+      isResumed = true;
+    });
+    // Not `up`, which waits for everything.
+    memory.links.setUp('ov4', true);
+    await until('the others go on', 1000, () => overlay.state('ov4') === 'started');
+    for (const vnetid of [1, 2, 3]) {
+      const name = `ov${vnetid}`;
+      await until('what was known is served', 1000, () => {
+        try {
+          return overlay.cacheGet(name, mac).state === 'valid';
+        } catch {
+          return false;
+        }
+      });
+      await until('it says so', 3000, () => /has not started since/.test(faultOf(memory, name)));
+    }
+    assert.is(isResumed, false);
+    end();
+    await resumed;
+    for (const name of overlay.names) assert.is(faultOf(memory, name), '', name);
+  } finally {
+    end();
+    await memory.close();
+  }
+});
+
+restore(
+  'targets come in beside everything else: newer ones win, removed ones stay away, a flush ends it',
+  async () => {
+    const port = await freePort(HERE);
+    const properties = { 'vxlan/listen_ip': HERE, 'vxlan/listen_port': port };
+    const [kept, changed, removed, late] = [7, 8, 9, 10].map((last) => 0x020000000000 + last) as [
+      number,
+      number,
+      number,
+      number,
+    ];
+    for (const isFlushed of [false, true]) {
+      const store = new MemoryStore();
+      const options = { plugins: [new ScriptedLookup(() => 'drop')] };
+      await running(
+        store,
+        async ({ overlay }) => {
+          await overlay.createOverlay({
+            name: 'ov0',
+            encap: 'vxlan',
+            search: 'scripted',
+            vnetid: 1,
+            properties,
+          });
+          for (const mac of [kept, changed, removed, late]) {
+            overlay.cacheSet('ov0', mac, { ip: THERE, port: 1 });
+            await until('valid', 1000, () => overlay.cacheGet('ov0', mac).state === 'valid');
+          }
+        },
+        options,
+      );
+      const rows = store.targets.get('ov0')!;
+      assert.is(rows.length, 4);
+      let goOn: () => void = () => {};
+      const gate = new Promise<void>((resolve) => {
+        goOn = resolve;
+      });
+      store.loadTargets = async function* () {
+        yield rows.filter(({ mac }) => mac === kept);
+        await gate;
+        yield rows.filter(({ mac }) => mac !== kept);
+      };
+      const memory = await MemoryOverlay.start({ poolBytes: 2 ** 24, ...options, store });
+      const { overlay } = memory;
+      assert.equal(await overlay.restore([...store.records.values()]), []);
+      const resumed = overlay.resume();
+      const routeOf = (mac: number) => {
+        try {
+          return overlay.cacheGet('ov0', mac).route;
+        } catch {
+          return undefined;
+        }
+      };
+      await until('the first is there', 1000, () => routeOf(kept) !== undefined);
+      overlay.cacheSet('ov0', changed, { ip: THERE, port: 2 });
+      overlay.cacheSet('ov0', removed, { ip: THERE, port: 2 });
+      overlay.cacheRemove('ov0', removed);
+      if (isFlushed) overlay.cacheFlush('ov0');
+      goOn();
+      await resumed;
+      const expected = isFlushed
+        ? [undefined, undefined, undefined, undefined]
+        : [{ ip: THERE, port: 1 }, { ip: THERE, port: 2 }, undefined, { ip: THERE, port: 1 }];
+      assert.equal([kept, changed, removed, late].map(routeOf), expected);
+      await memory.close();
+    }
+  },
+);
+
+restore('while targets come in, the file that they come from is not written over', async () => {
+  const fma = new Fma(() => {});
+  const store = new MemoryStore();
+  let goOn: () => void = () => {};
+  const gate = new Promise<void>((resolve) => {
+    goOn = resolve;
+  });
+  store.loadTargets = async function* () {
+    await gate;
+    yield [];
+  };
+  let saves = 0;
+  store.saveTargets = async () => {
+    saves++;
+  };
+  const entry = entryWithTargets('ov0');
+  const persistence = new Persistence(store, () => [entry], fma, silent);
+  const loaded = persistence.loadTargets(entry);
+  await persistence.saveTargets();
+  assert.is(saves, 0);
+  goOn();
+  await loaded;
+  await persistence.saveTargets();
+  assert.is(saves, 1);
+  persistence.close();
+});
+
+restore('a device that did not come back: deleted by its name, or made anew', async () => {
+  const store = new MemoryStore();
+  const port = await freePort(HERE);
+  const options = { plugins: [new ScriptedLookup(() => 'drop')] };
+  const properties = { 'vxlan/listen_ip': HERE, 'vxlan/listen_port': port };
+  await running(
+    store,
+    async ({ overlay }) => {
+      for (const [name, vnetid] of [
+        ['ov0', 1],
+        ['ov1', 2],
+      ] as const) {
+        await overlay.createOverlay({ name, encap: 'vxlan', search: 'scripted', vnetid, properties });
+      }
+    },
+    options,
+  );
+  // Without the plugin.
+  const memory = await MemoryOverlay.start({ poolBytes: 2 ** 24, store });
+  const { overlay } = memory;
+  const failures = await overlay.restore([...store.records.values()]);
+  assert.is(failures.length, 2);
+  await assertRefused(
+    overlay.setprop('ov0', 'mtu', 1300),
+    'ENOENT',
+    'no_such_device',
+    /did not come back after the restart; delete it, or create it anew/,
+  );
+  await overlay.delete('ov0', { force: false });
+  await assertRefused(overlay.delete('ov0', { force: false }), 'ENOENT', 'no_such_device');
+  await overlay.createOverlay(request('ov1', 2, port));
+  assert.equal([...store.records.keys()], ['ov1']);
+  assert.is(store.records.get('ov1')!.search, 'direct');
+  await overlay.delete('ov1', { force: true });
+  assert.is(store.records.size, 0);
+  await memory.close();
+});
+
+restore('a restore that fails half-way leaves nothing behind', async () => {
+  const store = new MemoryStore();
+  const port = await freePort(HERE);
+  await running(store, async ({ overlay }) => {
+    await overlay.createOverlay(request('ov0', 1, port));
+  });
+  const memory = await MemoryOverlay.start({ store });
+  const before = memory.holdings();
+  const open = memory.links.open.bind(memory.links);
+  memory.links.open = (asked) => {
+    const link = open(asked);
+    link.keepFailure = new OverlayError('EPERM', 'no_cap_net_admin', 'it cannot be kept');
+    return link;
+  };
+  const failures = await memory.overlay.restore([...store.records.values()]);
+  assert.equal(
+    failures.map(({ error }) => error.code),
+    ['no_cap_net_admin'],
+  );
+  assert.equal(memory.holdings(), before);
+  assert.is(store.records.size, 1, 'what is kept of it stays');
+  await memory.close();
 });
 
 restore('what cannot come back is named and stays kept; the others come back', async () => {

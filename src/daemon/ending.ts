@@ -36,6 +36,10 @@ export class Ending {
 
   constructor(readonly options: EndingOptions) {}
 
+  get isStopping(): boolean {
+    return this.#end === 'stop';
+  }
+
   get isUnderWay(): boolean {
     return this.#end !== undefined;
   }

@@ -9,7 +9,7 @@ export async function restoreDevices(
   overlay: Overlay,
   store: StateStore,
   links: LinkFds,
-  { log, health }: { readonly log: Log; readonly health: Health },
+  { log, health, isEnding }: { readonly log: Log; readonly health: Health; readonly isEnding: () => boolean },
 ): Promise<void> {
   const { devices, problems } = store.load();
   for (const { file, reason, code } of problems) {
@@ -17,8 +17,10 @@ export async function restoreDevices(
     health.degrade('state_problem', file, reason);
     overlay.events.emit('state-problem', { text: `${code}: see the log` });
   }
-  for (const { name, error } of await overlay.restore(devices, links)) {
-    const text = `overlay '${name}' did not come back: ${error.message}; it is kept, and tried at the next start`;
+  for (const { name, error } of await overlay.restore(devices, links, isEnding)) {
+    const text =
+      `overlay '${name}' did not come back: ${error.message}; it is kept, and tried at the next start; ` +
+      'delete-overlay takes it away for good, create-overlay makes it anew';
     log.error({ device: name, errno: error.errno }, text);
     health.degrade('state_problem', name, text);
   }

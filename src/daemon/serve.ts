@@ -2,10 +2,11 @@
 import { pino } from 'pino';
 import { ControlServer } from '../control/server.js';
 import { memoryBytesNeeded } from '../datapath/memory.js';
-import { ARENAS_SPARE } from '../limits.js';
+import { ARENAS_SPARE, RESUME_WAIT_MS } from '../limits.js';
 import { TapSource } from '../overlay/tap-source.js';
 import { Overlay } from '../overlay.js';
 import { StateStore } from '../state/store.js';
+import { isOverWithin } from '../sys/clock.js';
 import { lockDirectory } from '../sys/lock.js';
 import { loadRemotePlugin } from '../varpd/remote.js';
 import { Varpd } from '../varpd/varpd.js';
@@ -76,7 +77,12 @@ export async function serve(flags: Flags, file: string | undefined, signals: Sig
   };
   signals.listen(end);
   try {
-    await restoreDevices(overlay, store, links, { log, health });
+    await restoreDevices(overlay, store, links, { log, health, isEnding: () => ending.isStopping });
+    // Mostly a matter of a moment; nobody need wait for a plugin that hangs, or for a million targets.
+    const resumed = overlay.resume().catch((error: unknown) => {
+      log.error({ err: error }, 'the rest of the restore failed');
+    });
+    if (!(await isOverWithin(resumed, RESUME_WAIT_MS))) log.info({}, 'serving, while devices come back');
     server = await ControlServer.start(overlay, config.socket, log, config);
   } catch (error) {
     await overlay.close();

@@ -50,6 +50,12 @@ export class MemorySource implements PortSource {
     return undefined; // loopback, which is always there
   }
 
+  isLeftUp(): boolean {
+    return false;
+  }
+
+  discard(): void {}
+
   holdNamespace(): HeldNamespace {
     return { isThere: true, leave: () => {} };
   }

@@ -10,7 +10,7 @@ import type { EncapRegistry } from '../encap/registry.js';
 import { OverlayError } from '../errors.js';
 import type { Events } from '../events.js';
 import type { Fma } from '../fma.js';
-import { MTU_DEFAULT_BYTES, START_RETRY_MS, START_RETRY_MS_MAX } from '../limits.js';
+import { MTU_DEFAULT_BYTES, RESUME_LATE_MS, START_RETRY_MS, START_RETRY_MS_MAX } from '../limits.js';
 import type { Log } from '../log.js';
 import type { Mux } from '../mux.js';
 import { parseProperty } from '../property.js';
@@ -55,6 +55,8 @@ export function aliasOf(name: string, encap: string, vnetid: bigint): string {
 
 export class Life {
   readonly entries = new Map<string, Entry>();
+  /** Records of what could not be brought back: by their names they are deleted, or made anew. */
+  readonly missing = new Map<string, DeviceRecord>();
   /** Deleted, and not all of it gone yet. */
   readonly #leaving = new Set<Device>();
 
@@ -64,7 +66,10 @@ export class Life {
   entry(name: string): Entry {
     const entry = this.entries.get(name);
     if (entry) return entry;
-    throw new OverlayError('ENOENT', 'no_such_device', `there is no overlay '${name}'`);
+    const why = this.missing.has(name)
+      ? ': it did not come back after the restart; delete it, or create it anew'
+      : '';
+    throw new OverlayError('ENOENT', 'no_such_device', `there is no overlay '${name}'${why}`);
   }
 
   /** Throws EEXIST when another device of the encapsulation has the vnetid. */
@@ -95,19 +100,29 @@ export class Life {
     return this.#make(name, encapName, search, undefined, vnetidText, (device) => {
       const { encap, vnetid, mtu } = device;
       const alias = aliasOf(name, encap.name, vnetid);
-      const queues = this.context.engine.workers.list.length;
-      return this.context.ports.open({ name, queues, mtu, alias, netns: '' });
+      const { engine, ports } = this.context;
+      const queues = engine.workers.list.length;
+      const left = this.missing.get(name);
+      if (!left) return ports.open({ name, queues, mtu, alias, netns: '' });
+      // The link of the one that did not come back, where it is there.
+      const port = ports.reopen({ name, queues, mtu, alias, netns: '', mac: left.mac ?? undefined, fds: [] });
+      port.setCarrier(false);
+      port.setMtu(mtu);
+      port.setAlias(alias);
+      port.keep(false);
+      return port;
     });
   }
 
   /**
-   * A device as it was before a restart, with the link it had where that is there. It forwards with the targets it knew
-   * before the lookup plugin is asked anything. Rejects with what is in its way; nothing is left of it then.
+   * A device as it was before a restart, with the link it had where that is there; `resume` follows. Rejects with what is in its
+   * way; nothing is left of it then, but for the link and what is kept of it.
    */
   async restore(record: DeviceRecord, fds: readonly number[]): Promise<void> {
     const { name, encap, search, id } = record;
-    const { ports, persistence, engine } = this.context;
+    const { ports, engine } = this.context;
     checkDeviceName(name);
+    const association = associationOf(record);
     const entry = this.#make(name, encap, search, id, record.vnetid, (device, instance) => {
       applyRecord(record, device, instance);
       const alias = aliasOf(name, device.encap.name, device.vnetid);
@@ -119,20 +134,51 @@ export class Life {
       return port;
     });
     const { device, lookup } = entry;
-    device.isKept = true;
-    device.port.keep(true);
-    device.mac = device.port.mac;
-    lookup.association = associationOf(record);
-    if (lookup.isExternal && lookup.association) {
-      this.context.fma.degrade(name, 'varpd', 'nobody answers lookups: the daemon was restarted');
+    try {
+      device.isKept = true;
+      device.port.keep(true);
+      device.mac = device.port.mac;
+      device.linkName = device.port.name ?? name;
+      lookup.association = association;
+      if (lookup.isExternal && lookup.association) {
+        this.context.fma.degrade(name, 'varpd', 'nobody answers lookups: the daemon was restarted');
+      }
+      if (!record.isActivated) return;
+      device.isActivated = true;
+      device.isUp = ports.isUp(device.port);
+      this.#followMtu(device, ports.mtu(device.port));
+      lookup.prepare();
+      // With what is known already: one VTEP, or nothing yet but those who ask.
+      if (lookup.isRouted) await this.#start(entry);
+    } catch (error) {
+      await this.remove(entry);
+      throw error;
     }
-    if (!record.isActivated) return;
-    device.isActivated = true;
-    device.isUp = ports.isUp(device.port);
-    this.#followMtu(device, ports.mtu(device.port));
-    lookup.prepare();
-    await persistence.loadTargets(entry);
-    await this.startIfUp(entry);
+  }
+
+  /**
+   * The rest of a restore, beside everything else: the targets that the device knew come back, and its lookup plugin is started.
+   * Until then it serves what it knew.
+   */
+  async resume(entry: Entry): Promise<void> {
+    const { device } = entry;
+    const { fma, perimeters, persistence } = this.context;
+    if (!device.isActivated) return;
+    const late = after(RESUME_LATE_MS, () => {
+      fma.degrade(
+        device.name,
+        'lookup_stale',
+        'its lookup plugin has not started since the restart; it is waited for',
+      );
+    });
+    // Read first, where that is a matter of a moment.
+    const targets = persistence.loadTargets(entry);
+    try {
+      await perimeters.run(device.name, () => this.retry(entry));
+    } finally {
+      late();
+    }
+    await targets;
   }
 
   /** Encapsulation, lookup instance, rows and link, or nothing. */
@@ -167,6 +213,7 @@ export class Life {
       this.#attach(device, port, undo);
       const entry = { device, lookup: new Lookup(device, instance, this.context) };
       this.entries.set(name, entry);
+      this.missing.delete(name);
       this.#tellOfWorkers(name);
       const kind = id === undefined ? 'created' : 'recovered';
       this.context.events.emit(kind, { device: name, text: encapName });
@@ -258,6 +305,24 @@ export class Life {
     if (!device.isLinkGone && !device.isAway) device.port.keep(false);
     await this.remove(entry);
     events.emit('deleted', { device: device.name, text: 'with its link' });
+  }
+
+  /** DELETE of one that did not come back: what is kept of it goes, and its link where that is there. */
+  discard(record: DeviceRecord, force: boolean): void {
+    const { events, persistence, ports } = this.context;
+    const { name } = record;
+    const netns = String(record.properties.netns ?? '');
+    if (!force && ports.isLeftUp(name, netns)) {
+      throw new OverlayError(
+        'EBUSY',
+        'link_up',
+        `${name} is up: take it down (ip link set ${name} down), or delete it with --force`,
+      );
+    }
+    persistence.forgetRecord(name);
+    ports.discard(name, netns);
+    this.missing.delete(name);
+    events.emit('deleted', { device: name, text: 'it had not come back after the restart' });
   }
 
   /** Takes a device out, whatever state it is in. Its link goes unless it is kept. */

@@ -2,11 +2,13 @@
  * What of the devices is kept over a restart, and when it is written: the device's record before a change comes into force,
  * so that nothing that was acknowledged is lost; its targets at most TARGETS_SAVE_MS late, apart from it.
  */
+import type { Device } from '../device.js';
 import { OverlayError } from '../errors.js';
 import type { Fma } from '../fma.js';
 import type { Log } from '../log.js';
 import type { DeviceRecord, TargetRecord } from '../state/record.js';
 import { every, nextTurn } from '../sys/clock.js';
+import type { TargetCache } from '../target/cache.js';
 import { checkRoute } from '../target/destination.js';
 import { recordOf } from './record.js';
 import type { Entry } from './setprop.js';
@@ -27,6 +29,8 @@ export interface Store {
 export class Persistence {
   readonly #stopSaving: () => void;
   #isSaving = false;
+  /** Devices whose targets of before a restart are being read. */
+  readonly #loading = new Set<Device>();
 
   /** @param store undefined for an engine that keeps nothing */
   constructor(
@@ -77,6 +81,11 @@ export class Persistence {
     device.isKept = false;
   }
 
+  /** Likewise of one that did not come back. */
+  forgetRecord(name: string): void {
+    this.store?.remove(name);
+  }
+
   /** Writes what has changed without an operator who would hear of a failure: that degrades the device. */
   saveAside(entry: Entry): void {
     const { store, fma } = this;
@@ -104,7 +113,8 @@ export class Persistence {
 
   async #saveTargetsOf(store: Store, { device, lookup }: Entry): Promise<void> {
     const { dynamic } = lookup;
-    if (!dynamic || !device.isKept || !dynamic.cache.takeDirty()) return;
+    // What is in the file is more than what has been read of it so far.
+    if (!dynamic || !device.isKept || this.#loading.has(device) || !dynamic.cache.takeDirty()) return;
     try {
       await store.saveTargets(device.name, dynamic.cache.records());
       this.fma.restore(device.name, 'targets_unsaved');
@@ -117,42 +127,52 @@ export class Persistence {
     }
   }
 
-  /** Puts a device's last-known targets into its cache, to be served until its plugin is asked. */
+  /**
+   * Puts a device's last-known targets into its cache, to be served until its plugin is asked. Beside everything else: what has been
+   * learned or set meanwhile is newer and stays.
+   */
   async loadTargets({ device, lookup }: Entry): Promise<void> {
     const { dynamic } = lookup;
     if (!this.store || !dynamic) return;
+    const { cache } = dynamic;
     let refused = 0;
+    this.#loading.add(device);
+    cache.beginLoading();
     try {
       for await (const rows of this.store.loadTargets(device.name)) {
-        for (const row of rows) if (!restore(dynamic.cache, row, device.encap.destinations)) refused++;
+        for (const row of rows) {
+          // Those that somebody can be asked about are not served on trust any more.
+          if (row.source !== 'operator' && lookup.instance.isActive) continue;
+          const taken = load(cache, row, device.encap.destinations);
+          if (taken === 'refused') refused++;
+          if (taken === 'unwanted') return;
+        }
         await nextTurn();
       }
     } catch (error) {
       // A damaged file: the device does without, and asks anew.
       if (!(error instanceof OverlayError)) throw error;
       this.log.error({ device: device.name, errno: error.errno }, error.message);
+    } finally {
+      cache.endLoading();
+      this.#loading.delete(device);
     }
     if (refused > 0)
       this.log.warn({ device: device.name, refused }, 'targets of before the restart were refused');
   }
 }
 
-/** False when there is no room for it, or when it is no route of the device's encapsulation. */
-function restore(
-  cache: {
-    set(mac: number, route: TargetRecord['route'] & object, source: 'operator' | 'saved'): void;
-    setDrop(mac: number, source: 'operator' | 'saved'): void;
-  },
+/** Refused when there is no room for it, or when it is no route of the device's encapsulation; unwanted after a flush. */
+function load(
+  cache: Pick<TargetCache, 'load'>,
   { mac, route, source }: TargetRecord,
   kinds: number,
-): boolean {
+): 'taken' | 'refused' | 'unwanted' {
   const as = source === 'operator' ? 'operator' : 'saved';
   try {
-    if (route === 'drop') cache.setDrop(mac, as);
-    else cache.set(mac, checkRoute(route, kinds), as);
-    return true;
+    return cache.load(mac, route === 'drop' ? route : checkRoute(route, kinds), as) ? 'taken' : 'unwanted';
   } catch (error) {
-    if (error instanceof OverlayError) return false;
-    throw error;
+    if (!(error instanceof OverlayError)) throw error;
+    return error.code === 'not_active' ? 'unwanted' : 'refused';
   }
 }

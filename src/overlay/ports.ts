@@ -86,6 +86,10 @@ export interface PortSource extends Namespaces {
    * when the link of that name is not ours.
    */
   reopen(left: PortLeft): Port;
+  /** The link that an earlier daemon left is there, and up. */
+  isLeftUp(name: string, netns: string): boolean;
+  /** Takes the link away that an earlier daemon left, where it is there. Throws EPERM and the like. */
+  discard(name: string, netns: string): void;
   /** Puts the link into another namespace. Throws ENOENT, EEXIST for a name that is taken there. */
   move(port: Port, netns: string): void;
   /** The namespace that the port was opened in is there under its name. */

@@ -223,8 +223,13 @@ export class Setprop {
   #putBack({ device, lookup }: Entry, { vnetid, underlayNetns, encap, lookup: values }: Values): void {
     device.underlayNetns = underlayNetns;
     if (device.vnetid !== vnetid) {
-      device.port.setAlias(this.context.aliasOf(device, vnetid));
       device.vnetid = vnetid;
+      try {
+        device.port.setAlias(this.context.aliasOf(device, vnetid));
+      } catch (error) {
+        // The link went meanwhile: that is said elsewhere, and what was refused is to be said here.
+        if (!(error instanceof OverlayError)) throw error;
+      }
     }
     device.properties.reset(encap);
     lookup.instance.lookup.properties.reset(values);

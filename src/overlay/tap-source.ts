@@ -28,13 +28,14 @@ export class TapSource implements PortSource {
   #turns = 0;
   readonly vnics = new TapVnics((port) => this.#spaceOf(port));
 
-  open({ name, queues, mtu, alias, netns }: PortRequest): Port {
+  open({ name, queues, mtu, alias, netns }: PortRequest, mac?: string): Port {
     return this.#enter(netns, (space) => {
       const tap = new Tap({ name, queues, netlink: space.netlink });
       try {
         tap.setMtu(mtu);
         tap.setAlias(alias);
         quietIpv6(tap, space);
+        if (mac !== undefined) tap.mac = mac;
         return tap;
       } catch (error) {
         void tap.release();
@@ -45,12 +46,8 @@ export class TapSource implements PortSource {
 
   reopen(left: PortLeft): Port {
     const { name, queues, netns, mac, fds } = left;
-    const there = this.#enterWithout(netns, ({ netlink }) => linkOf(netlink, name));
-    if (!there) {
-      const port = this.open(left);
-      if (mac !== undefined) (port as Tap).mac = mac;
-      return port;
-    }
+    const there = this.#enterWithout(netns, ({ netlink }) => ours(netlink, name) ?? linkOf(netlink, name));
+    if (!there) return this.open(left, mac);
     if (there.kind !== 'tun' || !there.alias?.startsWith(ALIAS)) {
       throw new OverlayError(
         'EEXIST',
@@ -58,7 +55,30 @@ export class TapSource implements PortSource {
         `there is a link '${name}' that is not ours: delete or rename it, then start overlayd again`,
       );
     }
-    return this.#enter(netns, ({ netlink }) => new Tap({ name, queues, netlink, existing: { fds } }));
+    // Somebody may have renamed it.
+    return this.#enter(
+      netns,
+      ({ netlink }) => new Tap({ name: there.name, queues, netlink, existing: { fds } }),
+    );
+  }
+
+  isLeftUp(name: string, netns: string): boolean {
+    return this.#left(name, netns)?.isUp ?? false;
+  }
+
+  discard(name: string, netns: string): void {
+    const link = this.#left(name, netns);
+    if (link) this.#enterWithout(netns, ({ netlink }) => netlink.deleteLink(link.index));
+  }
+
+  /** Undefined too where the namespace is not there. */
+  #left(name: string, netns: string): Link | undefined {
+    try {
+      return this.#enterWithout(netns, ({ netlink }) => ours(netlink, name));
+    } catch (error) {
+      if (error instanceof OverlayError && error.errno === 'ENOENT') return undefined;
+      throw error;
+    }
   }
 
   move(port: Port, netns: string): void {
@@ -278,6 +298,15 @@ function linkOf(netlink: Space['netlink'], nameOrIndex: string | number): Link |
     if (error instanceof OverlayError && error.errno === 'ENODEV') return undefined;
     throw error;
   }
+}
+
+/** The link that says it is an overlay's, whatever it is called by now. */
+function ours(netlink: Space['netlink'], overlay: string): Link | undefined {
+  const begin = `${ALIAS}${overlay},`;
+  const isOurs = ({ kind, alias }: Link) => kind === 'tun' && alias?.startsWith(begin) === true;
+  const named = linkOf(netlink, overlay);
+  // One question about one link is cheaper than about all.
+  return named && isOurs(named) ? named : netlink.listLinks().find(isOurs);
 }
 
 function linkEvent(

@@ -5,6 +5,8 @@ import type { LinkOffloads } from '../offload.js';
 export interface Port {
   /** One descriptor a worker. Each read and write is one frame behind a VNET_HDR_BYTES header. */
   readonly fds: readonly number[];
+  /** What the link is called; none for a port that is not one. */
+  readonly name?: string;
   /** Interface index, or 0 for a port that is not a link. */
   readonly index: number;
   setCarrier(on: boolean): void;

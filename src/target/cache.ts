@@ -178,6 +178,8 @@ export class TargetCache {
   /** Of each id: seconds at which it came into its state, and how. */
   #since = new Uint32Array(256);
   #source = new Uint8Array(256);
+  /** While targets of before a restart come in: addresses that were removed meanwhile. */
+  #removed: Set<number> | undefined;
   #isLate = false;
   #isClosed = false;
   readonly #questions: TargetRequest[] = [];
@@ -641,6 +643,7 @@ export class TargetCache {
 
   /** CACHE_REMOVE. False when there is nothing of that address. */
   remove(mac: number): boolean {
+    this.#removed?.add(mac);
     const state = this.stateOf(mac);
     if (!accepts(state, 'remove')) return false;
     const target = this.#unsettled.get(mac);
@@ -695,6 +698,28 @@ export class TargetCache {
     }
   }
 
+  /** From here on `load` takes targets of before a restart, until all are there, or a flush says that none is wanted. */
+  beginLoading(): void {
+    this.#removed = new Set();
+  }
+
+  endLoading(): void {
+    this.#removed = undefined;
+  }
+
+  /**
+   * A target of before a restart, unless what is known of its address is newer: that one stays, and one that was removed meanwhile
+   * does not come back. False when no more are wanted. Throws like `set` and `setDrop`.
+   */
+  load(mac: number, route: Route | 'drop', source: 'operator' | 'saved'): boolean {
+    if (!this.#removed) return false;
+    const state = this.stateOf(mac);
+    if (this.#removed.has(mac) || (state !== 'absent' && state !== 'pending')) return true;
+    if (route === 'drop') this.setDrop(mac, source);
+    else this.set(mac, route, source);
+    return true;
+  }
+
   /** Addresses of targets that are known from before a restart only. */
   saved(): number[] {
     return [...this.options.store.macs()].filter((mac) => this.#sourceOf(mac) === 'saved');
@@ -711,6 +736,7 @@ export class TargetCache {
 
   /** CACHE_FLUSH: removes every target. */
   flush(): void {
+    this.endLoading();
     const unsettled = [...this.#unsettled.keys()];
     if (!this.#clear()) {
       for (const mac of this.options.store.macs()) if (!this.#unsettled.has(mac)) this.remove(mac);

@@ -115,6 +115,12 @@ export class TestLinks implements PortSource {
     return this.open(left);
   }
 
+  isLeftUp(): boolean {
+    return false;
+  }
+
+  discard(): void {}
+
   move(): void {}
 
   isNamespaceThere(): boolean {

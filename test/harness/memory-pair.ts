@@ -42,6 +42,8 @@ class OnePort implements PortSource {
   move = () => {};
   isNamespaceThere = () => true;
   underlayFault = () => undefined;
+  isLeftUp = () => false;
+  discard = () => {};
   holdNamespace = () => ({ isThere: true, leave: () => {} });
   inNamespace = <T>(_netns: string, work: () => T) => work();
   overflows = (ports: readonly Port[]) => ports.map(() => 0n);
