@@ -21,6 +21,13 @@ testWith(bench, ['gcc'], 'core', () => {
   assert.match(output, /ratio \d/, 'compared with C');
 });
 
+testWith(bench, ['gcc'], 'offload', () => {
+  const output = run('offload');
+  for (const what of ['checksum-1400', 'segment', 'coalesce-1-flow', 'coalesce-64-flows'])
+    assert.match(output, new RegExp(`${what} +\\d`));
+  assert.match(output, /ratio \d/, 'compared with C');
+});
+
 testWith(bench, ['gcc'], 'lookup', () => {
   const output = run('lookup');
   for (const what of ['hit   lookup ', 'miss  lookup and count'])
