@@ -30,7 +30,7 @@ export interface PropertyInfo {
   readonly applies?: Applies;
   readonly default?: PropertyValue;
   readonly possible?: readonly Possible[];
-  /** What to do for a value outside of `possible`, where something can be done: the end of a sentence. */
+  /** What to do for a number above `possible`, where something can be done: the end of a sentence. */
   readonly beyond?: string;
   /** Why a value of the right type and range is not acceptable, or undefined when it is. */
   readonly fault?: (value: PropertyValue) => string | undefined;
@@ -49,7 +49,8 @@ export function parseProperty(info: PropertyInfo, input: unknown): PropertyValue
   const value = parseType(info, input);
   const { possible } = info;
   if (possible && !possible.some((one) => isWithin(one, value))) {
-    const beyond = info.beyond === undefined ? '' : `; ${info.beyond}`;
+    const isAbove = possible.every((one) => typeof one !== 'string' && (value as bigint) > one.max);
+    const beyond = isAbove && info.beyond !== undefined ? `; ${info.beyond}` : '';
     throw badValue(info, input, `it may be ${formatPossible(possible)}${beyond}`);
   }
   const fault = info.fault?.(value);

@@ -2,49 +2,21 @@
  * Offloads between two hosts with real links: whatever they are set to, what arrives is what was sent, byte for byte, and the
  * counters say which were used.
  */
-import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { OverlayError } from '../src/errors.js';
 import { type OffloadName, offloadNames } from '../src/offload.js';
 import { assertBooks } from './harness/books.js';
-import { type Daemon, type Host, Hosts, underlay } from './harness/hosts.js';
+import { type Daemon, Hosts, underlay } from './harness/hosts.js';
 import { testWith } from './harness/needs.js';
+import { lines, nextPort, type Transfer, transfer } from './harness/transfer.js';
 import { Xorshift } from './harness/xorshift.js';
 
 const offloads = suite('offloads of two hosts');
 const needs = ['root', '/dev/net/tun'];
-const END = join(import.meta.dirname, 'harness/stream-end.js');
 const BYTES = 24 * 1024 * 1024;
-const DATAGRAMS = 3000;
 const TOGGLES = Number(process.env.TOGGLES ?? 1000);
 const inner = { a: '198.51.100.1', b: '198.51.100.2' } as const;
-
-/** Lines of a program that ends by itself. */
-function lines(host: Host, ...args: (string | number)[]): { next(): Promise<string> } {
-  const child = host.start(process.execPath, END, ...args.map(String));
-  let text = '';
-  let errors = '';
-  child.stdout?.setEncoding('utf8').on('data', (data: string) => {
-    text += data;
-  });
-  child.stderr?.setEncoding('utf8').on('data', (data: string) => {
-    errors += data;
-  });
-  return {
-    async next() {
-      const deadline = performance.now() + 60_000;
-      while (!text.includes('\n')) {
-        if (child.exitCode !== null && child.exitCode !== 0) throw new Error(`${args[0]}: ${errors}`);
-        if (performance.now() > deadline) throw new Error(`${args[0]} says nothing`);
-        await new Promise((resolve) => setTimeout(resolve, 5));
-      }
-      const [line = '', ...rest] = text.split('\n');
-      text = rest.join('\n');
-      return line;
-    },
-  };
-}
 
 async function withPair(
   work: (hosts: Hosts, daemons: { a: Daemon; b: Daemon }) => Promise<void>,
@@ -73,27 +45,9 @@ function set(daemon: Daemon, name: OffloadName, value: string): Promise<unknown>
   return daemon.client.put(`/v1/overlays/ov0/properties/${name}`, { value });
 }
 
-let port = 6000;
-
-/** A TCP stream and datagrams from one side to the other, each of which must arrive as it was sent. */
-async function transfer(
-  hosts: Hosts,
-  from: 'a' | 'b',
-  seed: number,
-  kinds: readonly string[] = ['give', 'give-udp'],
-): Promise<void> {
-  const to = from === 'a' ? 'b' : 'a';
-  for (const [give, take, amount] of [
-    ['give', 'take', BYTES],
-    ['give-udp', 'take-udp', DATAGRAMS],
-  ] as const) {
-    if (!kinds.includes(give)) continue;
-    port++;
-    const taker = lines(hosts[to], take, inner[to], port);
-    assert.is(await taker.next(), 'ready');
-    const giver = lines(hosts[from], give, inner[to], port, amount, seed);
-    assert.is(await taker.next(), await giver.next(), `${give} from ${from}`);
-  }
+function send(hosts: Hosts, from: 'a' | 'b', seed: number, kinds?: Transfer['kinds']): Promise<void> {
+  const to = inner[from === 'a' ? 'b' : 'a'];
+  return transfer({ hosts, from, to, seed, bytes: BYTES, ...(kinds ? { kinds } : {}) });
 }
 
 /** What has been counted at a device. */
@@ -124,9 +78,9 @@ testWith(offloads, needs, 'with all, with none, and without each: what arrives i
       }
       let received: Record<string, number> = {};
       const sent = await during(daemons.a, async () => {
-        received = await during(daemons.b, () => transfer(hosts, 'a', turn + 1));
+        received = await during(daemons.b, () => send(hosts, 'a', turn + 1));
       });
-      await transfer(hosts, 'b', turn + 100);
+      await send(hosts, 'b', turn + 100);
       const isOff = (each: OffloadName) => off.includes(each);
       const cuts = !isOff('checksum') && !(isOff('tso') && isOff('uso'));
       assert.is(sent.tx_super_frames! > 0, cuts, `${name}: super-frames from the link`);
@@ -142,7 +96,7 @@ testWith(offloads, needs, 'with all, with none, and without each: what arrives i
 testWith(offloads, needs, `toggled ${TOGGLES} times under traffic: nothing is lost or changed`, () =>
   withPair(async (hosts, daemons) => {
     const random = new Xorshift(TOGGLES);
-    port++;
+    const port = nextPort();
     const taker = lines(hosts.b, 'take', inner.b, port);
     assert.is(await taker.next(), 'ready');
     const giver = lines(hosts.a, 'give', inner.b, port, BYTES, 1, 4000);
@@ -178,9 +132,9 @@ testWith(
     for (let round = 0; round < 4; round++) {
       await withPair(
         async (hosts, daemons) => {
-          await transfer(hosts, 'a', round + 1, ['give']);
+          await send(hosts, 'a', round + 1, ['give']);
           const before = { a: await batches(daemons.a), b: await batches(daemons.b) };
-          await transfer(hosts, 'a', round + 10, ['give']);
+          await send(hosts, 'a', round + 10, ['give']);
           for (const side of ['a', 'b'] as const) {
             const after = await batches(daemons[side]);
             const done = after.map((count, worker) => count - before[side][worker]!).sort((a, b) => b - a);

@@ -105,7 +105,8 @@ setprop('setprop mtu: 576 to 8900, and the link has it', async () => {
     }
     const remedy = /576-8900; for more, set mtu_max first \(up to 65481\)/;
     for (const mtu of [575, 8901, 8950, 0]) {
-      await assertRefused(overlay.setprop('ov0', 'mtu', mtu), 'EINVAL', 'bad_property_value', remedy);
+      const said = mtu > 8900 ? remedy : /may be 576-8900$/;
+      await assertRefused(overlay.setprop('ov0', 'mtu', mtu), 'EINVAL', 'bad_property_value', said);
       assert.equal([overlay.property('ov0', 'mtu').value, links.get('ov0').mtu], [8900n, 8900]);
     }
     await assertRefused(
