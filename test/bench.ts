@@ -41,6 +41,17 @@ bench('miss', () => {
   assert.match(output, /frames arrived, \d+ lost/);
 });
 
+testWith(bench, ['root', '/dev/net/tun', 'iperf3'], 'soak', () => {
+  const soak = join(import.meta.dirname, '../bench/soak.js');
+  const output = execFileSync(process.execPath, [soak, '--minutes', '0.1'], {
+    encoding: 'utf8',
+    timeout: 120_000,
+  });
+  assert.match(output, /RSS \d+ and \d+ KiB/);
+  assert.match(output, /a: RSS grows by/);
+  assert.match(output, /nothing lost, nothing left open/);
+});
+
 /** Nothing may be lost; and on a busy machine each trial of a rate may lose too much. */
 const mayBe0 = (figure: string) => figure.endsWith('loss') || figure === 'rate64';
 

@@ -10,7 +10,7 @@ import { type Daemon, Hosts, underlay } from './harness/hosts.js';
 import { testWith } from './harness/needs.js';
 
 const overload = suite('overload');
-const SECONDS = Number(process.env.OVERLOAD_SECONDS ?? 6);
+const SECONDS = Number(process.env.OVERLOAD_SECONDS ?? 4);
 const RSS_GROWTH_MAX = 48 * 2 ** 20;
 const ANSWER_MS_MAX = 500;
 const STREAMS = 4;
