@@ -107,14 +107,22 @@ export function coalesceForget(arena: usize): void {
  * Looks at frame `i` of the batch. True when it has become a part of an open super-frame; false when it is to be written by itself,
  * as `write`, to which others may be joined then.
  */
-export function coalesce(arena: usize, device: u32, i: u32, write: u32, frame: usize, length: u32): bool {
+export function coalesce(
+  arena: usize,
+  device: u32,
+  i: u32,
+  write: u32,
+  frame: usize,
+  length: u32,
+  joinsUdp: bool,
+): bool {
   isVerified = false;
   if (!findFlow(arena, frame, length)) return false;
   let hash = flowHash(frame, length, load<u64>(HEADER_OFFSET, HEADER_SEED)) + device;
   // Same hosts, other VLAN.
   if (network != PLAIN_L3) hash ^= u32((u64(load<u32>(frame, PLAIN_L3)) * TAG_MULTIPLIER) >> 32);
   const place = arena + ARENA_RX_FLOWS + (hash & (RX_FLOWS_MAX - 1)) * RX_FLOW_BYTES;
-  if (!isPart(frame, length)) {
+  if ((!isTcp && !joinsUdp) || !isPart(frame, length)) {
     store<u32>(place, 0, STAMP);
     return false;
   }

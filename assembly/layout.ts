@@ -76,6 +76,8 @@ export const DEVICE_FLAG_PROXY: u32 = 2;
 export const DEVICE_FLAG_UDP_SEGMENT: u32 = 4;
 /** Received frames of a flow that follow one another are handed to the link as one. */
 export const DEVICE_FLAG_COALESCE: u32 = 8;
+/** Those of UDP too: kernels before Linux 6.2 take no super-frame of UDP. */
+export const DEVICE_FLAG_COALESCE_UDP: u32 = 16;
 export const TARGET_MODE_NONE: u32 = 0;
 export const TARGET_MODE_POINT: u32 = 1;
 export const TARGET_MODE_DYNAMIC: u32 = 2;

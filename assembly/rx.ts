@@ -38,6 +38,7 @@ import {
   DEVICES_MAX,
   DEVICE_FLAGS,
   DEVICE_FLAG_COALESCE,
+  DEVICE_FLAG_COALESCE_UDP,
   DEVICE_MTU,
   DEVICE_SOURCES,
   DEVICE_SOURCE_MODE,
@@ -109,6 +110,7 @@ let sourceMode: u32 = 0;
 let sources: usize = 0;
 let isIpv6: bool = true;
 let isCoalescing: bool = false;
+let joinsUdp: bool = false;
 
 /** Takes the header off datagram `i` and finds the device; a drop reason, or VERDICT_PASS with the run's globals set. */
 function rxSelect(arena: usize, mux: u32, i: u32): u32 {
@@ -128,7 +130,9 @@ function rxSelect(arena: usize, mux: u32, i: u32): u32 {
   tapFd = load<i32>(arena + device * 4, ARENA_TAP_FDS);
   sources = atomic.load<u32>(row, DEVICE_SOURCES);
   sourceMode = load<u32>(row, DEVICE_SOURCE_MODE);
-  isCoalescing = (load<u32>(row, DEVICE_FLAGS) & DEVICE_FLAG_COALESCE) != 0;
+  const flags = load<u32>(row, DEVICE_FLAGS);
+  isCoalescing = (flags & DEVICE_FLAG_COALESCE) != 0;
+  joinsUdp = (flags & DEVICE_FLAG_COALESCE_UDP) != 0;
   return VERDICT_PASS;
 }
 
@@ -227,7 +231,7 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
       coalesceForget(arena);
     } else if (!isCoalescing) {
       writePlain(at, frame, length);
-    } else if (coalesce(arena, device, i, writes, frame, length)) {
+    } else if (coalesce(arena, device, i, writes, frame, length, joinsUdp)) {
       continue;
     } else if (isVerified) {
       writeZero(at);

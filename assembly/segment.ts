@@ -37,7 +37,8 @@ const START_MIN: u32 = 34;
 const DATAGRAMS_MAX: u32 = 128;
 /** A guest that asks for smaller segments than any TCP sends would keep a worker from everybody else. */
 const SEGMENTS_MAX: u32 = 2048;
-const INNER_HEADER_BYTES_MAX: u32 = TX_SEGMENT_HEADER_BYTES_MAX - DESTINATION_HEADER_BYTES_MAX;
+/** With the largest outer header in front, that one's length rounded up to 16, and the next one's place rounded up too. */
+const INNER_HEADER_BYTES_MAX: u32 = TX_SEGMENT_HEADER_BYTES_MAX - DESTINATION_HEADER_BYTES_MAX - 32;
 
 /** Of the super-frame that `acceptRequest` has accepted last: bytes of its headers; 0 when the frame is none. */
 export let headerBytes: u32 = 0;

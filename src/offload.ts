@@ -36,6 +36,9 @@ export interface LinkOffloads {
   readonly uso: boolean;
 }
 
+/** What a link takes: nothing larger than its MTU, super-frames of TCP, or those of UDP as well (from Linux 6.2). */
+export type SuperFrames = 'none' | 'tcp' | 'tcp and udp';
+
 /** What the kernel's UDP sockets have. */
 export interface SocketOffloads {
   readonly udp_segment: boolean;

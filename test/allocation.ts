@@ -101,7 +101,8 @@ allocation(
   `${FRAMES} frames each way: the heap grows by less than ${HEAP_GROWTH_MAX} bytes, and nothing else at all`,
   () => {
     const rig = new CoreRig();
-    const flags = layout.DEVICE_FLAG_UDP_SEGMENT | layout.DEVICE_FLAG_COALESCE;
+    const flags =
+      layout.DEVICE_FLAG_UDP_SEGMENT | layout.DEVICE_FLAG_COALESCE | layout.DEVICE_FLAG_COALESCE_UDP;
     const device = rig.addDevice({ vnetid: 1, flags });
     const kernel = new EndlessKernel(rig, [recordOf({}, FRAME)], [twin.encap(1, FRAME)]);
     const { memory } = rig.views;

@@ -20,7 +20,9 @@ const offload = suite('offload states');
 /** The bits of the device's row. */
 function flagsOf({ overlay }: MemoryOverlay): number {
   const row = overlay.engine.views.u32[(layout.DEVICES_OFFSET + layout.DEVICE_FLAGS) / 4]!;
-  return row & (layout.DEVICE_FLAG_UDP_SEGMENT | layout.DEVICE_FLAG_COALESCE);
+  return (
+    row & (layout.DEVICE_FLAG_UDP_SEGMENT | layout.DEVICE_FLAG_COALESCE | layout.DEVICE_FLAG_COALESCE_UDP)
+  );
 }
 
 const SOCKETS = { udp_segment: true, udp_gro: true };

@@ -30,6 +30,8 @@ const VNETID = 7;
 const MTU = 65_000;
 const ROOM = { bytesMax: 65_535, segmentsMax: 512 };
 
+const JOINING = layout.DEVICE_FLAG_COALESCE | layout.DEVICE_FLAG_COALESCE_UDP;
+
 const offload = suite('offload');
 
 function hex(bytes: Uint8Array | undefined): string {
@@ -304,7 +306,7 @@ for (const [name, isFolded] of [
     let same = 0;
     for (let burst = 0; burst < BURSTS; burst++) {
       const rig = new CoreRig({ seed: BigInt(random.next()) });
-      rig.addDevice({ vnetid: VNETID, mtu: 1500, flags: layout.DEVICE_FLAG_COALESCE });
+      rig.addDevice({ vnetid: VNETID, mtu: 1500, flags: JOINING });
       const fits = (frame: Uint8Array) => frame.length >= 14 && frame.length <= 1514;
       const frames = traffic.next(layout.BATCH_MAX).filter(fits).slice(0, layout.BATCH_MAX);
       const messages = fold(frames, random, isFolded);
@@ -357,9 +359,30 @@ function keyOf(frame: Uint8Array): string | undefined {
   return typeof flow === 'object' ? flow.key : undefined;
 }
 
+offload('a kernel that takes no super-frames of UDP: those of TCP are joined, and no others', () => {
+  const random = new Xorshift(SEED);
+  const traffic = new FlowTraffic(random);
+  let tcp = 0;
+  for (let burst = 0; burst < 200; burst++) {
+    const rig = new CoreRig({ seed: BigInt(random.next()) });
+    rig.addDevice({ vnetid: VNETID, mtu: 1500, flags: layout.DEVICE_FLAG_COALESCE });
+    const fits = (frame: Uint8Array) => frame.length >= 14 && frame.length <= 1514;
+    const frames = traffic.next(layout.BATCH_MAX).filter(fits).slice(0, layout.BATCH_MAX);
+    rig.placeMessages(frames.map((frame) => [twin.encap(VNETID, frame)]));
+    assert.is(rig.decideRx(frames.length), 0);
+    const records = rig.writes().map(({ bytes }) => bytes);
+    for (const record of records) {
+      assert.is.not(record[1], 5, 'no super-frame of UDP');
+      if (record[1] !== 0) tcp++;
+    }
+    mustKeepFrames(records, frames, burst);
+  }
+  assert.ok(tcp > 200, `${tcp} super-frames of TCP`);
+});
+
 offload('more datagrams than the list has room for: in rounds, all of them', () => {
   const rig = new CoreRig();
-  rig.addDevice({ vnetid: VNETID, mtu: 1500, flags: layout.DEVICE_FLAG_COALESCE });
+  rig.addDevice({ vnetid: VNETID, mtu: 1500, flags: JOINING });
   const { core, arena, mux } = rig;
   const frame = concat(new Uint8Array(12), Uint8Array.of(0x88, 0xb5), new Uint8Array(46));
   const message = Array.from({ length: 100 }, () => twin.encap(VNETID, frame));

@@ -55,7 +55,7 @@ export class MemoryLink implements Port {
   handOver(): void {}
 
   readonly offloads = { checksum: false, tso: false, uso: false };
-  readonly takesSuperFrames = false;
+  readonly takes = 'none';
 
   offer(): void {}
 

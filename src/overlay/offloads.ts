@@ -2,7 +2,11 @@
  * The offloads of devices in force: what their properties ask for, as far as the kernel has it. One that fails while it is used
  * steps down and is tried again; meanwhile the device says so (`offload_down`), and nothing is lost but speed.
  */
-import { DEVICE_FLAG_COALESCE, DEVICE_FLAG_UDP_SEGMENT } from '../../assembly/layout.js';
+import {
+  DEVICE_FLAG_COALESCE,
+  DEVICE_FLAG_COALESCE_UDP,
+  DEVICE_FLAG_UDP_SEGMENT,
+} from '../../assembly/layout.js';
 import type { Engine } from '../datapath/engine.js';
 import type { Device } from '../device.js';
 import type { Fma } from '../fma.js';
@@ -20,6 +24,9 @@ import {
 } from '../offload.js';
 import { after } from '../sys/clock.js';
 import type { Port } from '../sys/port.js';
+
+/** All that is ours of a device's bits. */
+const FLAGS = DEVICE_FLAG_UDP_SEGMENT | DEVICE_FLAG_COALESCE | DEVICE_FLAG_COALESCE_UDP;
 
 export class Offloads {
   /** Devices whose messages the kernel would not cut, with how to stop waiting for the next try. */
@@ -50,7 +57,10 @@ export class Offloads {
   /** Of a device that is started: the bits of its row. */
   flags(device: Device): number {
     const isUsed = (name: OffloadName) => this.#state(device, name) === 'used';
-    return (isUsed('udp_segment') ? DEVICE_FLAG_UDP_SEGMENT : 0) | (isUsed('gro') ? DEVICE_FLAG_COALESCE : 0);
+    const segment = isUsed('udp_segment') ? DEVICE_FLAG_UDP_SEGMENT : 0;
+    if (!isUsed('gro')) return segment;
+    const udp = device.port.takes === 'tcp and udp' ? DEVICE_FLAG_COALESCE_UDP : 0;
+    return segment | DEVICE_FLAG_COALESCE | udp;
   }
 
   /** One setting becomes another, at once. Throws ENOTSUP, and leaves the old one, for `on` where the kernel refuses it. */
@@ -73,11 +83,7 @@ export class Offloads {
   apply(device: Device): void {
     const { attachment, row, name } = device;
     if (!attachment) return;
-    this.engine.tables.setDeviceFlags(
-      row,
-      DEVICE_FLAG_UDP_SEGMENT | DEVICE_FLAG_COALESCE,
-      this.flags(device),
-    );
+    this.engine.tables.setDeviceFlags(row, FLAGS, this.flags(device));
     this.muxes.joinDatagrams(attachment.mux, name, this.#state(device, 'udp_gro') === 'used');
   }
 
@@ -122,7 +128,7 @@ export class Offloads {
   }
 
   #has(port: Port, name: OffloadName): boolean {
-    if (name === 'gro') return port.takesSuperFrames;
+    if (name === 'gro') return port.takes !== 'none';
     if (name === 'udp_segment' || name === 'udp_gro') return this.sockets[name];
     return port.offloads[name];
   }

@@ -83,7 +83,7 @@ export class MemoryPort implements Port {
   handOver(): void {}
 
   readonly offloads = { checksum: false, tso: false, uso: false };
-  readonly takesSuperFrames = false;
+  readonly takes = 'none';
 
   offer(): void {}
 

@@ -1,6 +1,6 @@
 /** Where a device's frames come from and go to: a TAP link, or memory for tests and for hosts without TAPs. */
 
-import type { LinkOffloads } from '../offload.js';
+import type { LinkOffloads, SuperFrames } from '../offload.js';
 
 export interface Port {
   /** One descriptor a worker. Each read and write is one frame behind a VNET_HDR_BYTES header. */
@@ -14,8 +14,8 @@ export interface Port {
   /** Says what may be handed over unfinished or uncut; `offloads` then says what the kernel has agreed to. */
   offer(wanted: LinkOffloads): void;
   readonly offloads: LinkOffloads;
-  /** Super-frames may be written to it: behind it there is a kernel that can cut them. */
-  readonly takesSuperFrames: boolean;
+  /** What super-frames may be written to it: behind it there is a kernel that can cut them. */
+  readonly takes: SuperFrames;
   /** A text that the kernel keeps with the link. */
   setAlias(text: string): void;
   /** Address of the link, in hexadecimal with colons; '' for a port that is not a link. */

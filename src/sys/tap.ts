@@ -6,7 +6,7 @@
 import { VNET_HDR_BYTES } from '../../assembly/layout.js';
 import { OverlayError } from '../errors.js';
 import { familyOf } from '../ip.js';
-import type { LinkOffloads } from '../offload.js';
+import type { LinkOffloads, SuperFrames } from '../offload.js';
 import {
   IFF_MULTI_QUEUE,
   IFF_NO_PI,
@@ -138,10 +138,12 @@ export class Tap implements Port {
   }
 
   offloads = NO_OFFLOADS;
-  readonly takesSuperFrames = true;
+  takes: SuperFrames = 'tcp';
 
   /** Bit by bit where not all are taken; none of them is needed. */
   offer(wanted: LinkOffloads): void {
+    // A kernel that can hand over super-frames of UDP takes them, too; asking puts nothing into force that stays.
+    if (this.#accepts(TUN_F_CSUM | TUN_F_USO)) this.takes = 'tcp and udp';
     const asked = offers.filter(([name]) => wanted[name]);
     const all = asked.reduce((bits, [, bit]) => bits | bit, 0);
     let taken = all;

@@ -78,7 +78,7 @@ export class TestLink implements Port {
   handOver(): void {}
 
   readonly offloads = { checksum: false, tso: false, uso: false };
-  readonly takesSuperFrames = false;
+  readonly takes = 'none';
 
   offer(): void {}
 

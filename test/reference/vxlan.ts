@@ -26,7 +26,7 @@ const TAG_BYTES = 4;
 const VIRTIO_HEADER_BYTES = 10;
 const SEGMENTS_MAX = 2048;
 /** Of Ethernet, IP and transport. */
-const SUPER_HEADER_BYTES_MAX = 760;
+const SUPER_HEADER_BYTES_MAX = 728;
 
 /** RFC 7348 section 5: I flag and VNI, the rest zero, then the frame. */
 export function encap(vnetid: number, frame: Uint8Array): Uint8Array {
