@@ -38,6 +38,9 @@ export const ARENAS_SPARE = 2;
 /** To be woken takes tens of microseconds on a virtual machine; looking on for longer brought no more (measured). */
 export const TUNING_DEFAULT = { batch: 64, busyPollUs: 50 } as const;
 export const BUSY_POLL_US_MAX = 10_000;
+/** What a TAP's queue keeps by itself, and bounds: at most 64 KiB each, in the kernel's memory. */
+export const RING_DEFAULT = 1000;
+export const [RING_MIN, RING_MAX] = [64, 16_384];
 
 /** The longest a worker waits for frames before it looks round (and shows that it is alive). */
 export const WORKER_WAIT_MS = 500;

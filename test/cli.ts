@@ -236,6 +236,7 @@ cli(
       bank: 16,
       batch: 64,
       busyPoll: 50,
+      ring: 1000,
       stateDir: '/var/lib/overlayd',
       plugin: [],
       socketMode: 0o666,

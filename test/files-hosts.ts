@@ -6,9 +6,13 @@ import * as assert from 'uvu/assert';
 import { until } from './harness/hosts.js';
 import { testWith } from './harness/needs.js';
 import { BRIDGE, Network, type NetworkHost } from './harness/network.js';
+import { lines } from './harness/transfer.js';
 
 const filesHosts = suite('hosts looked up by files');
 const needs = ['root', '/dev/net/tun', 'ping'];
+const PORT = 7000;
+const STREAM_BYTES = 4 * 1024 * 1024;
+const STREAM_MS = 3000;
 
 async function withNetwork(work: (network: Network) => Promise<void>, start = true): Promise<void> {
   const network = new Network(3);
@@ -41,7 +45,7 @@ async function assertBooks(each: NetworkHost): Promise<void> {
     const link = each.host.linkStats('ov0');
     const left = number('tx_read') + number('tx_resent') + number('tx_copies');
     const right = number('tx_frames') + dropped + number('tx_proxied');
-    const received = number('rx_frames') + number('rx_injected');
+    const received = number('rx_writes') + number('rx_injected');
     text = `${JSON.stringify({ counters, drops })} link tx ${link.txPackets} rx ${link.rxPackets}`;
     return (
       left === right && number('tx_read') === Number(link.txPackets) && received === Number(link.rxPackets)
@@ -263,6 +267,43 @@ testWith(filesHosts, needs, 'a broken file keeps the old mappings and says where
     await until('restored', 10_000, async () => (await status()).status === 'ONLINE');
     assert.match(ping(), / 0% packet loss/);
   }),
+);
+
+testWith(
+  filesHosts,
+  needs,
+  'all targets are forgotten again and again under a TCP stream of super-frames: it arrives as it was sent',
+  () =>
+    withNetwork(async (network) => {
+      const [from, to] = network.hosts as [NetworkHost, NetworkHost];
+      const taker = lines(to.host, 'take', to.inner[4], PORT);
+      assert.is(await taker.next(), 'ready');
+      const giver = lines(from.host, 'give', to.inner[4], PORT, STREAM_BYTES, 1, STREAM_MS);
+      let isOver = false;
+      const sent = giver.next().finally(() => {
+        isOver = true;
+      });
+      let flushes = 0;
+      let heldBytes = 0;
+      while (!isOver) {
+        await from.daemon!.client.delete('/v1/overlays/ov0/targets');
+        const { overlays } = await from.daemon!.client.get<{
+          overlays: Record<string, { requests: { held_bytes: number } }>;
+        }>('/v1/overlays/ov0');
+        heldBytes = Math.max(heldBytes, overlays.ov0!.requests.held_bytes);
+        flushes++;
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+      assert.is(await taker.next(), await sent);
+      const { counters } = await countsOf(from);
+      assert.ok(flushes > 20, `${flushes} flushes`);
+      assert.ok(Number(counters.tx_deferred) > 0 && Number(counters.tx_super_frames) > 100);
+      console.log(
+        `\n  ${flushes} flushes, ${counters.tx_deferred} frames put aside, ${counters.tx_super_frames} super-frames, ` +
+          `at most ${heldBytes} bytes held when asked`,
+      );
+      for (const each of [from, to]) await assertBooks(each);
+    }),
 );
 
 filesHosts.run();

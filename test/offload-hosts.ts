@@ -141,7 +141,7 @@ testWith(
             assert.ok(done[1]! <= done[0]! * 0.1, `round ${round}, ${side}: ${done.join(' and ')} batches`);
           }
         },
-        { flags: ['--workers', '2', '--bank', '16'] },
+        { flags: ['--workers', '2', '--bank', '16', '--ring', '2000'] },
       );
     }
   },

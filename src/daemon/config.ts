@@ -11,6 +11,9 @@ import {
   BANK_DEFAULT,
   BUSY_POLL_US_MAX,
   MEMORY_DEFAULT_BYTES,
+  RING_DEFAULT,
+  RING_MAX,
+  RING_MIN,
   TUNING_DEFAULT,
   WORKERS_MAX,
 } from '../limits.js';
@@ -28,6 +31,8 @@ export interface Config {
   readonly batch: number;
   /** Microseconds. */
   readonly busyPoll: number;
+  /** Frames that a link keeps for each worker. */
+  readonly ring: number;
   readonly socket: string;
   readonly stateDir: string;
   readonly logLevel: string;
@@ -88,6 +93,7 @@ const schema = z.strictObject({
     .default([]),
   bank: whole(BANK_MAX).default(BANK_DEFAULT),
   batch: whole(BATCH_MAX).default(TUNING_DEFAULT.batch),
+  ring: whole(RING_MAX, RING_MIN).default(RING_DEFAULT),
   busyPoll: whole(BUSY_POLL_US_MAX, 0).default(TUNING_DEFAULT.busyPollUs),
   socket: z
     .string()

@@ -20,6 +20,7 @@ const program = new Command('overlayd')
   .option('--pin <cpus>', 'CPUs to bind the workers to, such as 0,2-3 (default: any)')
   .option('--bank <n>', 'send sockets on each underlay address (default: 16)')
   .option('--batch <n>', 'frames or messages a worker takes at a time (default: 64)')
+  .option('--ring <n>', 'frames that a link keeps for each worker (default: 1000)')
   .option(
     '--busy-poll <us>',
     'microseconds for which a worker looks for more work before it sleeps (default: 50)',

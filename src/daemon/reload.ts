@@ -33,6 +33,7 @@ const restartKeys = {
   pin: 'pin',
   bank: 'bank',
   batch: 'batch',
+  ring: 'ring',
   busyPoll: 'busyPoll',
   socket: 'socket',
   stateDir: 'stateDir',

@@ -47,7 +47,7 @@ export async function serve(flags: Flags, file: string | undefined, signals: Sig
     cpus: config.pin,
     tuning: { batch, busyPollUs },
     bank,
-    ports: new TapSource(),
+    ports: new TapSource(config.ring),
     log,
     varpd,
     store,

@@ -26,6 +26,10 @@ export class TapSource implements PortSource {
   /** Namespaces in which events were lost; a list of everything makes up for them. */
   readonly #behind = new Set<Space>();
   #turns = 0;
+
+  /** @param ring frames that a link keeps for each worker which does not take them at once; the kernel's default when left out */
+  constructor(readonly ring?: number) {}
+
   readonly vnics = new TapVnics((port) => this.#spaceOf(port));
 
   open({ name, queues, mtu, alias, netns }: PortRequest, mac?: string): Port {
@@ -33,6 +37,7 @@ export class TapSource implements PortSource {
       const tap = new Tap({ name, queues, netlink: space.netlink });
       try {
         tap.setMtu(mtu);
+        this.#setRing(tap, space);
         tap.setAlias(alias);
         quietIpv6(tap, space);
         if (mac !== undefined) tap.mac = mac;
@@ -55,11 +60,12 @@ export class TapSource implements PortSource {
         `there is a link '${name}' that is not ours: delete or rename it, then start overlayd again`,
       );
     }
-    // Somebody may have renamed it.
-    return this.#enter(
-      netns,
-      ({ netlink }) => new Tap({ name: there.name, queues, netlink, existing: { fds } }),
-    );
+    return this.#enter(netns, (space) => {
+      // Somebody may have renamed it.
+      const tap = new Tap({ name: there.name, queues, netlink: space.netlink, existing: { fds } });
+      this.#setRing(tap, space);
+      return tap;
+    });
   }
 
   isLeftUp(name: string, netns: string): boolean {
@@ -189,6 +195,10 @@ export class TapSource implements PortSource {
     for (const space of this.#opened.values()) this.#spaces.release(space);
     this.#opened.clear();
     this.#spaces.release(this.#own);
+  }
+
+  #setRing(tap: Tap, { netlink }: Space): void {
+    if (this.ring !== undefined) netlink.setLink(tap.index, { queueFrames: this.ring });
   }
 
   /** Makes a port in a namespace, which is held until the port is released. */

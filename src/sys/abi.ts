@@ -124,6 +124,7 @@ export const macros = {
     IFLA_LINK: 5,
     IFLA_MASTER: 10,
     IFLA_WIRELESS: 11,
+    IFLA_TXQLEN: 13,
     IFLA_OPERSTATE: 16,
     IFLA_LINKINFO: 18,
     IFLA_NET_NS_PID: 19,

@@ -37,6 +37,7 @@ const {
   IFLA_LINKINFO,
   IFLA_MACVLAN_MODE,
   IFLA_MASTER,
+  IFLA_TXQLEN,
   IFLA_MTU,
   IFLA_NET_NS_FD,
   IFLA_NET_NS_PID,
@@ -88,6 +89,8 @@ export interface Link {
   readonly master: number | undefined;
   /** Index of the link below it or, for a veth, of its peer; maybe in another namespace. */
   readonly linkIndex: number | undefined;
+  /** Frames that its queue keeps. */
+  readonly queueFrames: number;
   /** Where that link is, as the request socket's namespace numbers others; undefined: where this one is. */
   readonly linkNamespaceId: number | undefined;
   readonly alias: string | undefined;
@@ -108,6 +111,8 @@ export interface MacvlanOptions {
 }
 
 export interface LinkChange {
+  /** Frames that its queue keeps; of a TAP, each of its queues. */
+  readonly queueFrames?: number;
   readonly up?: boolean;
   /** Bytes. */
   readonly mtu?: number;
@@ -187,7 +192,8 @@ export function deleteLink(socket: RequestSocket, index: number, namespaceId?: n
  * EINVAL for an MTU the link cannot have.
  */
 export function setLink(socket: RequestSocket, index: number, change: LinkChange): void {
-  const { up, mtu, mac, name, master, namespaceFd, namespacePid, alias, addrGenModeNone } = change;
+  const { up, mtu, mac, name, master, namespaceFd, namespacePid, alias, addrGenModeNone, queueFrames } =
+    change;
   const info = infoOf(index);
   const attributes: Attribute[] = namespaceAttributes(namespaceFd, namespacePid);
   if (up !== undefined) {
@@ -195,6 +201,7 @@ export function setLink(socket: RequestSocket, index: number, change: LinkChange
     viewOf(info).setUint32(INFO.ifi_change, IFF_UP, true);
   }
   if (mtu !== undefined) attributes.push({ type: IFLA_MTU, value: u32(mtu) });
+  if (queueFrames !== undefined) attributes.push({ type: IFLA_TXQLEN, value: u32(queueFrames) });
   if (mac !== undefined) attributes.push({ type: IFLA_ADDRESS, value: macBytes(mac) });
   if (name !== undefined) attributes.push(nameAttribute(name));
   if (master !== undefined) attributes.push({ type: IFLA_MASTER, value: u32(master ?? 0) });
@@ -231,6 +238,7 @@ export function parseLink(body: Uint8Array): Link {
     operState: operStates[readU8(attributes.get(IFLA_OPERSTATE)) ?? 0] ?? 'unknown',
     master: readU32(attributes.get(IFLA_MASTER)),
     linkIndex: readU32(attributes.get(IFLA_LINK)),
+    queueFrames: readU32(attributes.get(IFLA_TXQLEN)) ?? 0,
     linkNamespaceId: readU32(attributes.get(IFLA_LINK_NETNSID)),
     alias: readText(attributes.get(IFLA_IFALIAS)),
     stats: parseStats(attributes),
