@@ -23,7 +23,8 @@ export const VNETID_BYTES_MAX = 8;
 /** RFC 7348 section 5: outer source ports come from the dynamic range. */
 export const SOURCE_PORT_MIN = 49152;
 export const SOURCE_PORT_MAX = 65535;
-export const BANK_DEFAULT = 16;
+/** More tell flows apart better on the way and on the far side; fewer make longer messages of many flows (measured: 8 and 4 alike). */
+export const BANK_DEFAULT = 8;
 /** Tries to find a free source port for one send socket. */
 export const SOURCE_PORT_TRIES_MAX = 64;
 export const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;

@@ -233,7 +233,7 @@ cli(
       socket: '/run/b',
       pin: [0],
       logLevel: 'warn',
-      bank: 16,
+      bank: 8,
       batch: 64,
       busyPoll: 50,
       ring: 1000,
