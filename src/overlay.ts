@@ -373,6 +373,11 @@ export class Overlay {
     return this.#offloads.states(this.#entry(name).device);
   }
 
+  /** Has `listener` called when a device that did not come back after a restart is deleted, or made anew. */
+  set onFound(listener: (name: string) => void) {
+    this.#life.onFound = listener;
+  }
+
   /** Devices that something is being done to. */
   get busy(): string[] {
     return this.#perimeters.busy;
@@ -400,7 +405,11 @@ export class Overlay {
   ): Promise<void> {
     return this.#perimeters.run(name, async () => {
       const entry = this.#life.create(name, encap, search, vnetid);
-      if (!options.isTemporary) await this.#undone(entry, () => this.#persistence.begin(entry));
+      const { isTemporary = false } = options;
+      await this.#undone(entry, () => {
+        if (!isTemporary) this.#persistence.begin(entry);
+        this.#life.settle(name, isTemporary);
+      });
     });
   }
 
@@ -428,7 +437,7 @@ export class Overlay {
    */
   delete(name: string, options: { force: boolean }): Promise<void> {
     return this.#perimeters.run(name, () => {
-      const missing = this.#life.missing.get(name);
+      const missing = this.#life.entries.has(name) ? undefined : this.#life.missing.get(name);
       if (missing) return this.#life.discard(missing, options.force);
       return this.#life.delete(this.#entry(name), options.force);
     });
@@ -459,6 +468,7 @@ export class Overlay {
       // An external device activates when it is associated.
       if (!first && !entry.lookup.isExternal) await attempt('activation', () => this.#life.activate(entry));
       if (!first && !isTemporary) await attempt('state', () => this.#persistence.begin(entry));
+      if (!first) await attempt('state', () => this.#life.settle(name, isTemporary));
       if (!first) return;
       await this.#life.remove(entry);
       for (const property of entryMissing(entry)) {

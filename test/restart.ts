@@ -149,6 +149,8 @@ testWith(
       assert.throws(() => hosts.a.netlink.getLink('ov1'));
       await next.createOverlay(hosts.a, 'ov2', 2, underlay[4].a, underlay[4].b);
       assert.is(hosts.a.netlink.getLink('ov2').index, index, 'the same link');
+      const { status } = await next.client.get<{ status: string }>('/v1/status');
+      assert.is(status, 'ONLINE', 'nothing is missing any more');
       assert.equal(readdirSync(join(directory, 'state', 'devices')).sort(), ['ov0.json', 'ov2.json']);
       await next.stop();
     }),

@@ -394,13 +394,52 @@ restore('a device that did not come back: deleted by its name, or made anew', as
   );
   await overlay.delete('ov0', { force: false });
   await assertRefused(overlay.delete('ov0', { force: false }), 'ENOENT', 'no_such_device');
+  const found: string[] = [];
+  overlay.onFound = (name) => found.push(name);
+  // A create that fails changes nothing about what is kept.
+  await assertRefused(
+    overlay.createOverlay({ ...request('ov1', 2, port), properties: { mtu: 1 } }),
+    'EINVAL',
+    'bad_property_value',
+  );
+  await assertRefused(overlay.activate('ov1'), 'ENOENT', 'no_such_device', /did not come back/);
+  assert.is(store.records.get('ov1')!.search, 'scripted');
+  assert.equal(found, []);
   await overlay.createOverlay(request('ov1', 2, port));
+  assert.equal(found, ['ov1']);
   assert.equal([...store.records.keys()], ['ov1']);
   assert.is(store.records.get('ov1')!.search, 'direct');
   await overlay.delete('ov1', { force: true });
   assert.is(store.records.size, 0);
   await memory.close();
 });
+
+restore(
+  'a temporary device in place of one that did not come back: nothing of that one comes back later',
+  async () => {
+    const store = new MemoryStore();
+    const port = await freePort(HERE);
+    await running(store, async ({ overlay }) => {
+      await overlay.createOverlay(request('ov0', 1, port));
+    });
+    store.records.set('ov0', { ...store.records.get('ov0')!, encap: 'nope' });
+    const memory = await MemoryOverlay.start({ store });
+    assert.is((await memory.overlay.restore([...store.records.values()])).length, 1);
+    const before = memory.holdings();
+    const open = memory.links.open.bind(memory.links);
+    memory.links.open = (asked) => {
+      const link = open(asked);
+      link.carrierFailure = new OverlayError('EIO', 'system_call_failed', 'no carrier');
+      return link;
+    };
+    await assertRefused(memory.overlay.createOverlay(request('ov0', 1, port)), 'EIO', 'system_call_failed');
+    assert.equal(memory.holdings(), before, 'a link that cannot be prepared is given back');
+    memory.links.open = open;
+    await memory.overlay.createOverlay({ ...request('ov0', 1, port), isTemporary: true });
+    assert.is(store.records.size, 0);
+    await memory.close();
+  },
+);
 
 restore('a restore that fails half-way leaves nothing behind', async () => {
   const store = new MemoryStore();

@@ -24,6 +24,15 @@ export class Health {
     this.fma.degradeProcess(code, [...faults.values()][0]! + more);
   }
 
+  /** One thing is well again. */
+  restore(code: ProcessFaultCode, about: string): void {
+    const faults = this.#faults.get(code);
+    if (!faults?.delete(about)) return;
+    const [next] = faults;
+    if (next) this.degrade(code, ...next);
+    else this.clear(code);
+  }
+
   /** All of that kind is well again. */
   clear(code: ProcessFaultCode): void {
     this.#faults.delete(code);

@@ -24,6 +24,7 @@ export async function restoreDevices(
     log.error({ device: name, errno: error.errno }, text);
     health.degrade('state_problem', name, text);
   }
+  overlay.onFound = (name) => health.restore('state_problem', name);
   dropLinks(links, overlay.names, log);
   log.info({ devices: overlay.names.length, of: devices.length }, 'restored');
 }

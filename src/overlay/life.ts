@@ -57,6 +57,8 @@ export class Life {
   readonly entries = new Map<string, Entry>();
   /** Records of what could not be brought back: by their names they are deleted, or made anew. */
   readonly missing = new Map<string, DeviceRecord>();
+  /** Called when one of them is deleted, or made anew. */
+  onFound: (name: string) => void = () => {};
   /** Deleted, and not all of it gone yet. */
   readonly #leaving = new Set<Device>();
 
@@ -104,13 +106,16 @@ export class Life {
       const queues = engine.workers.list.length;
       const left = this.missing.get(name);
       if (!left) return ports.open({ name, queues, mtu, alias, netns: '' });
-      // The link of the one that did not come back, where it is there.
-      const port = ports.reopen({ name, queues, mtu, alias, netns: '', mac: left.mac ?? undefined, fds: [] });
-      port.setCarrier(false);
-      port.setMtu(mtu);
-      port.setAlias(alias);
-      port.keep(false);
-      return port;
+      // The link of the one that did not come back, where it is there; one in another namespace gives way to a new one.
+      const netns = String(left.properties.netns ?? '');
+      if (netns !== '') ports.discard(name, netns);
+      const asked = { name, queues, mtu, alias, netns: '', mac: left.mac ?? undefined, fds: [] };
+      return prepared(ports.reopen(asked), (port) => {
+        port.setCarrier(false);
+        port.setMtu(mtu);
+        port.setAlias(alias);
+        port.keep(false);
+      });
     });
   }
 
@@ -130,8 +135,9 @@ export class Life {
       const { mtu, netns } = device;
       const port = ports.reopen({ name, queues, mtu, alias, netns, mac: record.mac ?? undefined, fds });
       // First of all: whoever routes over the link has been waiting for it.
-      if (record.isActivated) port.setCarrier(true);
-      return port;
+      return prepared(port, () => {
+        if (record.isActivated) port.setCarrier(true);
+      });
     });
     const { device, lookup } = entry;
     try {
@@ -213,7 +219,6 @@ export class Life {
       this.#attach(device, port, undo);
       const entry = { device, lookup: new Lookup(device, instance, this.context) };
       this.entries.set(name, entry);
-      this.missing.delete(name);
       this.#tellOfWorkers(name);
       const kind = id === undefined ? 'created' : 'recovered';
       this.context.events.emit(kind, { device: name, text: encapName });
@@ -307,6 +312,13 @@ export class Life {
     events.emit('deleted', { device: device.name, text: 'with its link' });
   }
 
+  /** It was made anew for good, in place of one that had not come back. */
+  settle(name: string, isTemporary: boolean): void {
+    if (!this.missing.delete(name)) return;
+    if (isTemporary) this.context.persistence.forgetRecord(name);
+    this.onFound(name);
+  }
+
   /** DELETE of one that did not come back: what is kept of it goes, and its link where that is there. */
   discard(record: DeviceRecord, force: boolean): void {
     const { events, persistence, ports } = this.context;
@@ -322,6 +334,7 @@ export class Life {
     persistence.forgetRecord(name);
     ports.discard(name, netns);
     this.missing.delete(name);
+    this.onFound(name);
     events.emit('deleted', { device: name, text: 'it had not come back after the restart' });
   }
 
@@ -639,6 +652,17 @@ export class Life {
     engine.attachPort(device.row, port.fds);
     events.emit('namespace-back', { device: name, text: 'the link was made anew' });
     fma.restore(name, 'netns_gone');
+  }
+}
+
+/** The port with something done to it; released when that throws. */
+function prepared(port: Port, work: (port: Port) => void): Port {
+  try {
+    work(port);
+    return port;
+  } catch (error) {
+    void port.release();
+    throw error;
   }
 }
 

@@ -63,8 +63,13 @@ export class TapSource implements PortSource {
     return this.#enter(netns, (space) => {
       // Somebody may have renamed it.
       const tap = new Tap({ name: there.name, queues, netlink: space.netlink, existing: { fds } });
-      this.#setRing(tap, space);
-      return tap;
+      try {
+        this.#setRing(tap, space);
+        return tap;
+      } catch (error) {
+        void tap.release();
+        throw error;
+      }
     });
   }
 
