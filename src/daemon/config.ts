@@ -8,8 +8,8 @@ import { memoryBytesNeeded } from '../datapath/memory.js';
 import { OverlayError } from '../errors.js';
 import {
   ARENAS_SPARE,
-  BANK_DEFAULT,
   BUSY_POLL_US_MAX,
+  bankFor,
   MEMORY_DEFAULT_BYTES,
   RING_DEFAULT,
   RING_MAX,
@@ -91,7 +91,7 @@ const schema = z.strictObject({
     .union([z.string(), z.number()])
     .transform((text, context) => cpuList(String(text)) ?? refuse(context, 'a list of CPUs such as 0,2-3'))
     .default([]),
-  bank: whole(BANK_MAX).default(BANK_DEFAULT),
+  bank: whole(BANK_MAX).optional(),
   batch: whole(BATCH_MAX).default(TUNING_DEFAULT.batch),
   ring: whole(RING_MAX, RING_MIN).default(RING_DEFAULT),
   busyPoll: whole(BUSY_POLL_US_MAX, 0).default(TUNING_DEFAULT.busyPollUs),
@@ -140,9 +140,13 @@ export function checkConfig(
   });
   const faults = [...issuesOf(values).map(say(inFile)), ...issuesOf(flags).map(say(onLine))];
   if (faults.length > 0) return { faults: faults.slice(0, FAULTS_MAX) };
-  const { memory, ...rest } = schema.parse({ ...values, ...flags });
+  const { memory, bank, ...rest } = schema.parse({ ...values, ...flags });
   const needed = memoryBytesNeeded(rest.workers + ARENAS_SPARE);
-  const config = { ...rest, memoryBytes: memory ?? Math.max(MEMORY_DEFAULT_BYTES, needed + POOL_BYTES) };
+  const config = {
+    ...rest,
+    bank: bank ?? bankFor(rest.workers),
+    memoryBytes: memory ?? Math.max(MEMORY_DEFAULT_BYTES, needed + POOL_BYTES),
+  };
   const place = (key: keyof Flags) => (key in flags ? onLine : inFile);
   const missing = config.pin.filter((cpu) => !allowedCpus().includes(cpu));
   if (missing.length > 0) {

@@ -18,7 +18,7 @@ const program = new Command('overlayd')
   .option('--workers <n>', 'data-plane threads (default: one a CPU)')
   .option('--memory <size>', 'memory reserved for tables and buffers (default: 256M)')
   .option('--pin <cpus>', 'CPUs to bind the workers to, such as 0,2-3 (default: any)')
-  .option('--bank <n>', 'send sockets on each underlay address (default: 8)')
+  .option('--bank <n>', 'send sockets on each underlay address (default: 8, or 8 a worker above 2)')
   .option('--batch <n>', 'frames or messages a worker takes at a time (default: 64)')
   .option('--ring <n>', 'frames that a link keeps for each worker (default: 1000)')
   .option(

@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path';
 import { ControlServer } from '../control/server.js';
-import { BANK_DEFAULT, MEMORY_DEFAULT_BYTES } from '../limits.js';
+import { bankFor, MEMORY_DEFAULT_BYTES } from '../limits.js';
 import type { Log } from '../log.js';
 import { Overlay } from '../overlay.js';
 import type { Cleanup } from './cleanup.js';
@@ -64,7 +64,7 @@ export class MemoryHost implements Host {
       workers: WORKERS,
       memoryBytes: MEMORY_DEFAULT_BYTES,
       cpus: [],
-      bank: BANK_DEFAULT,
+      bank: bankFor(WORKERS),
       ports: host.#source,
       log,
     });

@@ -1,6 +1,6 @@
 /** Two overlays in one process that reach each other over loopback, with memory ports instead of links. */
 import { createSocket } from 'node:dgram';
-import { BANK_DEFAULT, MEMORY_DEFAULT_BYTES } from '../../src/limits.js';
+import { bankFor, MEMORY_DEFAULT_BYTES } from '../../src/limits.js';
 import { silent } from '../../src/log.js';
 import type { PortEvent, PortLeft, PortRequest, PortSource } from '../../src/overlay/ports.js';
 import { Overlay } from '../../src/overlay.js';
@@ -119,7 +119,7 @@ async function startHost(
     memoryBytes: MEMORY_DEFAULT_BYTES,
     cpus: [],
     // As by default: with few source ports a worker of the other side may well get none of them.
-    bank: BANK_DEFAULT,
+    bank: bankFor(options.workers),
     log: silent,
   });
   const peer = sideIp[side === 'a' ? 'b' : 'a'];
