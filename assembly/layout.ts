@@ -478,3 +478,4 @@ export const EVENT_BYTES: u32 = 16;
 export const EVENT_TX_TRAP: u32 = 1; // row: device, a: bytes of the frame
 export const EVENT_RX_TRAP: u32 = 2; // row: mux, a: bytes of the datagram
 export const EVENT_TX_UNCUT: u32 = 3; // row: device, a: errno of sendmmsg
+export const EVENT_RX_UNTAKEN: u32 = 4; // row: device, a: errno of writev of a super-frame

@@ -58,8 +58,6 @@ export class Device {
   mtuMax = MTU_MAX_BYTES;
   /** What is asked of each offload. */
   readonly offloads = eachOffload<OffloadSetting>(() => 'auto');
-  /** The kernel would not cut messages a while ago: `udp_segment` waits to be tried again. */
-  isSteppedDown = false;
   /** DYNAMIC: entries of the target cache, at most. */
   targetsMax = TARGETS_DEFAULT;
   /** DYNAMIC: seconds for which an unknown address is remembered, 0 for not at all. */

@@ -101,9 +101,10 @@ export const faultReasons = {
   },
   offload_down: {
     severity: 'minor',
-    setBy: 'the workers, when the kernel refuses to cut a message that it should',
+    setBy: 'the workers, when the kernel refuses to cut a message, or to take a super-frame',
     clearedBy: 'the next try, after a minute and then less and less often',
-    remedy: 'nothing is lost but speed; set udp_segment=off where it comes again and again',
+    remedy:
+      'frames go more slowly until then; set the offload that the text names to off where it comes again and again',
   },
   state_failed: {
     severity: 'minor',

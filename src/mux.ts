@@ -110,6 +110,8 @@ export class Muxes {
 
   /** Whether the kernel joins datagrams for a device's mux: while no device on it says no. */
   joinDatagrams(mux: Mux, device: string, isWanted: boolean): void {
+    // A kernel without it refuses to turn it off as well.
+    if (!this.joins) return;
     const was = mux.unjoined.size === 0;
     if (isWanted) mux.unjoined.delete(device);
     else mux.unjoined.add(device);

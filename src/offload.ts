@@ -3,7 +3,7 @@
  * name on every device:
  *
  *   auto   used where the kernel has it; an error of the kernel turns it off for a while (`down`), and it is tried again
- *   on     the same, but it is refused where the kernel does not have it, and no error turns it off
+ *   on     the same, but it is refused where the kernel does not have it, and no error turns it off by which nothing is lost
  *   off    not used
  *
  * What passes is the same, byte for byte, whatever they are set to; only how fast differs (`test/offload.ts`).
@@ -25,6 +25,9 @@ export const offloadNames = Object.keys(offloads) as readonly OffloadName[];
 
 export const offloadSettings = ['auto', 'on', 'off'] as const;
 export type OffloadSetting = (typeof offloadSettings)[number];
+
+/** Those that the kernel may refuse while they are used. */
+export type FallibleOffload = 'udp_segment' | 'gro';
 
 /** used; off by its property; refused by the kernel, or without what it needs; down after an error, to be tried again. */
 export type OffloadState = 'used' | 'off' | 'refused' | 'down';
@@ -56,7 +59,7 @@ export function eachOffload<Value>(value: (name: OffloadName) => Value): Offload
 export function offloadState(setting: OffloadSetting, has: boolean, isDown: boolean): OffloadState {
   if (setting === 'off') return 'off';
   if (!has) return 'refused';
-  return isDown && setting === 'auto' ? 'down' : 'used';
+  return isDown ? 'down' : 'used';
 }
 
 /** Throws ENOTSUP for a setting of `on` that the kernel refuses. */

@@ -90,7 +90,7 @@ import { type FaultStatus, Fma } from './fma.js';
 import { OFFLOAD_RETRY_MS, RESUMES_MAX } from './limits.js';
 import type { Log } from './log.js';
 import { keyOf, type Mux, Muxes } from './mux.js';
-import type { OffloadState, OffloadTable, SocketOffloads } from './offload.js';
+import type { FallibleOffload, OffloadState, OffloadTable, SocketOffloads } from './offload.js';
 import { Attachments } from './overlay/attachment.js';
 import type { Dynamic } from './overlay/dynamic.js';
 import { Kept } from './overlay/kept.js';
@@ -139,6 +139,14 @@ export interface OverlayRequest {
   readonly properties: Readonly<Record<string, unknown>>;
   /** Not kept over a restart. */
   readonly isTemporary?: boolean;
+}
+
+/** A device that could not be brought back. */
+export interface RestoreFailure {
+  readonly name: string;
+  readonly error: OverlayError;
+  /** The descriptors that were handed over for it have been closed with it. */
+  readonly hasTaken: boolean;
 }
 
 const TRAP_LOG_MS = 1000;
@@ -263,7 +271,7 @@ export class Overlay {
       ...options,
       onWorker: (event) => overlay?.onWorker(event),
       onTrap: (event) => overlay?.onTrap(event),
-      onUncut: (row, errno) => overlay?.onUncut(row, errno),
+      onRefused: (row, name, errno) => overlay?.onRefused(row, name, errno),
       onBell: () => overlay?.onBell(),
     });
     overlay = new Overlay(options, engine);
@@ -340,16 +348,20 @@ export class Overlay {
     records: readonly DeviceRecord[],
     fds: Readonly<Record<string, readonly number[]>> = {},
     isEnding: () => boolean = () => false,
-  ): Promise<{ name: string; error: OverlayError }[]> {
-    const failures: { name: string; error: OverlayError }[] = [];
+  ): Promise<RestoreFailure[]> {
+    const failures: RestoreFailure[] = [];
     for (const record of [...records].sort((one, other) => one.id - other.id)) {
       const { name } = record;
       if (isEnding()) break;
+      let hasTaken = false;
+      const onTaken = () => {
+        hasTaken = true;
+      };
       try {
-        await this.#perimeters.run(name, () => this.#life.restore(record, fds[name] ?? []));
+        await this.#perimeters.run(name, () => this.#life.restore(record, fds[name] ?? [], onTaken));
       } catch (error) {
         if (!(error instanceof OverlayError)) throw error;
-        failures.push({ name, error });
+        failures.push({ name, error, hasTaken });
         this.#life.missing.set(name, record);
       }
     }
@@ -770,10 +782,10 @@ export class Overlay {
     this.#targets.onBell();
   }
 
-  /** The kernel has refused to cut a message of the device in that row. */
-  onUncut(row: number, errno: number): void {
+  /** The kernel has refused what an offload of the device in that row needs. */
+  onRefused(row: number, name: FallibleOffload, errno: number): void {
     const entry = [...this.#life.entries.values()].find(({ device }) => device.row === row);
-    if (entry) this.#offloads.stepDown(entry.device, errnoName(errno));
+    if (entry) this.#offloads.stepDown(entry.device, name, errnoName(errno));
   }
 
   onTrap(event: TrapEvent): void {

@@ -2,8 +2,9 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as layout from '../assembly/layout.js';
+import { type Mux, Muxes } from '../src/mux.js';
 import { offloadNames } from '../src/offload.js';
-import { EIO } from '../src/sys/errno.js';
+import { EINVAL, EIO } from '../src/sys/errno.js';
 import { closeFd } from '../src/sys/fd.js';
 import * as libc from '../src/sys/libc.js';
 import { Netlink } from '../src/sys/netlink/index.js';
@@ -77,25 +78,70 @@ offload('the kernel will not cut: it steps down, says so, and is tried again', a
       await memory.up('ov0');
       // The first device of an overlay.
       const row = 0;
-      overlay.onUncut(row, EIO);
+      overlay.onRefused(row, 'udp_segment', EIO);
       assert.is(overlay.offloads('ov0').udp_segment, 'down');
       assert.is(flagsOf(memory), 0);
-      assert.match(faultOf(memory, 'ov0'), /udp_segment: the kernel would not cut a message \(EIO\)/);
-      overlay.onUncut(row, EIO);
+      assert.match(
+        faultOf(memory, 'ov0'),
+        /udp_segment: the kernel would not cut a message; datagrams go one by one \(EIO\)/,
+      );
+      overlay.onRefused(row, 'udp_segment', EIO);
       await until('it is tried again', 2000, () => overlay.offloads('ov0').udp_segment === 'used');
       assert.is(faultOf(memory, 'ov0'), '');
       assert.is(flagsOf(memory), layout.DEVICE_FLAG_UDP_SEGMENT);
-      overlay.onUncut(row, EIO);
+      overlay.onRefused(row, 'udp_segment', EIO);
       await overlay.setprop('ov0', 'udp_segment', 'auto');
       assert.is(overlay.offloads('ov0').udp_segment, 'used', "an operator's word counts at once");
       assert.is(faultOf(memory, 'ov0'), '');
       await overlay.setprop('ov0', 'udp_segment', 'on');
-      overlay.onUncut(row, EIO);
+      overlay.onRefused(row, 'udp_segment', EIO);
       assert.is(overlay.offloads('ov0').udp_segment, 'used', 'on insists');
-      overlay.onUncut(layout.DEVICES_MAX - 1, EIO);
+      overlay.onRefused(layout.DEVICES_MAX - 1, 'udp_segment', EIO);
     },
     { sockets: SOCKETS, offloadRetryMs: 50 },
   );
+});
+
+offload(
+  'the link does not take a super-frame: joining stops, also where it is on, and is tried again',
+  async () => {
+    await withMemory(
+      async (memory) => {
+        const { overlay, links } = memory;
+        const open = links.open.bind(links);
+        links.open = (asked) => Object.assign(open(asked), { takes: 'tcp and udp' as const });
+        await overlay.createOverlay(request('ov0', 1, await freePort('0.0.0.0')));
+        await memory.up('ov0');
+        const joining = layout.DEVICE_FLAG_COALESCE | layout.DEVICE_FLAG_COALESCE_UDP;
+        for (const setting of ['auto', 'on']) {
+          await overlay.setprop('ov0', 'gro', setting);
+          assert.is(flagsOf(memory) & joining, joining);
+          overlay.onRefused(0, 'gro', EINVAL);
+          overlay.onRefused(0, 'udp_segment', EIO);
+          assert.equal([overlay.offloads('ov0').gro, overlay.offloads('ov0').udp_segment], ['down', 'down']);
+          assert.is(flagsOf(memory), 0);
+          assert.match(faultOf(memory, 'ov0'), /gro: .*super-frame.*\(EINVAL\).*udp_segment: .*\(EIO\)/);
+          await until(
+            'both are tried again',
+            2000,
+            () => flagsOf(memory) === (joining | layout.DEVICE_FLAG_UDP_SEGMENT),
+          );
+          assert.is(faultOf(memory, 'ov0'), '');
+          await overlay.setprop('ov0', 'udp_segment', 'auto');
+        }
+        overlay.onRefused(0, 'gro', EINVAL);
+        await overlay.delete('ov0', { force: true });
+      },
+      { sockets: SOCKETS, offloadRetryMs: 50 },
+    );
+  },
+);
+
+offload('a kernel without UDP_GRO is not asked to turn it off', () => {
+  const engine = undefined as never;
+  const mux = { unjoined: new Set<string>(), underlay: { receive: [-1] } } as unknown as Mux;
+  new Muxes(engine, 1, engine, false).joinDatagrams(mux, 'ov0', false);
+  assert.throws(() => new Muxes(engine, 1, engine, true).joinDatagrams(mux, 'ov0', false), /EBADF/);
 });
 
 /** The kernel's calls, of which one fails or lies. */

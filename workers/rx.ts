@@ -38,7 +38,12 @@ function writeAll(worker: WorkerContext, writes: number): void {
     const at = base + i32[entry + 1]!;
     const iovecs = i32[entry + 4]!;
     const written = iovecs === 0 ? kernel.write(fd, at, i32[entry + 2]!) : kernel.writev(fd, at, iovecs);
-    if (written < 0) core.rxFailed(arena, index, drops.get(kernel.errno()) ?? layout.DROP_RX_LINK_ERROR);
+    if (written >= 0) continue;
+    const failure = kernel.errno();
+    core.rxFailed(arena, index, drops.get(failure) ?? layout.DROP_RX_LINK_ERROR);
+    // A super-frame that the kernel does not take: the next one would not fare better.
+    if (failure === errno.EINVAL && i32[entry + 5]! > 1)
+      worker.report(layout.EVENT_RX_UNTAKEN, i32[entry + 3]!, failure);
   }
   core.rxDelivered(arena);
 }

@@ -17,7 +17,8 @@ export async function restoreDevices(
     health.degrade('state_problem', file, reason);
     overlay.events.emit('state-problem', { text: `${code}: see the log` });
   }
-  for (const { name, error } of await overlay.restore(devices, links, isEnding)) {
+  const failures = await overlay.restore(devices, links, isEnding);
+  for (const { name, error } of failures) {
     const text =
       `overlay '${name}' did not come back: ${error.message}; it is kept, and tried at the next start; ` +
       'delete-overlay takes it away for good, create-overlay makes it anew';
@@ -25,6 +26,7 @@ export async function restoreDevices(
     health.degrade('state_problem', name, text);
   }
   overlay.onFound = (name) => health.restore('state_problem', name);
-  dropLinks(links, overlay.names, log);
+  const closed = failures.filter(({ hasTaken }) => hasTaken).map(({ name }) => name);
+  dropLinks(links, [...overlay.names, ...closed], log);
   log.info({ devices: overlay.names.length, of: devices.length }, 'restored');
 }

@@ -2,6 +2,7 @@
 import * as layout from '../../assembly/layout.js';
 import type { Tuning } from '../../workers/context.js';
 import { ARENAS_SPARE, TUNING_DEFAULT } from '../limits.js';
+import type { FallibleOffload } from '../offload.js';
 import { random64 } from '../sys/random.js';
 import { type Core, compileCore, instantiateCore } from './core.js';
 import { Counters } from './counters.js';
@@ -25,8 +26,8 @@ export interface EngineOptions {
   readonly tuning?: Tuning;
   readonly onWorker: (event: WorkerEvent) => void;
   readonly onTrap: (event: TrapEvent) => void;
-  /** The kernel has refused to cut a message of a device. @param errno of sendmmsg */
-  readonly onUncut: (device: number, errno: number) => void;
+  /** The kernel has refused what an offload of a device needs. @param errno of sendmmsg or writev */
+  readonly onRefused: (device: number, name: FallibleOffload, errno: number) => void;
   /** There may be misses, or room on an inject ring. Called often; must not throw. */
   readonly onBell: () => void;
   /** Another loop module, for tests that make it fail. */

@@ -1,5 +1,6 @@
 /** Main's end of the workers' event rings. */
 import * as layout from '../../assembly/layout.js';
+import type { FallibleOffload } from '../offload.js';
 import { nextTurn } from '../sys/clock.js';
 import type { Core } from './core.js';
 import type { MemoryViews } from './memory.js';
@@ -17,11 +18,19 @@ const EVENTS_PER_DRAIN_MAX = 4096;
 /** Who hears of what workers report. */
 export interface EventListener {
   readonly onTrap: (event: TrapEvent) => void;
-  /** @param errno of sendmmsg */
-  readonly onUncut: (device: number, errno: number) => void;
+  /** @param errno of sendmmsg or writev */
+  readonly onRefused: (device: number, name: FallibleOffload, errno: number) => void;
   /** The bell has rung: there may be misses, or room on an inject ring. */
   readonly onBell: () => void;
 }
+
+/** What becomes of each kind of event. */
+const handlers = new Map<number, (listener: EventListener, row: number, detail: number) => void>([
+  [layout.EVENT_TX_TRAP, ({ onTrap }, row, bytes) => onTrap({ kind: 'tx_trap', row, bytes })],
+  [layout.EVENT_RX_TRAP, ({ onTrap }, row, bytes) => onTrap({ kind: 'rx_trap', row, bytes })],
+  [layout.EVENT_TX_UNCUT, ({ onRefused }, row, errno) => onRefused(row, 'udp_segment', errno)],
+  [layout.EVENT_RX_UNTAKEN, ({ onRefused }, row, errno) => onRefused(row, 'gro', errno)],
+]);
 
 export class Events {
   #isClosed = false;
@@ -46,13 +55,8 @@ export class Events {
         if (length < 0) break;
         const at = this.#into / 4;
         const [kind, row, detail] = [this.views.u32[at]!, this.views.u32[at + 1]!, this.views.u32[at + 2]!];
-        if (kind === layout.EVENT_TX_UNCUT) this.listener.onUncut(row, detail);
-        else
-          this.listener.onTrap({
-            kind: kind === layout.EVENT_TX_TRAP ? 'tx_trap' : 'rx_trap',
-            row,
-            bytes: detail,
-          });
+        const handle = handlers.get(kind);
+        if (handle) handle(this.listener, row, detail);
       }
     }
   }

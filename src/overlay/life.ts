@@ -122,8 +122,10 @@ export class Life {
   /**
    * A device as it was before a restart, with the link it had where that is there; `resume` follows. Rejects with what is in its
    * way; nothing is left of it then, but for the link and what is kept of it.
+   *
+   * @param onTaken called when the descriptors are the device's, which closes them even when it does not come back
    */
-  async restore(record: DeviceRecord, fds: readonly number[]): Promise<void> {
+  async restore(record: DeviceRecord, fds: readonly number[], onTaken: () => void): Promise<void> {
     const { name, encap, search, id } = record;
     const { ports, engine } = this.context;
     checkDeviceName(name);
@@ -134,6 +136,7 @@ export class Life {
       const queues = engine.workers.list.length;
       const { mtu, netns } = device;
       const port = ports.reopen({ name, queues, mtu, alias, netns, mac: record.mac ?? undefined, fds });
+      onTaken();
       // First of all: whoever routes over the link has been waiting for it.
       return prepared(port, () => {
         if (record.isActivated) port.setCarrier(true);
@@ -171,6 +174,8 @@ export class Life {
     const { fma, perimeters, persistence } = this.context;
     if (!device.isActivated) return;
     const late = after(RESUME_LATE_MS, () => {
+      // It may be on its way out.
+      if (!this.#isThere(entry)) return;
       fma.degrade(
         device.name,
         'lookup_stale',

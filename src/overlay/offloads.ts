@@ -14,6 +14,7 @@ import { OFFLOAD_RETRY_MS_MAX } from '../limits.js';
 import type { Muxes } from '../mux.js';
 import {
   eachOffload,
+  type FallibleOffload,
   type OffloadName,
   type OffloadSetting,
   type OffloadState,
@@ -28,9 +29,23 @@ import type { Port } from '../sys/port.js';
 /** All that is ours of a device's bits. */
 const FLAGS = DEVICE_FLAG_UDP_SEGMENT | DEVICE_FLAG_COALESCE | DEVICE_FLAG_COALESCE_UDP;
 
+/** What the kernel has refused, and what becomes of the frames. */
+const refusals: Readonly<Record<FallibleOffload, string>> = {
+  udp_segment: 'the kernel would not cut a message; datagrams go one by one',
+  gro: 'the link would not take a super-frame, which is dropped; frames go one by one',
+};
+
+/** An offload that has failed. */
+interface Fall {
+  /** How often it was tried again. */
+  readonly retries: number;
+  /** While it is down: stops waiting for the next try. */
+  readonly cancel?: () => void;
+  readonly text?: string;
+}
+
 export class Offloads {
-  /** Devices whose messages the kernel would not cut, with how to stop waiting for the next try. */
-  readonly #down = new Map<Device, { readonly cancel: () => void; readonly retries: number }>();
+  readonly #falls = new Map<Device, Map<OffloadName, Fall>>();
 
   constructor(
     readonly engine: Engine,
@@ -66,16 +81,17 @@ export class Offloads {
   /** One setting becomes another, at once. Throws ENOTSUP, and leaves the old one, for `on` where the kernel refuses it. */
   set(device: Device, name: OffloadName, setting: OffloadSetting): void {
     const before = device.offloads[name];
+    const isLinks = name === 'checksum' || name === 'tso' || name === 'uso';
     device.offloads[name] = setting;
-    this.offer(device);
+    if (isLinks) this.offer(device);
     try {
       refuseOffload(name, setting, this.#state(device, name));
     } catch (error) {
       device.offloads[name] = before;
-      this.offer(device);
+      if (isLinks) this.offer(device);
       throw error;
     }
-    if (name === 'udp_segment') this.#up(device);
+    this.#excuse(device, name);
     this.apply(device);
   }
 
@@ -87,44 +103,55 @@ export class Offloads {
     this.muxes.joinDatagrams(attachment.mux, name, this.#state(device, 'udp_gro') === 'used');
   }
 
-  /** The kernel has refused to cut a message of the device. Its datagrams have gone one by one, and do so for a while. */
-  stepDown(device: Device, errno: string): void {
-    const before = this.#down.get(device);
-    if (device.offloads.udp_segment !== 'auto' || device.isSteppedDown) return;
-    const retries = before ? before.retries + 1 : 0;
+  /** The kernel has refused what the offload needs: it is not used for a while. */
+  stepDown(device: Device, name: FallibleOffload, errno: string): void {
+    // Nothing is lost by going on.
+    if (name === 'udp_segment' && device.offloads.udp_segment === 'on') return;
+    if (this.#isDown(device, name)) return;
+    const falls = this.#falls.get(device) ?? new Map<OffloadName, Fall>();
+    const retries = (falls.get(name)?.retries ?? -1) + 1;
     const pauseMs = Math.min(this.retryMs * 2 ** retries, OFFLOAD_RETRY_MS_MAX);
-    const text = `udp_segment: the kernel would not cut a message (${errno}); datagrams go one by one, it is tried again in ${pauseMs / 1000} s`;
-    device.isSteppedDown = true;
-    this.#down.set(device, { retries, cancel: after(pauseMs, () => this.#tryAgain(device)) });
-    this.apply(device);
-    this.fma.degrade(device.name, 'offload_down', text);
+    const text = `${name}: ${refusals[name]} (${errno}); it is tried again in ${pauseMs / 1000} s`;
+    const cancel = after(pauseMs, () => this.#rise(device, name));
+    this.#falls.set(device, falls.set(name, { retries, cancel, text }));
+    this.#tell(device);
   }
 
   /** The device goes. */
   forget(device: Device): void {
-    this.#down.get(device)?.cancel();
-    this.#down.delete(device);
+    for (const { cancel } of this.#falls.get(device)?.values() ?? []) cancel?.();
+    this.#falls.delete(device);
   }
 
-  #tryAgain(device: Device): void {
-    device.isSteppedDown = false;
-    this.apply(device);
-    this.fma.restore(device.name, 'offload_down');
+  /** It is used again, until the next refusal. */
+  #rise(device: Device, name: OffloadName): void {
+    const falls = this.#falls.get(device);
+    const fall = falls?.get(name);
+    if (fall) falls!.set(name, { retries: fall.retries });
+    this.#tell(device);
   }
 
   /** By an operator's word: what has failed before counts no more. */
-  #up(device: Device): void {
-    this.forget(device);
-    device.isSteppedDown = false;
-    this.fma.restore(device.name, 'offload_down');
+  #excuse(device: Device, name: OffloadName): void {
+    const falls = this.#falls.get(device);
+    falls?.get(name)?.cancel?.();
+    if (falls?.delete(name)) this.#tell(device);
+  }
+
+  /** Puts into force, and says, which are down. */
+  #tell(device: Device): void {
+    this.apply(device);
+    const texts = [...(this.#falls.get(device)?.values() ?? [])].flatMap(({ text }) => text ?? []);
+    if (texts.length === 0) this.fma.restore(device.name, 'offload_down');
+    else this.fma.degrade(device.name, 'offload_down', texts.join('; '));
+  }
+
+  #isDown(device: Device, name: OffloadName): boolean {
+    return this.#falls.get(device)?.get(name)?.cancel !== undefined;
   }
 
   #state(device: Device, name: OffloadName): OffloadState {
-    return offloadState(
-      device.offloads[name],
-      this.#has(device.port, name),
-      name === 'udp_segment' && device.isSteppedDown,
-    );
+    return offloadState(device.offloads[name], this.#has(device.port, name), this.#isDown(device, name));
   }
 
   #has(port: Port, name: OffloadName): boolean {

@@ -139,11 +139,14 @@ export class Tap implements Port {
 
   offloads = NO_OFFLOADS;
   takes: SuperFrames = 'tcp';
+  /** It is known what the kernel takes. */
+  #isAsked = false;
 
   /** Bit by bit where not all are taken; none of them is needed. */
   offer(wanted: LinkOffloads): void {
     // A kernel that can hand over super-frames of UDP takes them, too; asking puts nothing into force that stays.
-    if (this.#accepts(TUN_F_CSUM | TUN_F_USO)) this.takes = 'tcp and udp';
+    if (!this.#isAsked && this.#accepts(TUN_F_CSUM | TUN_F_USO)) this.takes = 'tcp and udp';
+    this.#isAsked = true;
     const asked = offers.filter(([name]) => wanted[name]);
     const all = asked.reduce((bits, [, bit]) => bits | bit, 0);
     let taken = all;

@@ -13,7 +13,7 @@ import { OverlayError } from '../../src/errors.js';
 import { ARENAS_SPARE } from '../../src/limits.js';
 import { type Log, silent } from '../../src/log.js';
 import type { HeldNamespace } from '../../src/mux.js';
-import type { SocketOffloads } from '../../src/offload.js';
+import type { SocketOffloads, SuperFrames } from '../../src/offload.js';
 import type { Store } from '../../src/overlay/persistence.js';
 import type { PortEvent, PortLeft, PortRequest, PortSource } from '../../src/overlay/ports.js';
 import { Overlay, type OverlayRequest } from '../../src/overlay.js';
@@ -78,7 +78,7 @@ export class TestLink implements Port {
   handOver(): void {}
 
   readonly offloads = { checksum: false, tso: false, uso: false };
-  readonly takes = 'none';
+  readonly takes: SuperFrames = 'none';
 
   offer(): void {}
 
