@@ -6,11 +6,11 @@ import * as assert from 'uvu/assert';
 import * as layout from '../assembly/layout.js';
 import { TUNING_DEFAULT } from '../src/limits.js';
 import { WorkerContext } from '../workers/context.js';
-import type { Kernel } from '../workers/kernel.js';
 import { receive } from '../workers/rx.js';
 import { transmit } from '../workers/tx.js';
 import { CoreRig } from './harness/core-rig.js';
 import { descriptors } from './harness/memory-overlay.js';
+import { RefusingKernel } from './harness/refusing-kernel.js';
 import * as frames from './reference/frames.js';
 import { recordOf } from './reference/vnet-hdr.js';
 import * as twin from './reference/vxlan.js';
@@ -24,7 +24,7 @@ setFlagsFromString('--expose_gc');
 const collect = runInNewContext('gc') as () => void;
 
 /** A link that always has a frame, sockets that always have datagrams, and both take everything. */
-class EndlessKernel implements Kernel {
+class EndlessKernel extends RefusingKernel {
   readonly #datagrams: readonly Uint8Array[];
   #read = 0;
   written = 0;
@@ -35,16 +35,17 @@ class EndlessKernel implements Kernel {
     readonly records: readonly Uint8Array[],
     datagrams: readonly Uint8Array[],
   ) {
+    super();
     this.#datagrams = datagrams;
   }
 
-  read(_fd: number, address: number): number {
+  override read(_fd: number, address: number): number {
     const record = this.records[this.#read++ % this.records.length]!;
     this.rig.views.u8.set(record, address - this.rig.views.base);
     return record.length;
   }
 
-  recvmmsg(_fd: number, _messages: number, count: number): number {
+  override recvmmsg(_fd: number, _messages: number, count: number): number {
     const { rig } = this;
     for (let i = 0; i < count; i++) {
       const datagram = this.#datagrams[i % this.#datagrams.length]!;
@@ -54,27 +55,17 @@ class EndlessKernel implements Kernel {
     return count;
   }
 
-  sendmmsg(_fd: number, _messages: number, count: number): number {
+  override sendmmsg(_fd: number, _messages: number, count: number): number {
     this.sent += count;
     return count;
   }
 
-  write(): number {
+  override write(): number {
     return ++this.written;
   }
 
-  writev(): number {
+  override writev(): number {
     return ++this.written;
-  }
-
-  giveWay(): void {}
-
-  epollWait(): number {
-    throw new Error('nobody waits here');
-  }
-
-  errno(): number {
-    throw new Error('nothing fails here');
   }
 }
 

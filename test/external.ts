@@ -17,7 +17,11 @@ import { HandleClient } from './harness/handle-client.js';
 import { type Daemon, Hosts, underlay, until } from './harness/hosts.js';
 import { assertRefused, freePort, request as pointRequest } from './harness/memory-overlay.js';
 import { testWith } from './harness/needs.js';
+import { SuperFrames } from './harness/super-frames.js';
+import { Xorshift } from './harness/xorshift.js';
 import * as frames from './reference/frames.js';
+import { segmentFrame } from './reference/segment.js';
+import { readVnetHeader } from './reference/vnet-hdr.js';
 
 const external = suite('external handle');
 const HERE = '127.0.0.1';
@@ -231,6 +235,42 @@ external('a frame to an unknown address: asked, shown, answered, and those behin
     );
     await assertRefused(handle.lookup(0), 'ETIME', 'no_request');
   }),
+);
+
+external(
+  'a super-frame to an unknown address: held and described as the link gave it, cut when it is answered',
+  () =>
+    withScene(async ({ handle, peer, to, memory }) => {
+      const records = new SuperFrames(new Xorshift(5));
+      let record = records.superFrame();
+      let segments = segmentFrame(record) ?? [];
+      const isFit = () => segments.length > 5 && segments.every(({ length }) => length <= 1414);
+      while (!isFit() || (record[10]! & 1) !== 0) {
+        record = records.superFrame();
+        segments = segmentFrame(record) ?? [];
+      }
+      const { flags, gsoType, headerBytes, gsoSize, csumStart, csumOffset } = readVnetHeader(record)!;
+      assert.ok(memory.links.get('ov0').port.sendRaw(0, record));
+      const { id } = await handle.lookup();
+      const frame = record.subarray(VNET_HDR_BYTES);
+      assert.equal(await handle.call('packet', { request: id }), {
+        version: 1,
+        frame: base64(frame),
+        size: frame.length,
+        frame_bytes: frame.length,
+        vnet_hdr: {
+          flags,
+          gso_type: gsoType,
+          hdr_len: headerBytes,
+          gso_size: gsoSize,
+          csum_start: csumStart,
+          csum_offset: csumOffset,
+        },
+      });
+      await handle.call('respond', { request: id, to });
+      await until('all segments arrive', 3000, () => peer.frames.length >= segments.length);
+      assert.equal(peer.frames.map(base64), segments.map(base64));
+    }),
 );
 
 external('the forms of a destination in an answer; a bad one is refused, and the request stays', () =>

@@ -10,9 +10,11 @@ import { EINVAL, EIO, EMSGSIZE } from '../src/sys/errno.js';
 import { randomBetween } from '../src/sys/random.js';
 import { WorkerContext } from '../workers/context.js';
 import type { Kernel } from '../workers/kernel.js';
+import { receive } from '../workers/rx.js';
 import { transmit } from '../workers/tx.js';
 import { CoreRig } from './harness/core-rig.js';
 import { FlowTraffic } from './harness/flow-traffic.js';
+import { RefusingKernel } from './harness/refusing-kernel.js';
 import { SuperFrames } from './harness/super-frames.js';
 import { Xorshift } from './harness/xorshift.js';
 import { coalesceFrames } from './reference/coalesce.js';
@@ -174,7 +176,7 @@ offload('a message that cannot be cut goes datagram by datagram, from there on',
 });
 
 /** A TAP with records in it, and an underlay that takes no datagram above a length, and cuts no message at all when it is told so. */
-class FussyKernel implements Kernel {
+class FussyKernel extends RefusingKernel {
   readonly link: Uint8Array[] = [];
   readonly sent: Uint8Array[] = [];
   failure = 0;
@@ -184,16 +186,18 @@ class FussyKernel implements Kernel {
     readonly rig: CoreRig,
     readonly bytesMax: number,
     readonly cutFailure: number,
-  ) {}
+  ) {
+    super();
+  }
 
-  read(_fd: number, address: number): number {
+  override read(_fd: number, address: number): number {
     const record = this.link.shift();
     if (!record) return -1;
     this.rig.views.u8.set(record, address - this.rig.views.base);
     return record.length;
   }
 
-  sendmmsg(_fd: number, messages: number, count: number): number {
+  override sendmmsg(_fd: number, messages: number, count: number): number {
     const { rig } = this;
     const first = (messages - rig.views.base - rig.arena - layout.ARENA_TX_MESSAGES) / 64;
     for (let done = 0; done < count; done++) {
@@ -210,26 +214,8 @@ class FussyKernel implements Kernel {
     return count;
   }
 
-  errno(): number {
+  override errno(): number {
     return this.failure;
-  }
-
-  write(): number {
-    throw new Error('nothing is written here');
-  }
-
-  writev(): number {
-    throw new Error('nothing is written here');
-  }
-
-  recvmmsg(): number {
-    throw new Error('nothing is received here');
-  }
-
-  giveWay(): void {}
-
-  epollWait(): number {
-    throw new Error('nobody waits here');
   }
 }
 
@@ -245,18 +231,7 @@ for (const [name, cutFailure] of [
       const rig = new CoreRig({ bank: 1 + random.below(4) });
       const device = rig.addDevice({ vnetid: VNETID, mtu: MTU, flags: layout.DEVICE_FLAG_UDP_SEGMENT });
       const kernel = new FussyKernel(rig, 1300, cutFailure);
-      const { module, arena, core } = rig;
-      core.ringCreate(arena + layout.ARENA_EVENTS, layout.EVENT_RING_BYTES);
-      const task = {
-        memory: rig.views.memory,
-        module,
-        arena,
-        epoll: -1,
-        wake: -1,
-        cpu: -1,
-        ...TUNING_DEFAULT,
-      };
-      const worker = new WorkerContext(task, kernel);
+      const worker = workerOf(rig, kernel);
       const made: Uint8Array[][] = [];
       while (made.length < 40) {
         const record = records.next();
@@ -277,6 +252,13 @@ for (const [name, cutFailure] of [
       if (cutFailure !== 0) assert.ok(rig.deviceCount(device, layout.COUNTER_TX_UNCUT) > 0);
     }
   });
+}
+
+/** The real worker over a rig's memory. */
+function workerOf({ views, module, arena, core }: CoreRig, kernel: Kernel): WorkerContext {
+  core.ringCreate(arena + layout.ARENA_EVENTS, layout.EVENT_RING_BYTES);
+  const task = { memory: views.memory, module, arena, epoll: -1, wake: -1, cpu: -1, ...TUNING_DEFAULT };
+  return new WorkerContext(task, kernel);
 }
 
 // ─── In ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -401,5 +383,65 @@ offload('more datagrams than the list has room for: in rounds, all of them', () 
   assert.is(rig.muxCount(layout.COUNTER_RX_READ), 6400);
   assert.is(rig.deviceCount(0, layout.COUNTER_RX_FRAMES), 6400);
 });
+
+/** A link that takes frames and no super-frames: each batch is the same datagrams. */
+class NarrowLink extends RefusingKernel {
+  written = 0;
+
+  constructor(
+    readonly rig: CoreRig,
+    readonly messages: readonly (readonly Uint8Array[])[],
+  ) {
+    super();
+  }
+
+  override recvmmsg(): number {
+    this.rig.placeMessages(this.messages);
+    return this.messages.length;
+  }
+
+  override write(): number {
+    return ++this.written;
+  }
+
+  override writev(): number {
+    return -1;
+  }
+
+  override errno(): number {
+    return EINVAL;
+  }
+}
+
+offload(
+  'a link that takes no super-frame: those written are dropped by name, and main hears of it once a batch',
+  () => {
+    const rig = new CoreRig();
+    const device = rig.addDevice({ vnetid: VNETID, mtu: 1500, flags: JOINING });
+    rig.views.i32[(rig.arena + layout.ARENA_RECEIVE_FDS) / 4 + rig.mux] = 1;
+    const records = new SuperFrames(new Xorshift(SEED));
+    let segments: readonly Uint8Array[] = [];
+    while (segments.length < 3 || segments.length > 60 || coalesceFrames(segments, ROOM).length > 1) {
+      segments = (segmentFrame(records.superFrame()) ?? []).filter((frame) => frame.length <= 1514);
+    }
+    const other = concat(new Uint8Array(12), Uint8Array.of(0x88, 0xb5), new Uint8Array(46));
+    const link = new NarrowLink(
+      rig,
+      [...segments, other].map((frame) => [twin.encap(VNETID, frame)]),
+    );
+    const worker = workerOf(rig, link);
+    receive(worker, rig.mux);
+    assert.is(link.written, 1);
+    assert.is(rig.deviceCount(device, layout.DROP_RX_LINK_ERROR), segments.length);
+    assert.is(rig.deviceCount(device, layout.COUNTER_RX_FRAMES), 1);
+    const event = rig.arena + layout.ARENA_SCRATCH;
+    assert.is(
+      rig.core.ringPop(rig.arena + layout.ARENA_EVENTS, event, layout.EVENT_BYTES),
+      layout.EVENT_BYTES,
+    );
+    const { u32 } = rig.views;
+    assert.equal([...u32.subarray(event / 4, event / 4 + 3)], [layout.EVENT_RX_UNTAKEN, device, EINVAL]);
+  },
+);
 
 offload.run();

@@ -17,8 +17,8 @@ import { structs } from '../../src/sys/abi.js';
 import { createEventfd } from '../../src/sys/fd.js';
 import { WorkerContext } from '../../workers/context.js';
 import { resume } from '../../workers/deferred.js';
-import type { Kernel } from '../../workers/kernel.js';
 import { transmit } from '../../workers/tx.js';
+import { RefusingKernel } from './refusing-kernel.js';
 
 const TAP_FD = 7;
 const SEND_FD = 9;
@@ -62,13 +62,15 @@ export function numberOf(frame: Uint8Array): number {
 }
 
 /** A TAP that hands over what a test has put into it, and an underlay that notes what it is given. */
-class NotingKernel implements Kernel {
+class NotingKernel extends RefusingKernel {
   readonly link: Uint8Array[] = [];
   readonly sent: SentFrame[] = [];
 
-  constructor(readonly views: MemoryViews) {}
+  constructor(readonly views: MemoryViews) {
+    super();
+  }
 
-  read(_fd: number, address: number, bytes: number): number {
+  override read(_fd: number, address: number, bytes: number): number {
     const frame = this.link.shift();
     if (!frame) return -1;
     if (frame.length > bytes) throw new Error('a frame longer than its buffer');
@@ -76,7 +78,7 @@ class NotingKernel implements Kernel {
     return frame.length;
   }
 
-  sendmmsg(_fd: number, messages: number, count: number): number {
+  override sendmmsg(_fd: number, messages: number, count: number): number {
     const first = messages - this.views.base;
     for (let message = 0; message < count; message++) {
       const header = first + message * MESSAGE_BYTES;
@@ -88,28 +90,6 @@ class NotingKernel implements Kernel {
       this.sent.push({ number, row: name / layout.DESTINATION_BYTES });
     }
     return count;
-  }
-
-  write(): number {
-    throw new Error('nothing is written here');
-  }
-
-  writev(): number {
-    throw new Error('nothing is written here');
-  }
-
-  recvmmsg(): number {
-    throw new Error('nothing is received here');
-  }
-
-  giveWay(): void {}
-
-  epollWait(): number {
-    throw new Error('nobody waits here');
-  }
-
-  errno(): number {
-    return 0;
   }
 
   #address(at: number): number {
