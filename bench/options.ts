@@ -3,7 +3,7 @@ import type { parseArgs } from 'node:util';
 import { OverlayError } from '../src/errors.js';
 import { allowedCpus } from '../src/sys/affinity.js';
 import { type Measure, measures } from './measures/index.js';
-import { ANCHOR, type Peer, peers } from './peers/index.js';
+import { ANCHOR, type Peer, peers, usualPeers } from './peers/index.js';
 import { type Placement, placements } from './scene.js';
 
 /** As `parseArgs` of node:util takes them. */
@@ -50,7 +50,7 @@ const SMOKE_PEERS = ['kernel', 'overlayd'];
 export function readOptions(given: Flags, isSmoke: boolean): Options {
   const mtus = list('mtu', given.mtu) ?? ['1500'];
   return {
-    peers: chosen('peers', given.peers, peers, isSmoke ? SMOKE_PEERS : undefined),
+    peers: chosen('peers', given.peers, peers, isSmoke ? SMOKE_PEERS : usualPeers),
     measures: chosen('measures', given.measures, measures),
     rounds: whole('rounds', given.rounds ?? `${isSmoke ? 1 : ROUNDS}`, 1, 1000),
     seconds: whole('seconds', given.seconds ?? `${isSmoke ? 1 : SECONDS}`, 1, 60),

@@ -126,7 +126,7 @@ export class Muxes {
 
   /** Says so when it is we ourselves who hold the port: a wildcard and an address exclude each other. */
   #openUnderlay(ip: string, port: number, netns: string): Underlay {
-    const workers = this.engine.workers.list.length;
+    const workers = this.engine.lanes;
     try {
       return this.namespaces.inNamespace(netns, () => openUnderlay({ ip, port, workers, bank: this.bank }));
     } catch (error) {

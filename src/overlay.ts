@@ -82,6 +82,7 @@
 import type { Counts } from './datapath/counters.js';
 import { Engine, type EngineOptions } from './datapath/engine.js';
 import type { TrapEvent } from './datapath/events.js';
+import type { Directions } from './datapath/queue.js';
 import type { WorkerEvent } from './datapath/workers.js';
 import { EncapRegistry } from './encap/registry.js';
 import { OverlayError } from './errors.js';
@@ -115,7 +116,7 @@ import { formatMac } from './target/mac.js';
 import { Varpd } from './varpd/varpd.js';
 
 export interface OverlayOptions
-  extends Pick<EngineOptions, 'workers' | 'memoryBytes' | 'cpus' | 'tuning' | 'entry'> {
+  extends Pick<EngineOptions, 'workers' | 'isSplit' | 'memoryBytes' | 'cpus' | 'tuning' | 'entry'> {
   readonly ports: PortSource;
   readonly log: Log;
   /** Send sockets of each mux. */
@@ -166,6 +167,7 @@ export interface MuxStats {
 }
 
 export interface WorkerStats {
+  readonly directions: Directions;
   readonly worker: number;
   readonly state: string;
   readonly restarts: number;
@@ -577,6 +579,7 @@ export class Overlay {
   workerStats(): WorkerStats[] {
     return this.engine.workers.list.map((worker) => ({
       worker: worker.queue.index,
+      directions: worker.queue.directions,
       state: worker.state,
       restarts: worker.restarts,
       counts: this.engine.counters.worker(worker.queue.arena),

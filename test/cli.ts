@@ -183,7 +183,9 @@ cli('show-stats: counters, then drops, then workers', () => {
       muxes: {
         '192.0.2.1:4789': { encap: 'vxlan', counters: { rx_read: 4 }, drops: {}, socket_overflow: 5 },
       },
-      workers: [{ worker: 0, state: 'running', restarts: 6, counters: { wakeups: 7 }, drops: {} }],
+      workers: [
+        { worker: 0, directions: 'both', state: 'running', restarts: 6, counters: { wakeups: 7 }, drops: {} },
+      ],
     },
     { parsable: true, output: 'all' },
   );
@@ -229,6 +231,7 @@ cli(
     const config = readConfig({ memory: '1G', socket: '/run/b' }, file);
     assert.equal(config, {
       workers: 2,
+      threads: 'combined',
       memoryBytes: 2 ** 30,
       socket: '/run/b',
       pin: [0],

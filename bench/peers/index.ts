@@ -4,7 +4,7 @@ import { native } from './native.js';
 import { nebula } from './nebula.js';
 import { node } from './node.js';
 import { openvswitch } from './openvswitch.js';
-import { overlayd } from './overlayd.js';
+import { overlayd, overlaydThreads } from './overlayd.js';
 import { onWire, type Peer } from './peer.js';
 import { veth } from './veth.js';
 import { wireguardGo } from './wireguard-go.js';
@@ -21,8 +21,12 @@ export const peers: readonly Peer[] = [
   native,
   overlayd,
   onWire(overlayd),
+  ...overlaydThreads,
   openvswitch,
   wireguardGo,
   nebula,
   node,
 ];
+
+/** Those measured when none are named. */
+export const usualPeers = peers.filter((peer) => !overlaydThreads.includes(peer)).map(({ name }) => name);

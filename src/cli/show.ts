@@ -89,8 +89,8 @@ export function showStats(stats: StatsView, options: ShowOptions): string[] {
     add(address, counters);
     add(address, { socket_overflow, ...drops }, 'drop:');
   }
-  for (const { worker, state, restarts, counters } of stats.workers) {
-    add(`worker ${worker}`, { state, restarts, ...counters });
+  for (const { worker, directions, state, restarts, counters } of stats.workers) {
+    add(`worker ${worker}`, { directions, state, restarts, ...counters });
   }
   return format(statColumns, rows, options);
 }

@@ -14,6 +14,7 @@ const deviceColumns: Column<DeviceRow>[] = [
 
 const workerColumns: Column<StatusView['workers'][number]>[] = [
   { name: 'WORKER', width: 7, value: ({ worker }) => `${worker}` },
+  { name: 'FRAMES', width: 7, value: ({ directions }) => directions },
   { name: 'STATE', width: 10, value: ({ state }) => state },
   { name: 'RESTARTS', width: 9, value: ({ restarts }) => `${restarts}` },
 ];

@@ -31,7 +31,7 @@ export interface StatusView {
   };
   readonly faults: readonly FaultView[];
   readonly devices: Readonly<Record<string, { state: string; status: string; message: string }>>;
-  readonly workers: readonly { worker: number; state: string; restarts: number }[];
+  readonly workers: readonly { worker: number; directions: string; state: string; restarts: number }[];
   readonly memory: {
     /** Reserved for tables and buffers, of which what was used once is in memory. */
     readonly shared_bytes: number;
@@ -58,7 +58,7 @@ export function statusView(overlay: Overlay, mayRead: boolean): StatusView {
     return [name, { state: overlay.state(name), status, message }] as const;
   });
   const workers = engine.workers.list.map(({ queue, state, restarts }) => {
-    return { worker: queue.index, state, restarts };
+    return { worker: queue.index, directions: queue.directions, state, restarts };
   });
   const { rss, heapUsed } = process.memoryUsage();
   return {

@@ -96,7 +96,12 @@ export interface StatsView {
   readonly meanings: Readonly<Partial<Record<DropName, string>>>;
   readonly overlays: Readonly<Record<string, RowView & { link_overflow: string | number }>>;
   readonly muxes: Readonly<Record<string, RowView & { encap: string; socket_overflow: number }>>;
-  readonly workers: readonly (RowView & { worker: number; state: string; restarts: number })[];
+  readonly workers: readonly (RowView & {
+    worker: number;
+    directions: string;
+    state: string;
+    restarts: number;
+  })[];
 }
 
 export function propertyView(property: DeviceProperty, id: number): PropertyView {
@@ -241,8 +246,8 @@ export function statsView(overlay: Overlay, mayRead: boolean): StatsView {
   const muxes = (mayRead ? overlay.muxStats() : []).map(({ name, encap, counts, socketOverflow }) => {
     return [name, { encap, ...rowView(counts, muxCounters), socket_overflow: socketOverflow }] as const;
   });
-  const workers = overlay.workerStats().map(({ worker, state, restarts, counts }) => {
-    return { worker, state, restarts, ...rowView(counts, workerCounters) };
+  const workers = overlay.workerStats().map(({ worker, directions, state, restarts, counts }) => {
+    return { worker, directions, state, restarts, ...rowView(counts, workerCounters) };
   });
   const rows = [...overlays, ...muxes].map(([, { drops }]) => drops);
   const happened = dropNames.filter((name) => rows.some((drops) => name in drops));

@@ -5,6 +5,7 @@ import { BANK_MAX, BATCH_MAX } from '../../assembly/layout.js';
 import { DEFAULT_SOCKET } from '../control/client.js';
 import { groupOf } from '../control/groups.js';
 import { memoryBytesNeeded } from '../datapath/memory.js';
+import { workerCount } from '../datapath/workers.js';
 import { OverlayError } from '../errors.js';
 import {
   ARENAS_SPARE,
@@ -23,6 +24,8 @@ import { checkDeclared, type DeclaredOverlays, declaredOverlays } from './declar
 
 export interface Config {
   readonly workers: number;
+  /** Whether a worker is one thread for both directions, or one for each. */
+  readonly threads: Threads;
   readonly memoryBytes: number;
   /** Empty for any. */
   readonly pin: readonly number[];
@@ -55,6 +58,8 @@ const POOL_BYTES = 64 * 2 ** 20;
 const PLUGINS_MAX = 16;
 /** Everyone may look. */
 const SOCKET_MODE_DEFAULT = 0o666;
+const threads = ['combined', 'split'] as const;
+type Threads = (typeof threads)[number];
 const logLevels = ['debug', 'info', 'warn', 'error'] as const;
 
 const digits = z
@@ -83,6 +88,7 @@ const group = z
 /** One schema for file and flags: both hold text or numbers. */
 const schema = z.strictObject({
   workers: whole(WORKERS_MAX).default(Math.min(availableParallelism(), WORKERS_MAX)),
+  threads: z.enum(threads).default('combined'),
   memory: z
     .union([z.string(), z.number()])
     .transform((text, context) => sizeBytes(String(text)) ?? refuse(context, 'a size such as 256M or 1G'))
@@ -141,7 +147,7 @@ export function checkConfig(
   const faults = [...issuesOf(values).map(say(inFile)), ...issuesOf(flags).map(say(onLine))];
   if (faults.length > 0) return { faults: faults.slice(0, FAULTS_MAX) };
   const { memory, bank, ...rest } = schema.parse({ ...values, ...flags });
-  const needed = memoryBytesNeeded(rest.workers + ARENAS_SPARE);
+  const needed = memoryBytesNeeded(workerCount(rest.workers, rest.threads === 'split') + ARENAS_SPARE);
   const config = {
     ...rest,
     bank: bank ?? bankFor(rest.workers),

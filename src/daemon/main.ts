@@ -16,6 +16,10 @@ function collect(value: string, before: string[] = []): string[] {
 const program = new Command('overlayd')
   .description('userland overlay networks: runs overlay devices and serves overlayadm')
   .option('--workers <n>', 'data-plane threads (default: one a CPU)')
+  .option(
+    '--threads <how>',
+    'combined, or split: each worker is two threads, one a direction (default: combined)',
+  )
   .option('--memory <size>', 'memory reserved for tables and buffers (default: 256M)')
   .option('--pin <cpus>', 'CPUs to bind the workers to, such as 0,2-3 (default: any)')
   .option('--bank <n>', 'send sockets on each underlay address (default: 8, or 8 a worker above 2)')

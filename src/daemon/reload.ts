@@ -29,6 +29,7 @@ export type Plan = { readonly steps: readonly Step[] } | { readonly refused: rea
 /** What is reserved, opened or started once, by the key of the file. */
 const restartKeys = {
   workers: 'workers',
+  threads: 'threads',
   memory: 'memoryBytes',
   pin: 'pin',
   bank: 'bank',

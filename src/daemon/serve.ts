@@ -27,6 +27,7 @@ export async function serve(flags: Flags, file: string | undefined, signals: Sig
   const config = readConfig(flags, file);
   const log = pino({ name: 'overlayd', level: config.logLevel }, pino.destination({ fd: 2, sync: true }));
   const { workers, bank, batch, busyPoll: busyPollUs, memoryBytes, overlays } = config;
+  const isSplit = config.threads === 'split';
   const needs = { workers, bank, memoryBytes, devices: overlays.size };
   for (const sentence of checkRights(readRights(), needs)) log.warn({}, sentence);
   const links = takeLinks();
@@ -43,6 +44,7 @@ export async function serve(flags: Flags, file: string | undefined, signals: Sig
   for (const specifier of config.plugin) varpd.register(await loadRemotePlugin(specifier, { log }));
   const overlay = await Overlay.start({
     workers,
+    isSplit,
     memoryBytes,
     cpus: config.pin,
     tuning: { batch, busyPollUs },
@@ -97,7 +99,8 @@ export async function serve(flags: Flags, file: string | undefined, signals: Sig
   });
   await declared;
   if (ending.isUnderWay) return;
-  const memoryInUse = memoryBytesNeeded(workers + ARENAS_SPARE);
-  overlay.events.emit('daemon-started', { text: `with ${workers} workers` });
-  log.info({ workers, memoryBytes, memoryInUse, socket: config.socket, pid: process.pid }, 'ready');
+  const threads = overlay.engine.workers.list.length;
+  const memoryInUse = memoryBytesNeeded(threads + ARENAS_SPARE);
+  overlay.events.emit('daemon-started', { text: `with ${threads} workers` });
+  log.info({ workers: threads, memoryBytes, memoryInUse, socket: config.socket, pid: process.pid }, 'ready');
 }

@@ -13,11 +13,13 @@ import { createMemory, type MemoryViews } from './memory.js';
 import { Pool } from './pool.js';
 import { Tables } from './tables.js';
 import { TargetTable } from './target-table.js';
-import { type WorkerEvent, Workers } from './workers.js';
+import { type WorkerEvent, Workers, workerCount } from './workers.js';
 
 export interface EngineOptions {
-  /** Data-plane threads, 1 to WORKERS_MAX. */
+  /** Lanes, 1 to WORKERS_MAX: a data-plane thread each, or two. */
   readonly workers: number;
+  /** A thread for each direction of a lane. */
+  readonly isSplit?: boolean;
   /** Bytes to reserve for tables and arenas. */
   readonly memoryBytes: number;
   /** CPUs to pin workers to; empty for any. */
@@ -49,7 +51,9 @@ export class Engine {
   readonly #events: Events;
 
   private constructor(readonly options: EngineOptions) {
-    this.views = createMemory(options.memoryBytes, options.workers + ARENAS_SPARE, random64());
+    const { workers: lanes, isSplit = false } = options;
+    const arenas = workerCount(lanes, isSplit) + ARENAS_SPARE;
+    this.views = createMemory(options.memoryBytes, arenas, random64());
     const module = compileCore();
     const core = instantiateCore(module, this.views.memory);
     this.core = core;
@@ -57,7 +61,8 @@ export class Engine {
     this.pool = new Pool(this.views);
     this.destinations = new Destinations(this.tables, this.pool);
     this.workers = new Workers(this.views, core, module, {
-      count: options.workers,
+      lanes,
+      isSplit,
       cpus: options.cpus,
       tuning: options.tuning ?? TUNING_DEFAULT,
       entry: options.entry ?? loopEntry,
@@ -87,9 +92,14 @@ export class Engine {
     return engine;
   }
 
+  /** How many queues a port has, and receive sockets a mux. */
+  get lanes(): number {
+    return this.options.workers;
+  }
+
   /** Gives each worker its queue of a port. Frames come at once; the device row decides what becomes of them. */
   attachPort(device: number, fds: readonly number[]): void {
-    for (const { queue } of this.workers.list) queue.addTap(device, fds[queue.index]!);
+    for (const { queue } of this.workers.list) queue.addTap(device, fds[queue.lane]!);
   }
 
   /** The reverse of `attachPort`; quiesce before closing the descriptors. */
@@ -99,7 +109,7 @@ export class Engine {
 
   /** Gives each worker its receive socket, and all of them the bank of send sockets. */
   attachMux(mux: number, receive: readonly number[], send: readonly number[]): void {
-    for (const { queue } of this.workers.list) queue.addMux(mux, receive[queue.index]!, send);
+    for (const { queue } of this.workers.list) queue.addMux(mux, receive[queue.lane]!, send);
   }
 
   /** The reverse of `attachMux`; quiesce before closing the descriptors. */

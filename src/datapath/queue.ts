@@ -1,5 +1,6 @@
 /**
- * A queue is what a worker works on: its epoll set, eventfd, TAP queues and sockets. Main owns the descriptors, so a
+ * A queue is what a worker works on: its epoll set, eventfd, TAP queues and sockets. With one thread for each direction two
+ * queues share a lane, a TAP queue and a receive socket, of which each waits for one. Main owns the descriptors, so a
  * worker's death closes nothing, and its successor gets the same ones. They stand in the descriptor tables of
  * the arena that the queue has at the moment.
  */
@@ -8,15 +9,23 @@ import { createEpoll, unwatch, watch } from '../sys/epoll.js';
 import { closeFd, createEventfd } from '../sys/fd.js';
 import type { MemoryViews } from './memory.js';
 
+/** What a queue's worker waits for: frames of links, datagrams of underlays, or both. It may write to either. */
+export type Directions = 'out' | 'in' | 'both';
+
 export class Queue {
   readonly epoll = createEpoll();
   readonly wake = createEventfd();
   readonly #taps = new Map<number, number>();
   readonly #muxes = new Map<number, { receive: number; send: readonly number[] }>();
 
-  /** @param arena offset of the arena the queue's worker uses */
+  /**
+   * @param lane TAP queue and receive socket of each device and mux that are the queue's
+   * @param arena offset of the arena the queue's worker uses
+   */
   constructor(
     readonly index: number,
+    readonly lane: number,
+    readonly directions: Directions,
     readonly views: MemoryViews,
     public arena: number,
   ) {
@@ -27,14 +36,14 @@ export class Queue {
   addTap(device: number, fd: number): void {
     this.#taps.set(device, fd);
     this.#store(layout.ARENA_TAP_FDS, device, fd);
-    watch(this.epoll, fd, layout.SOURCE_TAP, device);
+    if (this.directions !== 'in') watch(this.epoll, fd, layout.SOURCE_TAP, device);
   }
 
   /** The worker no longer hears of it; close the descriptor only after a quiesce. */
   removeTap(device: number): void {
     const fd = this.#taps.get(device);
     if (fd === undefined) return;
-    unwatch(this.epoll, fd);
+    if (this.directions !== 'in') unwatch(this.epoll, fd);
     this.#taps.delete(device);
     this.#store(layout.ARENA_TAP_FDS, device, -1);
   }
@@ -42,14 +51,14 @@ export class Queue {
   addMux(mux: number, receive: number, send: readonly number[]): void {
     this.#muxes.set(mux, { receive, send });
     this.#storeMux(mux, receive, send);
-    watch(this.epoll, receive, layout.SOURCE_UNDERLAY, mux);
+    if (this.directions !== 'out') watch(this.epoll, receive, layout.SOURCE_UNDERLAY, mux);
   }
 
   /** The worker no longer hears of it; close the descriptors only after a quiesce. */
   removeMux(mux: number): void {
     const sockets = this.#muxes.get(mux);
     if (sockets === undefined) return;
-    unwatch(this.epoll, sockets.receive);
+    if (this.directions !== 'out') unwatch(this.epoll, sockets.receive);
     this.#muxes.delete(mux);
     this.#storeMux(mux, -1, new Array<number>(sockets.send.length).fill(-1));
   }

@@ -34,7 +34,10 @@ export type WorkerEvent =
   | { kind: 'lost'; worker: number; reason: string };
 
 export interface WorkersOptions {
-  readonly count: number;
+  /** TAP queues and receive sockets, each for one worker, or for two with `isSplit`. */
+  readonly lanes: number;
+  /** One worker for what goes out and another for what comes in, instead of one for both. */
+  readonly isSplit: boolean;
   /** CPUs to pin to, worker i to the i-th (round again); empty for any. */
   readonly cpus: readonly number[];
   readonly tuning: Tuning;
@@ -43,6 +46,11 @@ export interface WorkersOptions {
   readonly onEvent: (event: WorkerEvent) => void;
   /** A worker has ended: what it had aside is lost, and with `hasLeft` what is on its rings too. */
   readonly onAbandoned: (arena: number, hasLeft: boolean) => void;
+}
+
+/** Threads for so many lanes. */
+export function workerCount(lanes: number, isSplit: boolean): number {
+  return isSplit ? 2 * lanes : lanes;
 }
 
 export class Workers {
@@ -63,7 +71,8 @@ export class Workers {
     module: WebAssembly.Module,
     readonly options: WorkersOptions,
   ) {
-    const { count, cpus, entry, tuning } = options;
+    const { lanes, isSplit, cpus, entry, tuning } = options;
+    const count = workerCount(lanes, isSplit);
     this.#pool = new Piscina({
       filename: entry.href,
       minThreads: count,
@@ -76,7 +85,8 @@ export class Workers {
     });
     this.#pool.on('error', () => {}); // the task's own rejection says it better
     this.list = Array.from({ length: count }, (_, index) => {
-      const queue = new Queue(index, views, arenaOffset(index));
+      const directions = !isSplit ? 'both' : index < lanes ? 'out' : 'in';
+      const queue = new Queue(index, index % lanes, directions, views, arenaOffset(index));
       const cpu = cpus.length > 0 ? cpus[index % cpus.length]! : -1;
       return new Worker(queue, this.#pool, module, core, views, cpu, tuning);
     });

@@ -103,7 +103,7 @@ export class Life {
       const { encap, vnetid, mtu } = device;
       const alias = aliasOf(name, encap.name, vnetid);
       const { engine, ports } = this.context;
-      const queues = engine.workers.list.length;
+      const queues = engine.lanes;
       const left = this.missing.get(name);
       if (!left) return ports.open({ name, queues, mtu, alias, netns: '' });
       // The link of the one that did not come back, where it is there; one in another namespace gives way to a new one.
@@ -133,7 +133,7 @@ export class Life {
     const entry = this.#make(name, encap, search, id, record.vnetid, (device, instance) => {
       applyRecord(record, device, instance);
       const alias = aliasOf(name, device.encap.name, device.vnetid);
-      const queues = engine.workers.list.length;
+      const queues = engine.lanes;
       const { mtu, netns } = device;
       const port = ports.reopen({ name, queues, mtu, alias, netns, mac: record.mac ?? undefined, fds });
       onTaken();
@@ -634,7 +634,7 @@ export class Life {
     const { engine, events, ports, fma } = this.context;
     const { name, mtu, netns, mac, encap, vnetid, isActivated, isKept } = device;
     const alias = aliasOf(name, encap.name, vnetid);
-    const queues = engine.workers.list.length;
+    const queues = engine.lanes;
     let port: Port;
     try {
       port = ports.reopen({ name, queues, mtu, alias, netns, mac: mac === '' ? undefined : mac, fds: [] });
