@@ -196,6 +196,7 @@ cli('show-stats: counters, then drops, then workers', () => {
     'ov0:drop\\:tx_too_big:2:too long\\: it was',
     '192.0.2.1\\:4789:rx_read:4:',
     '192.0.2.1\\:4789:drop\\:socket_overflow:5:',
+    'worker 0:directions:both:',
     'worker 0:state:running:',
     'worker 0:restarts:6:',
     'worker 0:wakeups:7:',

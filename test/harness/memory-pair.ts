@@ -61,6 +61,8 @@ export interface MemoryHost {
 
 export interface MemoryPairOptions {
   readonly workers: number;
+  /** A thread for each direction. */
+  readonly isSplit?: boolean;
   /** Another worker module. */
   readonly entry?: URL;
   /** Lookup plugin of a side, in place of `direct`. */
