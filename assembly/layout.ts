@@ -369,6 +369,7 @@ export const SOURCE_UNDERLAY: u32 = 2;
 
 // ─── Encapsulations ─────────────────────────────────────────────────────────────────────────────────────
 export const ENCAP_VXLAN: u32 = 1;
+export const ENCAP_GENEVE: u32 = 2;
 
 // ─── Verdicts: exactly one a frame ──────────────────────────────────────────────────────────────────────
 // A value below DROP_REASONS is a drop of that name; the others are no drops.
@@ -424,7 +425,11 @@ export const DROP_TX_TARGET_REMOVED: u32 = 36;
 export const DROP_TX_BOGON: u32 = 37;
 export const DROP_RX_INJECT_FAILED: u32 = 38;
 export const DROP_TX_WORKER_LOST: u32 = 39;
-export const DROP_REASONS: u32 = 40;
+// In, by what the outer header says.
+export const DROP_RX_CONTROL_PACKET: u32 = 40;
+export const DROP_RX_NOT_ETHERNET: u32 = 41;
+export const DROP_RX_CRITICAL_OPTION: u32 = 42;
+export const DROP_REASONS: u32 = 43;
 
 // ─── Counters of a row: the drops by reason, then these ─────────────────────────────────────────────────
 /** Frames read from the TAP, whatever became of them. */

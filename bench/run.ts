@@ -5,13 +5,14 @@
 import { parseArgs } from 'node:util';
 import { OverlayError } from '../src/errors.js';
 import { main as core } from './core.js';
+import { main as encapsulation } from './encapsulation.js';
 import { main as endToEnd } from './end-to-end.js';
 import { main as lookup } from './lookup.js';
 import { main as miss } from './miss.js';
 import { main as offload } from './offload.js';
 import { flags } from './options.js';
 
-const benches = { core, offload, lookup, miss, 'end-to-end': endToEnd };
+const benches = { core, encapsulation, offload, lookup, miss, 'end-to-end': endToEnd };
 
 const { values, positionals } = parseArgs({
   options: { ...flags, smoke: { type: 'boolean', default: false } },

@@ -30,6 +30,8 @@ export interface PropertyInfo {
   readonly applies?: Applies;
   readonly default?: PropertyValue;
   readonly possible?: readonly Possible[];
+  /** Longest text, when it is not PROPERTY_VALUE_BYTES_MAX - 1. */
+  readonly bytesMax?: number;
   /** What to do for a number above `possible`, where something can be done: the end of a sentence. */
   readonly beyond?: string;
   /** Why a value of the right type and range is not acceptable, or undefined when it is. */
@@ -74,8 +76,12 @@ function parseType(info: PropertyInfo, input: unknown): PropertyValue {
       if (typeof input !== 'string' || input.length === 0 || input.includes('\0')) {
         throw badValue(info, input, 'it is text, not empty');
       }
-      if (Buffer.byteLength(input) >= PROPERTY_VALUE_BYTES_MAX) {
-        throw badValue(info, '...', `it is at most ${PROPERTY_VALUE_BYTES_MAX - 1} bytes long`);
+      if (Buffer.byteLength(input) > (info.bytesMax ?? PROPERTY_VALUE_BYTES_MAX - 1)) {
+        throw badValue(
+          info,
+          '...',
+          `it is at most ${info.bytesMax ?? PROPERTY_VALUE_BYTES_MAX - 1} bytes long`,
+        );
       }
       return input;
     case 'ether': {

@@ -35,6 +35,12 @@ testWith(bench, ['gcc'], 'lookup', () => {
   assert.match(output, /ratio \d/, 'compared with C');
 });
 
+bench('encapsulation', () => {
+  const output = run('encapsulation');
+  for (const name of ['vxlan', 'geneve', 'geneve with 63 options'])
+    assert.match(output, new RegExp(`${name} +encap`));
+});
+
 bench('miss', () => {
   const output = run('miss');
   assert.match(output, /median \d+\.\d+ ms/);

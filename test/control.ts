@@ -166,7 +166,7 @@ control('every operation of the table, once', () =>
         counts: { devices: 1, started: 1, degraded: 0, faults: 0, workers: 1, workers_running: 1 },
         faults: [],
         devices: { ov0: { state: 'started', status: 'ONLINE', message: '' } },
-        workers: [{ worker: 0, state: 'running', restarts: 0 }],
+        workers: [{ worker: 0, directions: 'both', state: 'running', restarts: 0 }],
         pid: process.pid,
         uptime: 0,
         event: 0,

@@ -11,6 +11,7 @@ import { ipBytes } from '../src/ip.js';
 import { AF_INET6 } from '../src/sys/abi.js';
 import { randomBetween } from '../src/sys/random.js';
 import { sockaddr } from '../src/sys/sockaddr.js';
+import { vxlanEncapsulation } from './harness/encapsulations.js';
 import { FrameFuzzer } from './harness/frame-fuzzer.js';
 import { ReceiveRig } from './harness/receive-rig.js';
 import { Xorshift } from './harness/xorshift.js';
@@ -91,7 +92,7 @@ class Run {
     const { fuzzer, random, rig } = this;
     const { u8 } = rig.views;
     for (let index = 0; index < count; index++) {
-      fuzzer.makeDatagram();
+      fuzzer.makeDatagram(vxlanEncapsulation);
       const at = rig.slot(index);
       fuzzer.copyTo(u8, at);
       const target = random.below(TARGETS);

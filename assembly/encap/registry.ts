@@ -1,5 +1,6 @@
 /** The encapsulations the core knows, one row in each function. Mirror of `src/encap/registry.ts`. */
-import { ENCAP_VXLAN } from '../layout';
+import { ENCAP_GENEVE, ENCAP_VXLAN } from '../layout';
+import { decapGeneve, encapGeneve, geneveSignature, geneveVnetid } from './geneve';
 import { decapVxlan, encapVxlan, vxlanSignature, vxlanVnetid } from './vxlan';
 
 /** Vnetid of the datagram that `decap` accepted last. */
@@ -10,6 +11,7 @@ export let vnetid: u64 = 0;
 @inline
 export function encapFrame(encap: u32, frame: usize, template: usize, id: u64): u32 {
   if (encap == ENCAP_VXLAN) return encapVxlan(frame, template, id);
+  if (encap == ENCAP_GENEVE) return encapGeneve(frame, template, id);
   unreachable();
   return 0;
 }
@@ -21,6 +23,11 @@ export function decapDatagram(encap: u32, datagram: usize, length: u32): i32 {
   if (encap == ENCAP_VXLAN) {
     const header = decapVxlan(datagram, length);
     vnetid = vxlanVnetid;
+    return header;
+  }
+  if (encap == ENCAP_GENEVE) {
+    const header = decapGeneve(datagram, length);
+    vnetid = geneveVnetid;
     return header;
   }
   unreachable();
@@ -38,6 +45,7 @@ export const SIGNATURE_BYTES: u32 = 8;
 @inline
 export function signatureOf(encap: u32, datagram: usize): u64 {
   if (encap == ENCAP_VXLAN) return vxlanSignature(datagram);
+  if (encap == ENCAP_GENEVE) return geneveSignature(datagram);
   unreachable();
   return 0;
 }

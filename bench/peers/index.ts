@@ -4,7 +4,7 @@ import { native } from './native.js';
 import { nebula } from './nebula.js';
 import { node } from './node.js';
 import { openvswitch } from './openvswitch.js';
-import { overlayd, overlaydThreads } from './overlayd.js';
+import { overlayd, overlaydVariants } from './overlayd.js';
 import { onWire, type Peer } from './peer.js';
 import { veth } from './veth.js';
 import { wireguardGo } from './wireguard-go.js';
@@ -21,7 +21,7 @@ export const peers: readonly Peer[] = [
   native,
   overlayd,
   onWire(overlayd),
-  ...overlaydThreads,
+  ...overlaydVariants,
   openvswitch,
   wireguardGo,
   nebula,
@@ -29,4 +29,4 @@ export const peers: readonly Peer[] = [
 ];
 
 /** Those measured when none are named. */
-export const usualPeers = peers.filter((peer) => !overlaydThreads.includes(peer)).map(({ name }) => name);
+export const usualPeers = peers.filter((peer) => !overlaydVariants.includes(peer)).map(({ name }) => name);

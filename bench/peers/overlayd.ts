@@ -4,8 +4,13 @@ import { type Peer, VNI, VXLAN_OVERHEAD } from './peer.js';
 
 const LINK = 'ov0';
 
-/** @param flags of the daemons */
-function withFlags(name: string, what: string, flags: readonly string[]): Peer {
+interface Given {
+  /** Of the daemons. */
+  readonly flags?: readonly string[];
+  readonly encap?: 'vxlan' | 'geneve';
+}
+
+function variant(name: string, what: string, { flags = [], encap = 'vxlan' }: Given = {}): Peer {
   return {
     name,
     what,
@@ -18,14 +23,14 @@ function withFlags(name: string, what: string, flags: readonly string[]): Peer {
       const start = async (side: Side) => {
         const { client } = await bed.daemon(side, ['--log-level', 'error', ...flags]);
         const properties = {
-          'vxlan/listen_ip': underlay[4][side],
+          [`${encap}/listen_ip`]: underlay[4][side],
           'direct/dest_ip': underlay[4][other(side)],
           'direct/dest_port': 4789,
           // Its default is below what an underlay of 9000 has room for.
           mtu_max: mtu,
           mtu,
         };
-        const overlay = { name: LINK, encap: 'vxlan', search: 'direct', vnetid: VNI, properties };
+        const overlay = { name: LINK, encap, search: 'direct', vnetid: VNI, properties };
         await client.post('/v1/overlays', overlay);
       };
       await Promise.all(sides.map(start));
@@ -34,21 +39,16 @@ function withFlags(name: string, what: string, flags: readonly string[]): Peer {
   };
 }
 
-export const overlayd = withFlags('overlayd', 'this project', []);
+export const overlayd = variant('overlayd', 'this project');
 
-/** What other numbers of threads make of it; measured when they are named. */
-export const overlaydThreads: readonly Peer[] = [
-  withFlags('overlayd-1', 'this project with one worker', ['--workers', '1']),
-  withFlags('overlayd-split-1', 'this project, one thread out and one in', [
-    '--workers',
-    '1',
-    '--threads',
-    'split',
-  ]),
-  withFlags('overlayd-split-2', 'this project, two threads out and two in', [
-    '--workers',
-    '2',
-    '--threads',
-    'split',
-  ]),
+/** What other encapsulations and numbers of threads make of it; measured when they are named. */
+export const overlaydVariants: readonly Peer[] = [
+  variant('overlayd-geneve', 'this project with Geneve', { encap: 'geneve' }),
+  variant('overlayd-1', 'this project with one worker', { flags: ['--workers', '1'] }),
+  variant('overlayd-split-1', 'this project, one thread out and one in', {
+    flags: ['--workers', '1', '--threads', 'split'],
+  }),
+  variant('overlayd-split-2', 'this project, two threads out and two in', {
+    flags: ['--workers', '2', '--threads', 'split'],
+  }),
 ];

@@ -59,7 +59,7 @@ function client(): ControlClient {
 program
   .command('create-overlay')
   .description('create an overlay device, set its properties and activate it')
-  .requiredOption('-e, --encap <plugin>', 'encap plugin: vxlan')
+  .requiredOption('-e, --encap <plugin>', 'encap plugin: vxlan or geneve')
   .requiredOption('-s, --search <plugin>', 'lookup plugin: direct, files or external')
   .requiredOption('-v, --vnetid <id>', 'virtual network id')
   .option('-t, --temporary', 'gone with the daemon, together with its link')

@@ -23,7 +23,8 @@ export const dropSentences: Readonly<Record<DropName, string>> = {
   tx_underlay_error: 'the system refused to send for another reason',
   rx_short_datagram: 'a datagram too short for the outer header',
   rx_truncated: 'a datagram longer than the receive buffer',
-  rx_bad_header: 'the outer header was not valid (VXLAN: the I flag was not set)',
+  rx_bad_header:
+    'the outer header was not valid (VXLAN: the I flag was not set; Geneve: an unknown version, or options longer than they say)',
   rx_unknown_vnetid: 'no started device has this vnetid on this underlay address',
   rx_device_stopped: 'the device was stopped, or something about it was being changed',
   rx_short_frame: 'an inner frame shorter than an Ethernet header',
@@ -50,6 +51,11 @@ export const dropSentences: Readonly<Record<DropName, string>> = {
   tx_bogon: 'the Ethernet header could not be parsed',
   tx_worker_lost: 'the worker that had the frame aside died, or was replaced',
   rx_inject_failed: 'the link refused a frame that varpd made',
+  rx_control_packet:
+    'a control packet of the other end (Geneve: the O flag was set), which is not for guests',
+  rx_not_ethernet: 'the outer header says that something else than an Ethernet frame is in it',
+  rx_critical_option:
+    'the outer header has an option that must be understood, and is not (Geneve: a critical option)',
 };
 
 const names = new Map<number, DropName>();

@@ -24,7 +24,7 @@ export interface EncapOperations {
   /** The device is gone. */
   fini(properties: PropertyStore): void;
   /** Outer header for the vnetid: the template the core copies. */
-  encap(vnetid: bigint): Uint8Array;
+  encap(vnetid: bigint, properties: PropertyStore): Uint8Array;
   /** What the core's decap makes of a datagram, for self-tests and for people; undefined when it is not valid. */
   decap(datagram: Uint8Array): { vnetid: bigint; headerBytes: number } | undefined;
   /** Where the device listens. Throws EINVAL when a property it needs is unset. */

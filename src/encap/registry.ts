@@ -1,5 +1,7 @@
 /** The encap plugins there are, with a count of the devices that use each. Mirror of `assembly/encap/registry.ts`. */
 import { assert, OverlayError } from '../errors.js';
+import { PropertyStore } from '../property.js';
+import { geneve } from './geneve.js';
 import { checkEncapPlugin, type EncapPlugin, vnetidMax } from './plugin.js';
 import { vxlan } from './vxlan.js';
 
@@ -12,7 +14,7 @@ export class EncapRegistry {
   readonly #rows = new Map<string, Row>();
 
   /** A registry of the plugins we ship, or of those given. */
-  constructor(plugins: readonly EncapPlugin[] = [vxlan]) {
+  constructor(plugins: readonly EncapPlugin[] = [vxlan, geneve]) {
     for (const plugin of plugins) this.register(plugin);
   }
 
@@ -27,7 +29,9 @@ export class EncapRegistry {
       throw new OverlayError('EEXIST', 'encap_exists', `encap plugin '${plugin.name}' is registered already`);
     }
     const highest = vnetidMax(plugin);
-    const seen = plugin.operations.decap(plugin.operations.encap(highest));
+    const { operations } = plugin;
+    const properties = new PropertyStore(plugin.properties.map((name) => operations.propinfo(name)));
+    const seen = operations.decap(operations.encap(highest, properties));
     assert(seen?.vnetid === highest, `encap plugin '${plugin.name}': decap does not undo encap`);
     this.#rows.set(plugin.name, { plugin, devices: 0 });
   }

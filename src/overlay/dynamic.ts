@@ -42,7 +42,6 @@ const flags = {
 export class Dynamic {
   readonly cache: TargetCache;
   readonly #table: TargetTable;
-  readonly #header: Uint8Array;
   readonly #domain = usableDomain();
   /** Of each destination row that an entry has: what it stands for. */
   readonly #routes = new Map<number, { readonly route: Route; users: number }>();
@@ -51,11 +50,15 @@ export class Dynamic {
   constructor(readonly options: DynamicOptions) {
     const { engine, device, held, targetsMax, negativeMs } = options;
     this.#table = engine.createTargetTable(device.row, targetsMax);
-    // The core patches the device's own vnetid into the shared template.
-    this.#header = device.encap.operations.encap(0n);
     const store = Object.assign(this.#table, { flags });
     const services = this.#services();
     this.cache = new TargetCache({ store, services, held, negativeMs, requestsMax: REQUESTS_MAX });
+  }
+
+  /** In front of frames; the core patches the device's own vnetid into the shared template. */
+  get #header(): Uint8Array {
+    const { encap, properties } = this.options.device;
+    return encap.operations.encap(0n, properties);
   }
 
   /** Offset of the table, for the device's row. */

@@ -9,7 +9,6 @@ import { type CoreRig, IOVEC_BYTES, MESSAGE_BYTES, SEND_FD, TAP_FD } from './cor
 
 const CANARY = 0xa5;
 const CANARY_BYTES = 8;
-const OUTER_BYTES = 8;
 const { mmsghdr, iovec: iovecStruct } = structs;
 
 export class BatchFault extends Error {}
@@ -22,6 +21,8 @@ export class BatchCheck {
   /** Where each frame or datagram of the batch was placed, and its bytes. */
   readonly offsets = new Uint32Array(layout.BATCH_MAX);
   readonly lengths = new Uint32Array(layout.BATCH_MAX);
+  /** Of each datagram: bytes of its outer header, read before the core writes there. */
+  readonly outers = new Uint32Array(layout.BATCH_MAX);
   /** Passed frames and datagrams so far, and what was special about the latter. */
   txPassed = 0;
   rxPassed = 0;
@@ -32,12 +33,21 @@ export class BatchCheck {
   #lastFd = -1;
   #lastFrame = -1;
   readonly #bank: number;
+  /** Of frames that are sent. */
+  readonly #outerBytes: number;
+  readonly #headers = new Map<number, Uint8Array>();
   /** Indexes of the drop counts that a datagram can end in. */
   readonly #rxDrops: Uint32Array;
   #drops = 0;
   #read = 0;
 
+  /** Bytes in front of what a link hands over that the outer header may be written to, beyond the vnet_hdr. */
+  get txMargin(): number {
+    return Math.max(0, this.#outerBytes - layout.VNET_HDR_BYTES);
+  }
+
   constructor(readonly rig: CoreRig) {
+    this.#outerBytes = rig.encapsulation.header(0).length;
     this.#bank = rig.views.u32[(layout.MUXES_OFFSET + rig.mux * layout.MUX_BYTES + layout.MUX_BANK) / 4]!;
     const rows = [...rig.rules.keys(), layout.DEVICES_MAX + rig.mux];
     const reasons = Array.from({ length: layout.DROP_REASONS }, (_, reason) => reason);
@@ -102,7 +112,7 @@ export class BatchCheck {
         passed++;
         must(socket < this.#bank, `frame ${i}: socket ${socket} of ${this.#bank}`);
       }
-      this.#mustBeGuarded(i, 0);
+      this.#mustBeGuarded(i, this.txMargin);
     }
     const dropped = this.#txDropSum(device) - this.#drops;
     must(passed + dropped === count, `${count} frames, ${passed} passed, ${dropped} dropped`);
@@ -211,7 +221,7 @@ export class BatchCheck {
     must(u32[(iovec + iovecStruct.iov_len) / 4 + 1] === 0, `frame ${i}: iovec of 4 GiB`);
     must(base >= rig.arena && base + length <= rig.end, `frame ${i}: iovec outside the arena`);
     if (inner === 0) {
-      const isFrame = base === frame - OUTER_BYTES && length === frameBytes + OUTER_BYTES;
+      const isFrame = base === frame - this.#outerBytes && length === frameBytes + this.#outerBytes;
       must(isFrame, `frame ${i}: iovec is not header + frame`);
       this.#checkHeader(device, base, i);
       this.#done[i] = frameBytes;
@@ -220,7 +230,7 @@ export class BatchCheck {
     }
     const headers = rig.arena + layout.ARENA_TX_HEADERS;
     const isScratch = base >= headers && base + length <= headers + layout.TX_HEADERS_BYTES;
-    must(isScratch && length === OUTER_BYTES + inner, `frame ${i}: headers of a segment`);
+    must(isScratch && length === this.#outerBytes + inner, `frame ${i}: headers of a segment`);
     this.#checkHeader(device, base, i);
     const from = rig.loadAddress(iovec + IOVEC_BYTES + iovecStruct.iov_base);
     const bytes = u32[(iovec + IOVEC_BYTES + iovecStruct.iov_len) / 4]!;
@@ -235,11 +245,13 @@ export class BatchCheck {
 
   #checkHeader(device: number, base: number, i: number): void {
     const { u8 } = this.rig.views;
-    const { vnetid } = this.rig.rules.get(device)!;
-    const isHeader =
-      u8[base] === 8 &&
-      (u8[base + 1]! | u8[base + 2]! | u8[base + 3]! | u8[base + 7]!) === 0 &&
-      u8[base + 4]! * 65536 + u8[base + 5]! * 256 + u8[base + 6]! === vnetid;
+    let header = this.#headers.get(device);
+    if (!header) {
+      header = this.rig.encapsulation.header(this.rig.rules.get(device)!.vnetid);
+      this.#headers.set(device, header);
+    }
+    let isHeader = true;
+    for (let at = 0; at < header.length; at++) isHeader = isHeader && u8[base + at] === header[at];
     must(isHeader, `frame ${i}: outer header`);
   }
 
@@ -273,9 +285,9 @@ export class BatchCheck {
       const offset = u32[entry + 1]!;
       const length = u32[entry + 2]!;
       must(offset >= rig.arena && offset + length <= rig.end, `write ${write} outside the arena`);
-      const moved = OUTER_BYTES - layout.VNET_HDR_BYTES;
-      while (i < count && this.offsets[i]! + moved !== offset) i++;
+      while (i < count && this.offsets[i]! + this.outers[i]! - layout.VNET_HDR_BYTES !== offset) i++;
       must(i < count, `write ${write} is of no datagram, or out of order`);
+      const moved = this.outers[i]! - layout.VNET_HDR_BYTES;
       must(length === this.lengths[i]! - moved, `write ${write}: ${length} bytes of ${this.lengths[i]}`);
       const device = u32[entry + 3]!;
       must(rig.rules.get(device)?.isActive === true, `write ${write}: device ${device}`);

@@ -11,6 +11,7 @@ import { AF_INET6, structs, UDP_GRO, UDP_SEGMENT } from '../../src/sys/abi.js';
 import { sockaddr } from '../../src/sys/sockaddr.js';
 import { concat } from '../reference/frames.js';
 import type { DeviceRules } from '../reference/vxlan.js';
+import { type Encapsulation, vxlanEncapsulation } from './encapsulations.js';
 
 export const MESSAGE_BYTES = structs.mmsghdr.size;
 export const IOVEC_BYTES = structs.iovec.size;
@@ -31,6 +32,8 @@ export interface RigOptions {
   readonly seed?: bigint;
   /** Send sockets. */
   readonly bank?: number;
+  /** VXLAN when it is not said. */
+  readonly encapsulation?: Encapsulation;
 }
 
 /** One send group as the core lists it, with the datagrams it holds. */
@@ -62,7 +65,10 @@ export class CoreRig {
   readonly destination: number;
   readonly rules = new Map<number, DeviceRules>();
 
-  constructor({ seed = 0x123456789abcdefn, bank = 16 }: RigOptions = {}) {
+  readonly encapsulation: Encapsulation;
+
+  constructor({ seed = 0x123456789abcdefn, bank = 16, encapsulation = vxlanEncapsulation }: RigOptions = {}) {
+    this.encapsulation = encapsulation;
     // More than an arena needs, which is then moved up to the end; core.wasm asks for this much at least.
     this.end = Math.max(memoryBytesNeeded(1), CORE_MEMORY_BYTES_MIN);
     this.views = createMemory(this.end, 1, seed);
@@ -72,10 +78,12 @@ export class CoreRig {
     this.core = instantiateCore(this.module, this.views.memory);
     this.tables = new Tables(this.views, this.core);
     this.mux = this.tables.muxes.take();
-    this.tables.writeMux(this.mux, layout.ENCAP_VXLAN, bank, true);
+    this.tables.writeMux(this.mux, encapsulation.core, bank, true);
     this.destination = this.tables.destinations.take();
     const name = sockaddr(AF_INET6, 'fd00::2', 4789);
-    this.tables.writeDestination(this.destination, name, new Uint8Array(40).fill(0xcc), templateHeader());
+    // As a destination holds it: the core writes the vnetid.
+    const header = encapsulation.header(0);
+    this.tables.writeDestination(this.destination, name, new Uint8Array(40).fill(0xcc), header);
     const { i32 } = this.views;
     const sends = (this.arena + layout.ARENA_SEND_FDS) / 4 + this.mux * layout.BANK_MAX;
     for (let socket = 0; socket < layout.BANK_MAX; socket++) i32[sends + socket] = SEND_FD + socket;
@@ -92,7 +100,7 @@ export class CoreRig {
     this.tables.writeDevice(row, {
       mux: this.mux,
       vnetid: BigInt(rules.vnetid),
-      encap: layout.ENCAP_VXLAN,
+      encap: this.encapsulation.core,
       flags: (rules.carriesVlan ? layout.DEVICE_FLAG_VLAN : 0) | (given.flags ?? 0),
       mtu: rules.mtu,
       mode: rules.hasTarget ? layout.TARGET_MODE_POINT : layout.TARGET_MODE_NONE,
@@ -329,9 +337,4 @@ export class CoreRig {
   deviceCounterIndex(row: number, counter: number): number {
     return (this.arena + layout.ARENA_COUNTERS + row * layout.COUNTER_ROW_BYTES) / 4 + counter * 2;
   }
-}
-
-/** VXLAN header as a destination holds it: the core writes the vnetid. */
-function templateHeader(): Uint8Array {
-  return Uint8Array.of(8, 0, 0, 0, 0, 0, 0, 0);
 }

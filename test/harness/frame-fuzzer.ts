@@ -4,13 +4,14 @@
  * can be; the rest is whatever lay in memory.
  */
 import type { Sample } from '../reference/frames.js';
+import { type Encapsulation, HEADER_BYTES_MAX } from './encapsulations.js';
 import type { Xorshift } from './xorshift.js';
 
 /** Bytes that are written of a frame; the headers of every sample and sentence of the grammar are in them. */
 const HEAD_BYTES = 192;
 /** Where the frame begins in the scratch buffer: the outer part goes before it. */
-const FRAME = 16;
-const FRAME_BYTES_MAX = 65535 - 8;
+const FRAME = HEADER_BYTES_MAX + 12;
+const FRAME_BYTES_MAX = 65535 - HEADER_BYTES_MAX;
 
 const TAG_TYPES = [0x8100, 0x88a8, 0x9100];
 const EXTENSION_TYPES = [0, 43, 60, 51, 44, 59, 135];
@@ -77,30 +78,20 @@ export class FrameFuzzer {
     this.#finish(10);
   }
 
-  /** Makes a datagram: VXLAN header and frame. */
-  makeDatagram(): void {
+  /** Makes a datagram: outer header and frame. */
+  makeDatagram(encapsulation: Encapsulation): void {
     const { random, targets } = this;
-    const bytes = this.#bytes;
-    this.#start = FRAME - 8;
-    const isOdd = random.below(16) === 0;
     const vnetid =
       random.below(16) === 0 ? random.next() >>> 8 : targets.vnetids[random.below(targets.vnetids.length)]!;
-    bytes[8] = isOdd ? random.below(256) : 8;
-    bytes[9] = isOdd ? random.below(256) : 0;
-    bytes[10] = 0;
-    bytes[11] = 0;
-    bytes[12] = vnetid >>> 16;
-    bytes[13] = (vnetid >>> 8) & 255;
-    bytes[14] = vnetid & 255;
-    bytes[15] = isOdd ? random.below(256) : 0;
-    this.#finish(8);
+    this.#start = encapsulation.write(this.#bytes, FRAME, vnetid, random);
+    this.#finish(FRAME - this.#start);
   }
 
   /** Copies what was made last to `at`, as far as it was written. */
   copyTo(memory: Uint8Array, at: number): void {
     const bytes = this.#bytes;
     const start = this.#start;
-    const count = Math.min(this.length, HEAD_BYTES);
+    const count = Math.min(this.length, FRAME - start + HEAD_BYTES);
     for (let i = 0; i < count; i++) memory[at + i] = bytes[start + i]!;
   }
 
@@ -116,7 +107,7 @@ export class FrameFuzzer {
     else length = this.#speak();
     this.length = outer + Math.min(length, FRAME_BYTES_MAX);
     // Every so often it ends anywhere, the outer part included.
-    if (random.below(16) === 0) this.length = random.below(Math.min(this.length, 128) + 1);
+    if (random.below(16) === 0) this.length = random.below(Math.min(this.length, outer + 120) + 1);
   }
 
   #noise(from: number, to: number): void {

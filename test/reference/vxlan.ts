@@ -99,9 +99,10 @@ export function receive(
   devices: readonly DeviceRules[],
   datagram: Uint8Array,
   isTruncated: boolean,
+  unwrap: typeof decap = decap,
 ): Received {
   if (isTruncated) return { verdict: 'rx_truncated' };
-  const inner = decap(datagram);
+  const inner = unwrap(datagram);
   if (typeof inner === 'string') return { verdict: inner };
   const device = devices.find(({ vnetid }) => vnetid === inner.vnetid);
   if (!device) return { verdict: 'rx_unknown_vnetid' };

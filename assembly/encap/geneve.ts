@@ -1,0 +1,100 @@
+/**
+ * Geneve header, 8 bytes and up to 63 words of options (RFC 8926 sections 3.4 and 3.5):
+ *
+ *   0     2             8   9   10         16              32              56
+ *   | Ver | Opt words   | O | C | reserved | EtherType     | VNI           | reserved |
+ *   | option class              | type, C  | R, words      | data ...                 |
+ *
+ * Sent with the options of the template, every reserved bit zero. Received: control packets and what is not Ethernet are not
+ * forwarded; options are walked, and one that is critical is dropped, since none is known. Mirror of `src/encap/geneve.ts`.
+ */
+import {
+  DROP_RX_BAD_HEADER,
+  DROP_RX_CONTROL_PACKET,
+  DROP_RX_CRITICAL_OPTION,
+  DROP_RX_NOT_ETHERNET,
+  DROP_RX_SHORT_DATAGRAM,
+} from '../layout';
+import { refuse } from './refusal';
+
+const FLAGS: usize = 1;
+const CONTROL_FLAG: u8 = 0x80;
+const PROTOCOL: usize = 2;
+/** Trans-Ether bridging, 0x6558, as it lies in memory. */
+const ETHERNET: u16 = 0x5865;
+const VNI: usize = 4;
+const WORDS_MASK: u32 = 0x3f;
+const VERSION_SHIFT: u32 = 6;
+export const GENEVE_BYTES: u32 = 8;
+/** The header of an option, in front of its data. */
+const OPTION_BYTES: u32 = 4;
+const OPTION_TYPE: usize = 2;
+const CRITICAL_FLAG: u8 = 0x80;
+const OPTION_LENGTH: usize = 3;
+const OPTION_WORDS_MASK: u32 = 0x1f;
+
+/** Vnetid of the datagram that `decapGeneve` accepted last. */
+export let geneveVnetid: u64 = 0;
+
+/** Writes the header, options included, in front of a frame; returns its length. */
+// @ts-expect-error: decorator
+@inline
+export function encapGeneve(frame: usize, template: usize, vnetid: u64): u32 {
+  const words = u32(load<u8>(template)) & WORDS_MASK;
+  const header = frame - GENEVE_BYTES - words * 4;
+  store<u32>(header, load<u32>(template));
+  store<u32>(header, bswap(u32(vnetid) << 8), VNI);
+  // At most 63.
+  for (let word: u32 = 0; word < words; word++) {
+    store<u32>(header + word * 4, load<u32>(template + word * 4, 8), 8);
+  }
+  return GENEVE_BYTES + words * 4;
+}
+
+/** Length of the header, or a refusal. */
+// @ts-expect-error: decorator
+@inline
+export function decapGeneve(datagram: usize, length: u32): i32 {
+  if (length < GENEVE_BYTES) return refuse(DROP_RX_SHORT_DATAGRAM);
+  const first = u32(load<u8>(datagram));
+  if (first >> VERSION_SHIFT != 0) return refuse(DROP_RX_BAD_HEADER);
+  const header = GENEVE_BYTES + first * 4;
+  if (length < header) return refuse(DROP_RX_SHORT_DATAGRAM);
+  if (load<u8>(datagram, FLAGS) & CONTROL_FLAG) return refuse(DROP_RX_CONTROL_PACKET);
+  if (load<u16>(datagram, PROTOCOL) != ETHERNET) return refuse(DROP_RX_NOT_ETHERNET);
+  if (first != 0) {
+    const fault = optionFault(datagram, header);
+    if (fault != 0) return fault;
+  }
+  geneveVnetid = bswap(load<u32>(datagram, VNI)) >> 8;
+  return header;
+}
+
+/** Walks the options, of which each takes a word at least; a refusal, or 0. The header lies within the datagram. */
+function optionFault(datagram: usize, header: u32): i32 {
+  let at = GENEVE_BYTES;
+  let isCritical = false;
+  while (at < header) {
+    // Words on both sides, so an option's own header is always there.
+    if (load<u8>(datagram + at, OPTION_TYPE) & CRITICAL_FLAG) isCritical = true;
+    at += OPTION_BYTES + (u32(load<u8>(datagram + at, OPTION_LENGTH)) & OPTION_WORDS_MASK) * 4;
+  }
+  // The last one goes beyond the options.
+  if (at != header) return refuse(DROP_RX_BAD_HEADER);
+  return isCritical ? refuse(DROP_RX_CRITICAL_OPTION) : 0;
+}
+
+// Version, words of options, flags O and C, protocol and VNI of the header as one little-endian word.
+const SIGNATURE_MASK: u64 = 0x00ffffffffffc0ff;
+/** No header without options has this bit. */
+const ALONE: u64 = 0x8000000000000000;
+
+/**
+ * Two datagrams of one signature have the same VNI, and if one is accepted so is the other. See the registry. Those with options
+ * are all different, since 8 bytes do not tell what is in the options.
+ */
+@inline
+export function geneveSignature(datagram: usize): u64 {
+  const signature = load<u64>(datagram) & SIGNATURE_MASK;
+  return u32(signature) & WORDS_MASK ? ALONE | u64(datagram) : signature;
+}

@@ -1,0 +1,59 @@
+/** What encapsulations over UDP have in common: where they listen, and who may send to them. */
+import { OverlayError } from '../errors.js';
+import { endpointFault } from '../ip.js';
+import { type PropertyInfo, PropertyStore } from '../property.js';
+import type { EncapOperations } from './plugin.js';
+
+/** `<encap>/listen_ip`, `listen_port` with its default, and `source_check`. */
+export function udpInfos(encap: string, port: bigint): PropertyInfo[] {
+  const writable = { isReadable: true, isWritable: true };
+  return [
+    {
+      ...writable,
+      name: `${encap}/listen_ip`,
+      type: 'ip',
+      isRequired: true,
+      applies: 'reopen',
+      fault: (value) => endpointFault(String(value), false),
+    },
+    {
+      ...writable,
+      name: `${encap}/listen_port`,
+      type: 'uint',
+      isRequired: true,
+      applies: 'reopen',
+      default: port,
+      possible: [{ min: 1n, max: 65535n }],
+    },
+    {
+      ...writable,
+      name: `${encap}/source_check`,
+      type: 'string',
+      isRequired: false,
+      applies: 'live',
+      default: 'auto',
+      possible: ['auto', 'off', 'known', 'strict'],
+    },
+  ];
+}
+
+/** The operations on properties, of an encapsulation that has those of `udpInfos` among them. */
+export function udpOperations(
+  encap: string,
+  infos: readonly PropertyInfo[],
+): Omit<EncapOperations, 'encap' | 'decap'> {
+  return {
+    init: () => new PropertyStore(infos),
+    fini: () => {},
+    socket: (properties) => {
+      const ip = properties.get(`${encap}/listen_ip`);
+      if (typeof ip !== 'string') {
+        throw new OverlayError('EINVAL', 'property_missing', `${encap}/listen_ip is not set`);
+      }
+      return { ip, port: Number(properties.get(`${encap}/listen_port`)) };
+    },
+    getprop: (properties, name) => properties.get(name),
+    setprop: (properties, name, value) => properties.set(name, value),
+    propinfo: (name) => new PropertyStore(infos).info(name),
+  };
+}

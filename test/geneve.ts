@@ -1,0 +1,293 @@
+/** Geneve in the core against the slow twin in `reference/geneve.ts`, and devices with options. */
+import { createSocket, type Socket } from 'node:dgram';
+import { once } from 'node:events';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import * as layout from '../assembly/layout.js';
+import { dropNames } from '../src/datapath/drop.js';
+import { geneve as plugin } from '../src/encap/geneve.js';
+import { optionsBytes, optionsFault } from '../src/encap/geneve-options.js';
+import { randomBetween } from '../src/sys/random.js';
+import { CoreRig } from './harness/core-rig.js';
+import { geneveEncapsulation, geneveWithOptions, HEADER_BYTES_MAX } from './harness/encapsulations.js';
+import { until } from './harness/hosts.js';
+import { assertRefused, freePort, MemoryOverlay } from './harness/memory-overlay.js';
+import { SuperFrames } from './harness/super-frames.js';
+import { Xorshift } from './harness/xorshift.js';
+import * as frames from './reference/frames.js';
+import * as twin from './reference/geneve.js';
+import { recordOf } from './reference/vnet-hdr.js';
+import { receive, sendable } from './reference/vxlan.js';
+
+const SEED = randomBetween(1, 0x7fffffff);
+const VNETID = 0x123456;
+const FRAME = frames.ethernet(0x88b5, frames.counting(86));
+const NOTHING: Uint8Array = new Uint8Array(0);
+
+const geneve = suite('geneve');
+
+function rigOf(encapsulation = geneveEncapsulation): CoreRig {
+  const rig = new CoreRig({ encapsulation });
+  rig.addDevice({ vnetid: VNETID, mtu: 65_000 });
+  return rig;
+}
+
+/** What the core makes of a datagram that ends where the memory does: a drop, or what the link gets. */
+function received(rig: CoreRig, datagram: Uint8Array): string | Uint8Array {
+  rig.placeDatagramAtEnd(datagram);
+  rig.views.u32[(rig.arena + layout.ARENA_WRITES) / 4] = 0;
+  const verdict = rig.core.rxDatagram(rig.arena, rig.mux);
+  return verdict === layout.VERDICT_PASS ? rig.writes()[0]!.bytes : dropNames[verdict]!;
+}
+
+function mustAgree(rig: CoreRig, datagram: Uint8Array, what: string): string {
+  const expected = receive([...rig.rules.values()], datagram, false, twin.decap);
+  const seen = received(rig, datagram);
+  assert.is(typeof seen === 'string' ? seen : 'pass', expected.verdict, what);
+  if (typeof seen !== 'string') assert.equal(seen, expected.written, what);
+  return expected.verdict;
+}
+
+geneve('every value of every byte of a header with options', () => {
+  const rig = rigOf();
+  const options = frames.concat(
+    twin.option(0x0102, 3, Uint8Array.of(1, 2, 3, 4)),
+    twin.option(0xffff, 0x7f, NOTHING),
+  );
+  const datagram = twin.encap(VNETID, FRAME, options);
+  const seen = new Map<string, number>();
+  for (let at = 0; at < 8 + options.length; at++) {
+    for (let value = 0; value < 256; value++) {
+      const changed = datagram.slice();
+      changed[at] = value;
+      const verdict = mustAgree(rig, changed, `byte ${at} is ${value}`);
+      seen.set(verdict, (seen.get(verdict) ?? 0) + 1);
+    }
+  }
+  for (const verdict of [
+    'pass',
+    'rx_bad_header',
+    'rx_control_packet',
+    'rx_not_ethernet',
+    'rx_critical_option',
+  ]) {
+    assert.ok(seen.get(verdict)! > 10, verdict);
+  }
+});
+
+geneve('every length of a datagram with a whole chain of options', () => {
+  const rig = rigOf();
+  const chain = frames.concat(...Array.from({ length: 63 }, (_, type) => twin.option(1, type, NOTHING)));
+  const datagram = twin.encap(VNETID, FRAME, chain);
+  for (let length = 0; length <= datagram.length; length++) {
+    mustAgree(rig, datagram.slice(0, length), `${length} bytes`);
+  }
+  assert.equal(received(rig, datagram), recordOf({}, FRAME));
+  chain[62 * 4 + 2] = 0x80;
+  assert.is(received(rig, twin.encap(VNETID, FRAME, chain)), 'rx_critical_option', 'the last of them');
+});
+
+geneve('neighbours in a batch: each by its own header', () => {
+  const random = new Xorshift(SEED);
+  for (let round = 0; round < 300; round++) {
+    const rig = rigOf();
+    rig.addDevice({ vnetid: 7, mtu: 1400 });
+    const bytes = new Uint8Array(HEADER_BYTES_MAX);
+    const datagrams = Array.from({ length: layout.BATCH_MAX }, () => {
+      const start = geneveEncapsulation.write(bytes, bytes.length, random.below(2) ? 7 : VNETID, random);
+      return frames.concat(bytes.slice(start), FRAME);
+    });
+    rig.placeDatagrams(datagrams);
+    assert.is(rig.decideRx(datagrams.length), 0);
+    const expected = datagrams.flatMap(
+      (datagram) => receive([...rig.rules.values()], datagram, false, twin.decap).written ?? [],
+    );
+    assert.equal(
+      rig.writes().map((write) => write.bytes),
+      expected,
+      `seed ${SEED}, round ${round}`,
+    );
+  }
+});
+
+for (const words of [0, 1, 63]) {
+  geneve(`super-frames behind ${words} options: each segment has them all`, () => {
+    const records = new SuperFrames(new Xorshift(SEED));
+    const encapsulation = words === 0 ? geneveEncapsulation : geneveWithOptions(words);
+    let cut = 0;
+    while (cut < 200) {
+      const record = records.superFrame();
+      const segments = sendable(record);
+      if (!segments || segments.length < 2) continue;
+      const rig = new CoreRig({ encapsulation });
+      const flags = cut % 2 === 0 ? layout.DEVICE_FLAG_UDP_SEGMENT : 0;
+      const device = rig.addDevice({ vnetid: VNETID, mtu: 65_000, flags });
+      const at = rig.arena + layout.ARENA_TX_BUFFER + layout.TX_HEADROOM_BYTES;
+      rig.views.u8.set(record, at);
+      rig.noteFrame(0, at, record.length);
+      assert.is(rig.decideTx(device, 1), 0);
+      const sent = rig.groups(device, 1).flatMap(({ datagrams }) => datagrams);
+      const header = encapsulation.header(VNETID);
+      assert.equal(
+        sent,
+        segments.map((segment) => frames.concat(header, segment)),
+        `seed ${SEED}`,
+      );
+      cut++;
+    }
+  });
+}
+
+geneve('options as text: what they become, and what is wrong with others', () => {
+  assert.equal(optionsBytes('0102:3:0a0b0c0d+ffff:80:'), {
+    bytes: Uint8Array.of(1, 2, 3, 1, 10, 11, 12, 13, 255, 255, 0x80, 0),
+    isCritical: true,
+  });
+  assert.equal(optionsBytes('1:2:'), { bytes: Uint8Array.of(0, 1, 2, 0), isCritical: false });
+  for (const [text, what] of [
+    ['', /option 1 is not CLASS:TYPE:DATA/],
+    ['1:2', /option 1 is not/],
+    ['1:2:+', /option 2 is not/],
+    ['1:2:0', /option 1 is not/],
+    ['10000:2:', /option 1 is not/],
+    ['1:100:', /option 1 is not/],
+    ['1:2:0a', /has 1 bytes, and it must be whole words/],
+    [`1:2:${'00'.repeat(128)}`, /has 128 bytes, and 124 is the most/],
+    [`1:2:${'00'.repeat(124)}+1:2:${'00'.repeat(124)}`, /the options have 256 bytes/],
+  ] as const) {
+    assert.match(optionsFault(text) ?? '', what, text);
+  }
+  const most = [...Array.from({ length: 62 }, () => '1:2:'), '3:4:'].join('+');
+  assert.is(optionsFault(most), undefined);
+  assert.is(optionsBytes(most).bytes.length, 252);
+});
+
+geneve('the plugin reads what the core and the twin read', () => {
+  const random = new Xorshift(SEED);
+  const bytes = new Uint8Array(HEADER_BYTES_MAX);
+  for (let round = 0; round < 20_000; round++) {
+    const start = geneveEncapsulation.write(bytes, bytes.length, random.next() >>> 8, random);
+    const datagram = bytes.slice(start, bytes.length - random.below(2) * random.below(20));
+    const expected = twin.decap(datagram);
+    const seen = plugin.operations.decap(datagram);
+    assert.is(seen?.vnetid, typeof expected === 'string' ? undefined : BigInt(expected.vnetid));
+  }
+});
+
+// ─── Devices ────────────────────────────────────────────────────────────────────────────────────────────
+
+interface Scene {
+  readonly memory: MemoryOverlay;
+  readonly socket: Socket;
+  readonly datagrams: Uint8Array[];
+  readonly port: number;
+}
+
+/** A device, and a socket where its frames go. */
+async function withScene(
+  properties: Readonly<Record<string, string>>,
+  work: (scene: Scene) => Promise<void>,
+): Promise<void> {
+  const memory = await MemoryOverlay.start();
+  const socket = createSocket('udp4');
+  const datagrams: Uint8Array[] = [];
+  try {
+    const port = await freePort('127.0.0.1');
+    socket.on('message', (datagram) => datagrams.push(new Uint8Array(datagram)));
+    socket.bind(port, '127.0.0.2');
+    await once(socket, 'listening');
+    await memory.overlay.createOverlay({
+      name: 'ov0',
+      encap: 'geneve',
+      search: 'direct',
+      vnetid: VNETID,
+      properties: {
+        'geneve/listen_ip': '127.0.0.1',
+        'geneve/listen_port': port,
+        'direct/dest_ip': '127.0.0.2',
+        'direct/dest_port': port,
+        ...properties,
+      },
+    });
+    await memory.up('ov0');
+    await work({ memory, socket, datagrams, port });
+  } finally {
+    socket.close();
+    await memory.close();
+  }
+}
+
+geneve('a device: its port, both ways, and what is not for guests', () =>
+  withScene({}, async ({ memory, socket, datagrams, port }) => {
+    const { overlay, links } = memory;
+    const { infos } = { infos: plugin.properties.map((name) => plugin.operations.propinfo(name)) };
+    assert.is(infos.find(({ name }) => name === 'geneve/listen_port')!.default, 6081n);
+    const link = links.get('ov0').port;
+    assert.ok(link.send(0, FRAME));
+    await until('it arrives', 2000, () => datagrams.length === 1);
+    assert.equal(datagrams[0], twin.encap(VNETID, FRAME));
+    const option = twin.option(1, 2, Uint8Array.of(1, 2, 3, 4));
+    const control = twin.encap(VNETID, FRAME);
+    control[1] = 0x80;
+    const other = twin.encap(VNETID, FRAME);
+    other[2] = 0x08;
+    for (const datagram of [
+      twin.encap(VNETID, FRAME, twin.option(1, 0x82, NOTHING)),
+      control,
+      other,
+      twin.encap(VNETID, FRAME, option),
+    ]) {
+      socket.send(datagram, port, '127.0.0.1');
+    }
+    let frame: Uint8Array | undefined;
+    await until('the last one is delivered', 2000, () => {
+      frame ??= link.receive();
+      return frame !== undefined;
+    });
+    assert.equal(frame, FRAME);
+    const { drops } = overlay.muxStats()[0]!.counts;
+    assert.equal([drops.rx_critical_option, drops.rx_control_packet, drops.rx_not_ethernet], [1n, 1n, 1n]);
+  }),
+);
+
+geneve('a device with options: sent with every frame, changed while it runs', () =>
+  withScene({ 'geneve/options': '0102:3:0a0b0c0d' }, async ({ memory, datagrams }) => {
+    const { overlay, links } = memory;
+    const send = async (options: Uint8Array) => {
+      const count = datagrams.length;
+      assert.ok(links.get('ov0').port.send(0, FRAME));
+      await until('it arrives', 2000, () => datagrams.length > count);
+      assert.equal(datagrams[count], twin.encap(VNETID, FRAME, options));
+    };
+    await send(twin.option(0x0102, 3, Uint8Array.of(10, 11, 12, 13)));
+    await overlay.setprop('ov0', 'geneve/options', '5:86:+6:7:');
+    await send(frames.concat(twin.option(5, 0x86, NOTHING), twin.option(6, 7, NOTHING)));
+    await assertRefused(
+      overlay.setprop('ov0', 'geneve/options', '5'),
+      'EINVAL',
+      'bad_property_value',
+      /option 1 is not CLASS:TYPE:DATA in hexadecimal/,
+    );
+    await send(frames.concat(twin.option(5, 0x86, NOTHING), twin.option(6, 7, NOTHING)));
+  }),
+);
+
+geneve('vxlan and geneve side by side: the same vnetid on each, one port for one encapsulation', () =>
+  withScene({}, async ({ memory, port }) => {
+    const { overlay } = memory;
+    const there = { name: 'ov1', search: 'direct', vnetid: VNETID };
+    const to = { 'direct/dest_ip': '127.0.0.2', 'direct/dest_port': port };
+    const request = (listen: number) => ({
+      ...there,
+      encap: 'vxlan',
+      properties: { 'vxlan/listen_ip': '127.0.0.1', 'vxlan/listen_port': listen, ...to },
+    });
+    await overlay.createOverlay(request(port));
+    await memory.up('ov1');
+    assert.match(overlay.status('ov1').message, /is in use for geneve; choose another port for vxlan/);
+    await overlay.setprop('ov1', 'vxlan/listen_port', String(await freePort('127.0.0.1')));
+    await until('it runs', 3000, () => overlay.status('ov1').status === 'ONLINE');
+  }),
+);
+
+geneve.run();

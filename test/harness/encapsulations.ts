@@ -1,0 +1,106 @@
+/** The encapsulations as tests of the core need them: the twin's rules, and headers that are nearly right. */
+import { ENCAP_GENEVE, ENCAP_VXLAN } from '../../assembly/layout.js';
+import type { DropName } from '../../src/datapath/drop.js';
+import { concat } from '../reference/frames.js';
+import * as geneve from '../reference/geneve.js';
+import * as vxlan from '../reference/vxlan.js';
+import type { Xorshift } from './xorshift.js';
+
+export interface Encapsulation {
+  readonly name: string;
+  /** ENCAP_ number. */
+  readonly core: number;
+  /** Header that is sent in front of a frame. */
+  readonly header: (vnetid: number) => Uint8Array;
+  /** Length of the header that a datagram with this first byte says it has. */
+  readonly headerBytes: (first: number) => number;
+  readonly decap: (datagram: Uint8Array) => { vnetid: number; frame: Uint8Array } | DropName;
+  /** Writes a header that ends at `end`; now and then there is something wrong with it. Returns where it begins. */
+  readonly write: (bytes: Uint8Array, end: number, vnetid: number, random: Xorshift) => number;
+  /** Drops that it has beyond those of VXLAN. */
+  readonly drops: readonly DropName[];
+}
+
+/** The largest header there is. */
+export const HEADER_BYTES_MAX = 260;
+const NOTHING = new Uint8Array(0);
+
+function writeVxlan(bytes: Uint8Array, end: number, vnetid: number, random: Xorshift): number {
+  const start = end - 8;
+  const isOdd = random.below(16) === 0;
+  bytes[start] = isOdd ? random.below(256) : 8;
+  bytes[start + 1] = isOdd ? random.below(256) : 0;
+  bytes[start + 2] = 0;
+  bytes[start + 3] = 0;
+  writeVnetid(bytes, start + 4, vnetid);
+  bytes[start + 7] = isOdd ? random.below(256) : 0;
+  return start;
+}
+
+function writeVnetid(bytes: Uint8Array, at: number, vnetid: number): void {
+  bytes[at] = vnetid >>> 16;
+  bytes[at + 1] = (vnetid >>> 8) & 255;
+  bytes[at + 2] = vnetid & 255;
+}
+
+function writeGeneve(bytes: Uint8Array, end: number, vnetid: number, random: Xorshift): number {
+  // Half of them without options, a few with as many as there can be.
+  const words = random.below(2) === 0 ? 0 : random.below(8) === 0 ? 63 : random.below(12);
+  const start = end - 8 - words * 4;
+  const isOdd = random.below(16) === 0;
+  bytes[start] = words | (isOdd ? random.below(4) << 6 : 0);
+  bytes[start + 1] = isOdd ? random.below(256) : random.below(64);
+  bytes[start + 2] = 0x65;
+  bytes[start + 3] = isOdd && random.below(4) === 0 ? random.below(256) : 0x58;
+  writeVnetid(bytes, start + 4, vnetid);
+  bytes[start + 7] = isOdd ? random.below(256) : 0;
+  const spoils = random.below(8) === 0;
+  for (let at = start + 8; at < end; ) {
+    const room = (end - at) / 4 - 1;
+    const length = random.below(Math.min(room, 31) + 1);
+    bytes[at] = random.below(256);
+    bytes[at + 1] = random.below(256);
+    bytes[at + 2] = random.below(spoils ? 256 : 128);
+    // Three bits of it are reserved.
+    bytes[at + 3] = spoils && random.below(2) === 0 ? random.below(256) : length | (random.below(8) << 5);
+    for (let word = at + 4; word < at + 4 + length * 4; word++) bytes[word] = random.below(256);
+    at += 4 + length * 4;
+  }
+  return start;
+}
+
+export const vxlanEncapsulation: Encapsulation = {
+  name: 'vxlan',
+  core: ENCAP_VXLAN,
+  header: (vnetid) => vxlan.encap(vnetid, NOTHING),
+  headerBytes: () => 8,
+  decap: vxlan.decap,
+  write: writeVxlan,
+  drops: [],
+};
+
+const geneveDrops: readonly DropName[] = ['rx_control_packet', 'rx_not_ethernet', 'rx_critical_option'];
+
+export const geneveEncapsulation: Encapsulation = {
+  name: 'geneve',
+  core: ENCAP_GENEVE,
+  header: (vnetid) => geneve.encap(vnetid, NOTHING),
+  headerBytes: (first) => 8 + (first & 63) * 4,
+  decap: geneve.decap,
+  write: writeGeneve,
+  drops: geneveDrops,
+};
+
+/** With options of its own in front of every frame: a chain of such as have no data. */
+export function geneveWithOptions(words: number): Encapsulation {
+  const options = concat(
+    ...Array.from({ length: words }, (_, index) => geneve.option(0x0102, index + 1, NOTHING)),
+  );
+  return {
+    ...geneveEncapsulation,
+    name: `geneve with ${words} options`,
+    header: (vnetid) => geneve.encap(vnetid, NOTHING, options),
+  };
+}
+
+export const encapsulations = [vxlanEncapsulation, geneveEncapsulation, geneveWithOptions(63)] as const;
