@@ -11,6 +11,7 @@ import { encapFrame } from './encap/registry';
 import {
   ARENA_GROUPS,
   ARENA_SEND_FDS,
+  ARENA_TX_CLASSES,
   ARENA_TX_CONTENTS,
   ARENA_TX_CONTROLS,
   ARENA_TX_COUNT_BYTES,
@@ -46,6 +47,7 @@ import {
   DESTINATION_CONTROL_BYTES,
   DESTINATION_HEADER,
   DESTINATION_HEADER_BYTES,
+  DESTINATION_IS_IPV6,
   DESTINATION_LIST,
   DESTINATION_LIST_COUNT,
   DESTINATION_NAME,
@@ -73,7 +75,7 @@ import {
   TX_SOCKET_REPLICATE,
   VNET_HDR_BYTES,
 } from './layout';
-import { IOVEC_BYTES, MESSAGE_BYTES, storeIovec, storeMessage, storeSegmentSize } from './message';
+import { IOVEC_BYTES, MESSAGE_BYTES, storeIovec, storeMessage, storeSegmentSize, storeTrafficClass } from './message';
 import { segmentBegin, segmentHeaders, segmentPayload, segmentPayloadBytes } from './segment';
 import { destinationRow, deviceRow } from './table';
 import { targetCount } from './target';
@@ -129,6 +131,7 @@ let datagrams: u32 = 0;
 let datagramBytes: u32 = 0;
 let messageBytes: u32 = 0;
 let isClosed: bool = true;
+let messageClass: u32 = 0;
 
 /** Lays out the next messages of the batch; 0 when there are none. */
 export function txLayOut(arena: usize, device: u32): u32 {
@@ -163,6 +166,7 @@ export function txLayOut(arena: usize, device: u32): u32 {
     const length = load<u32>(entry, 4) - VNET_HDR_BYTES;
     const destination = destinationRow(to);
     const outer = load<u32>(destination, DESTINATION_HEADER_BYTES);
+    const trafficClass = u32(load<u8>(arena + i, ARENA_TX_CLASSES));
     const inner = load<u32>(arena + i * 4, ARENA_TX_HEADER_BYTES);
     let segment: u32 = 0;
     let segments: u32 = 1;
@@ -170,7 +174,7 @@ export function txLayOut(arena: usize, device: u32): u32 {
       segments = segmentBegin(frame, length, inner, load<u32>(arena + i * 4, ARENA_TX_SEGMENT_BYTES));
       segment = load<u32>(arena, ARENA_TX_SEGMENT);
     }
-    if (datagrams != 0 && (next != socket || to != route)) endMessage(arena, route, place, false);
+    if (datagrams != 0 && (next != socket || to != route || trafficClass != messageClass)) endMessage(arena, route, place, false);
     while (segment < segments) {
       const bytes = outer + (inner == 0 ? length : inner + segmentPayloadBytes(segment));
       if (datagrams != 0) {
@@ -196,6 +200,7 @@ export function txLayOut(arena: usize, device: u32): u32 {
         firstSegment = segment;
         datagramBytes = bytes;
         messageBytes = 0;
+        messageClass = trafficClass;
         isClosed = false;
         store<u32>(group, load<u32>(group, 8) + 1, 8);
       }
@@ -234,7 +239,7 @@ export function txLayOut(arena: usize, device: u32): u32 {
 
 /** @param end place behind its last frame, @param goesOn that frame has segments in the next message */
 function endMessage(arena: usize, route: u32, end: u32, goesOn: bool): void {
-  storeBatchMessage(arena, messages, route, firstIovec, iovecs - firstIovec, datagrams, datagramBytes);
+  storeBatchMessage(arena, messages, route, messageClass, firstIovec, iovecs - firstIovec, datagrams, datagramBytes);
   storeContent(arena, messages, firstPlace, end, goesOn, datagrams, firstSegment);
   messages++;
   datagrams = 0;
@@ -249,15 +254,28 @@ function storeContent(arena: usize, message: u32, first: u32, end: u32, goesOn: 
   store<u32>(content, segment, 16);
 }
 
-function storeBatchMessage(arena: usize, message: u32, route: u32, iovec: u32, count: u32, datagrams: u32, bytes: u32): void {
+function storeBatchMessage(
+  arena: usize,
+  message: u32,
+  route: u32,
+  trafficClass: u32,
+  iovec: u32,
+  count: u32,
+  datagrams: u32,
+  bytes: u32,
+): void {
   const destination = destinationRow(route);
   let control = destination + DESTINATION_CONTROL;
   let controlBytes = load<u32>(destination, DESTINATION_CONTROL_BYTES);
-  if (datagrams > 1) {
+  if (datagrams > 1 || trafficClass != 0) {
     const from = control;
     control = arena + ARENA_TX_CONTROLS + message * TX_CONTROL_BYTES;
     memory.copy(control, from, controlBytes);
-    controlBytes += storeSegmentSize(control + controlBytes, bytes);
+    if (trafficClass != 0) {
+      const isIpv6 = load<u32>(destination, DESTINATION_IS_IPV6) != 0;
+      controlBytes += storeTrafficClass(control + controlBytes, isIpv6, trafficClass);
+    }
+    if (datagrams > 1) controlBytes += storeSegmentSize(control + controlBytes, bytes);
   }
   storeMessage(
     arena + ARENA_TX_MESSAGES + message * MESSAGE_BYTES,
@@ -312,8 +330,9 @@ export function txReplicate(arena: usize, device: u32, i: u32, from: u32): u32 {
       load<u32>(entry) + VNET_HDR_BYTES - outer,
       outer + load<u32>(entry, 4) - VNET_HDR_BYTES,
     );
+    const trafficClass = u32(load<u8>(arena + i, ARENA_TX_CLASSES));
     for (let slot: u32 = 0; slot < count; slot++) {
-      storeBatchMessage(arena, slot, load<u32>(rows + slot * 4), 0, 1, 1, 0);
+      storeBatchMessage(arena, slot, load<u32>(rows + slot * 4), trafficClass, 0, 1, 1, 0);
       storeContent(arena, slot, 0, 1, false, 1, 0);
     }
     const group = arena + ARENA_TX_GROUPS;

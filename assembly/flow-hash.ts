@@ -33,6 +33,9 @@ const MULTIPLIER_B: u64 = 0x94d049bb133111eb;
 const MULTIPLIER_C: u64 = 0x9e3779b97f4a7c15;
 const MULTIPLIER_D: u64 = 0xd6e8feb86659fd93;
 
+/** Traffic class of the IP header in the frame that was hashed last, 0 where there is none. */
+export let flowClass: u32 = 0;
+
 /**
  * Hash of a frame of at least an Ethernet header. The words are multiplied apart from each other and summed, so that
  * the processor need not wait for one before it begins the next.
@@ -45,6 +48,7 @@ export function flowHash(frame: usize, length: u32, seed: u64): u32 {
   if (type == ETHERTYPE_IPV4) {
     const bytes = plainIpv4Bytes(frame, length);
     if (bytes == NONE) return hashAny(frame, length, seed);
+    flowClass = load<u8>(frame, PLAIN_L3 + 1);
     hash += hashIpv4(frame + PLAIN_L3);
     const carried = u32(load<u8>(frame, PLAIN_L3 + 9));
     if (bytes >= 4 && hasPorts(carried)) hash += hashPorts(carried, load<u32>(frame, PLAIN_IPV4_L4));
@@ -53,11 +57,13 @@ export function flowHash(frame: usize, length: u32, seed: u64): u32 {
     if (bytes == NONE) return hashAny(frame, length, seed);
     const carried = u32(load<u8>(frame, PLAIN_L3 + 6));
     if (carried != TCP && carried != UDP) return hashAny(frame, length, seed);
+    flowClass = classOfIpv6(frame + PLAIN_L3);
     hash += hashIpv6(frame + PLAIN_L3);
     if (bytes >= 4) hash += hashPorts(carried, load<u32>(frame, PLAIN_IPV6_L4));
   } else if (mayCarryIp(type)) {
     return hashAny(frame, length, seed);
   } else {
+    flowClass = 0;
     hash += hashType(type);
   }
   return finish(hash);
@@ -66,12 +72,20 @@ export function flowHash(frame: usize, length: u32, seed: u64): u32 {
 /** The same for every kind of frame: fields at other places hash to the same. */
 function hashAny(frame: usize, length: u32, seed: u64): u32 {
   parse(frame, length);
+  flowClass = family == 4 ? u32(load<u8>(frame + l3, 1)) : family == 6 ? classOfIpv6(frame + l3) : 0;
   let hash = hashEthernet(frame, seed);
   if (family == 4) hash += hashIpv4(frame + l3);
   else if (family == 6) hash += hashIpv6(frame + l3);
   else hash += hashType(etherType(frame));
   if (l4 != 0 && l4Bytes >= 4 && hasPorts(protocol)) hash += hashPorts(protocol, load<u32>(frame + l4));
   return finish(hash);
+}
+
+/** Behind the version (RFC 8200 section 3). */
+// @ts-expect-error: decorator
+@inline
+function classOfIpv6(ip: usize): u32 {
+  return (u32(bswap(load<u16>(ip))) >> 4) & 0xff;
 }
 
 // @ts-expect-error: decorator

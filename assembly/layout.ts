@@ -62,7 +62,10 @@ export const DEVICE_DESTINATION: u32 = 32; // u32, row of DESTINATIONS (POINT)
 export const DEVICE_TARGETS: u32 = 36; // u32 atomic, offset of the target table (DYNAMIC)
 export const DEVICE_SOURCES: u32 = 40; // u32 atomic, offset of the set of sources, or 0 for any
 export const DEVICE_SOURCE_MODE: u32 = 44; // u32, a SOURCE_MODE_ number
+/** DSCP of outer headers (RFC 2474), 0 to 63, or DSCP_INHERIT for that of the inner one. */
+export const DEVICE_DSCP: u32 = 48; // u32
 
+export const DSCP_INHERIT: u32 = 64;
 /** No such device. */
 export const DEVICE_STATE_FREE: u32 = 0;
 /** The device exists, its frames are dropped: stopped, or something is being changed or retired. */
@@ -114,6 +117,8 @@ export const DESTINATION_KIND: u32 = 12; // u32, a DESTINATION_KIND_ number
 export const DESTINATION_NAME: u32 = 16; // sockaddr_in or sockaddr_in6
 export const DESTINATION_LIST: u32 = 48; // u32, offset in the pool of the rows of a list
 export const DESTINATION_LIST_COUNT: u32 = 52; // u32
+/** 1 for an IPv6 address, 0 for IPv4, mapped or not: the form of control messages. */
+export const DESTINATION_IS_IPV6: u32 = 56; // u32
 export const DESTINATION_NAME_BYTES_MAX: u32 = 28;
 export const DESTINATION_CONTROL: u32 = 64;
 export const DESTINATION_CONTROL_BYTES_MAX: u32 = 128;
@@ -246,8 +251,10 @@ export const ARENA_TX_SEGMENT_BYTES: u32 = ARENA_TX_HEADER_BYTES + BATCH_MAX * 4
 export const ARENA_TX_ORDER: u32 = ARENA_TX_SEGMENT_BYTES + BATCH_MAX * 4; // u8[BATCH_MAX]
 /** Frames of which a message failed: 1 and dropped, else 0. */
 export const ARENA_TX_FAILED: u32 = ARENA_TX_ORDER + BATCH_MAX; // u8[BATCH_MAX]
+/** Traffic class of each frame's outer header: DSCP and ECN. */
+export const ARENA_TX_CLASSES: u32 = ARENA_TX_FAILED + BATCH_MAX; // u8[BATCH_MAX]
 /** Lists of the frames that are replicated. */
-export const ARENA_TX_REPLICAS: u32 = ARENA_TX_FAILED + BATCH_MAX; // u32[BATCH_MAX]
+export const ARENA_TX_REPLICAS: u32 = ARENA_TX_CLASSES + BATCH_MAX; // u32[BATCH_MAX]
 export const ARENA_TX_GROUPS: u32 = ARENA_TX_REPLICAS + BATCH_MAX * 4; // {i32 fd, u32 first, u32 count, u32 0}
 export const TX_GROUP_BYTES: u32 = 16;
 /** Messages that are laid out at a time; a batch of super-frames may take several times. */
@@ -260,7 +267,7 @@ export const ARENA_TX_MESSAGES: u32 = ARENA_TX_GROUPS + BANK_MAX * TX_GROUP_BYTE
  */
 export const TX_CONTENT_BYTES: u32 = 20;
 export const ARENA_TX_CONTENTS: u32 = ARENA_TX_MESSAGES + TX_MESSAGES_MAX * 64;
-/** Control messages: the destination's, then the segment size. */
+/** Control messages: the destination's, then the traffic class, then the segment size. */
 export const TX_CONTROL_BYTES: u32 = 192;
 export const ARENA_TX_CONTROLS: u32 = ARENA_TX_CONTENTS + TX_MESSAGES_MAX * TX_CONTENT_BYTES;
 export const ARENA_TX_IOVECS: u32 = ARENA_TX_CONTROLS + TX_MESSAGES_MAX * TX_CONTROL_BYTES; // struct iovec
@@ -282,7 +289,8 @@ export const ARENA_RX_IOVECS: u32 = ARENA_RX_MESSAGES + BATCH_MAX * 64;
 export const ARENA_RX_NAMES: u32 = ARENA_RX_IOVECS + BATCH_MAX * 16;
 export const RX_NAME_BYTES: u32 = 32;
 export const ARENA_RX_CONTROLS: u32 = ARENA_RX_NAMES + BATCH_MAX * RX_NAME_BYTES;
-export const RX_CONTROL_BYTES: u32 = 64;
+/** For the size of datagrams and the traffic class, of either family. */
+export const RX_CONTROL_BYTES: u32 = 128;
 /** What is to be unfolded next: message, how many there are, offset in it. */
 export const ARENA_RX_MESSAGE: u32 = ARENA_RX_CONTROLS + BATCH_MAX * RX_CONTROL_BYTES; // u32
 export const ARENA_RX_MESSAGE_COUNT: u32 = ARENA_RX_MESSAGE + 4; // u32
@@ -303,6 +311,9 @@ export const RX_DATAGRAM_MESSAGE: u32 = 0xff;
 /** The first of its message: what lies before it is ours. */
 export const RX_DATAGRAM_FIRST: u32 = 0x100;
 export const RX_DATAGRAM_TRUNCATED: u32 = 0x200;
+/** ECN field of its outer header. */
+export const RX_DATAGRAM_ECN: u32 = 0xc00;
+export const RX_DATAGRAM_ECN_SHIFT: u32 = 10;
 /**
  * {i32 fd, u32 offset, u32 length, u32 device, u32 iovecs, u32 frames, u32 first datagram, u32 last}. Offset is that of the bytes,
  * or of the iovecs when there are any; length is that of all, with the vnet_hdr.
@@ -429,7 +440,9 @@ export const DROP_TX_WORKER_LOST: u32 = 39;
 export const DROP_RX_CONTROL_PACKET: u32 = 40;
 export const DROP_RX_NOT_ETHERNET: u32 = 41;
 export const DROP_RX_CRITICAL_OPTION: u32 = 42;
-export const DROP_REASONS: u32 = 43;
+/** Congestion was met on the way by a frame whose sender could not be told of it otherwise. */
+export const DROP_RX_CONGESTION: u32 = 43;
+export const DROP_REASONS: u32 = 44;
 
 // ─── Counters of a row: the drops by reason, then these ─────────────────────────────────────────────────
 /** Frames read from the TAP, whatever became of them. */
@@ -471,6 +484,8 @@ export const COUNTER_RX_JOINED: u32 = 66;
 export const COUNTER_RX_WRITES: u32 = 67;
 /** Messages by which the kernel handed over the datagrams of RX_READ (mux row). */
 export const COUNTER_RX_MESSAGES: u32 = 68;
+/** Frames that were marked because their outer header was: the sender is told of congestion by them. */
+export const COUNTER_RX_MARKED: u32 = 69;
 // Worker row only.
 export const COUNTER_WAKEUPS: u32 = 72;
 export const COUNTER_TX_BATCHES: u32 = 73;

@@ -14,6 +14,10 @@ const CONTROL_HEADER_BYTES: u32 = 16;
 const SOL_UDP: u32 = 17;
 const UDP_SEGMENT: u32 = 103;
 const UDP_GRO: u32 = 104;
+const SOL_IP: u32 = 0;
+const IP_TOS: u32 = 1;
+const SOL_IPV6: u32 = 41;
+const IPV6_TCLASS: u32 = 67;
 export const MESSAGE_CONTROL_BYTES: usize = 40;
 export const MESSAGE_FLAGS: usize = 48;
 export const MESSAGE_LENGTH: usize = 56;
@@ -43,10 +47,40 @@ export function storeSegmentSize(at: usize, bytes: u32): u32 {
   return CONTROL_HEADER_BYTES + 8;
 }
 
-/** Size of the datagrams that a received message is made of, by its first control message; 0 when it is one datagram. */
-export function loadSegmentSize(at: usize): u32 {
-  if (load<u32>(at, 8) != SOL_UDP || load<u32>(at, 12) != UDP_GRO) return 0;
-  return load<u32>(at, 16) & 0xffff;
+/** Writes the control message that gives the traffic class of the outer header (man 7 ip, man 7 ipv6). Returns its bytes. */
+export function storeTrafficClass(at: usize, isIpv6: bool, value: u32): u32 {
+  store<u64>(at, CONTROL_HEADER_BYTES + 4);
+  store<u32>(at, isIpv6 ? SOL_IPV6 : SOL_IP, 8);
+  store<u32>(at, isIpv6 ? IPV6_TCLASS : IP_TOS, 12);
+  store<u64>(at, u64(value), 16);
+  return CONTROL_HEADER_BYTES + 8;
+}
+
+/** Size of the datagrams that a received message is made of; 0 when it is one datagram. */
+export let segmentSize: u32 = 0;
+/** Traffic class of its outer header. */
+export let trafficClass: u32 = 0;
+
+/** Level and type of a control message as one little-endian word. */
+const KEY_GRO: u64 = (u64(UDP_GRO) << 32) | SOL_UDP;
+const KEY_TOS: u64 = (u64(IP_TOS) << 32) | SOL_IP;
+const KEY_TCLASS: u64 = (u64(IPV6_TCLASS) << 32) | SOL_IPV6;
+/** Each of those that are asked for takes as much, with its padding. */
+const CONTROL_BYTES: u32 = 24;
+
+/** Reads the control messages of a received message, `bytes` from `at` on, into the globals above. Mostly there are one or two. */
+@inline
+export function loadControls(at: usize, bytes: u32): void {
+  segmentSize = 0;
+  trafficClass = 0;
+  const end = at + bytes;
+  for (let control = at; control + CONTROL_BYTES <= end; control += CONTROL_BYTES) {
+    const key = load<u64>(control, 8);
+    if (key == KEY_GRO) segmentSize = load<u32>(control, 16) & 0xffff;
+    // One byte, or an int: little endian in both.
+    else if (key == KEY_TOS || key == KEY_TCLASS) trafficClass = u32(load<u8>(control, 16));
+    else break;
+  }
 }
 
 /** A message of `count` iovecs. A length of 0 leaves name or control out. */

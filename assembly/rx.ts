@@ -11,6 +11,7 @@ import { check } from './check';
 import { coalesce, coalesceForget, isVerified } from './coalesce';
 import { add, deviceCounters, dropDevice, dropMux } from './counter';
 import { missPush } from './deferred';
+import { decapEcn, ECN_DROP, ECN_MARK } from './ecn';
 import { refusalReason } from './encap/refusal';
 import { decapDatagram, SIGNATURE_BYTES, signatureOf, vnetid } from './encap/registry';
 import {
@@ -28,6 +29,7 @@ import {
   COUNTER_RX_BYTES,
   COUNTER_RX_FRAMES,
   COUNTER_RX_JOINED,
+  COUNTER_RX_MARKED,
   COUNTER_RX_SUPER_FRAMES,
   COUNTER_RX_WRITES,
   DESTINATION_KIND,
@@ -45,6 +47,7 @@ import {
   DEVICE_STATE,
   DEVICE_STATE_ACTIVE,
   DEVICE_TARGETS,
+  DROP_RX_CONGESTION,
   DROP_RX_CORE_TRAP,
   DROP_RX_DEVICE_STOPPED,
   DROP_RX_SHORT_FRAME,
@@ -62,6 +65,8 @@ import {
   NONE,
   RX_DATAGRAMS_MAX,
   RX_DATAGRAM_BYTES,
+  RX_DATAGRAM_ECN,
+  RX_DATAGRAM_ECN_SHIFT,
   RX_DATAGRAM_FIRST,
   RX_DATAGRAM_MESSAGE,
   RX_DATAGRAM_TRUNCATED,
@@ -221,6 +226,16 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
     const length = bytes - header;
     // In front of the first frame of a message there is only the outer header; in front of others the end of another frame.
     const at = flags & RX_DATAGRAM_FIRST ? frame - VNET_HDR_BYTES : arena + ARENA_RX_HEADERS + writes * RX_HEADER_BYTES;
+    // Hardly ever: the field is that of the sender's guest, and most guests do not use it.
+    if (flags & RX_DATAGRAM_ECN && bytes >= shortest) {
+      const ecn = decapEcn(frame, length, (flags & RX_DATAGRAM_ECN) >> RX_DATAGRAM_ECN_SHIFT);
+      if (ecn == ECN_DROP) {
+        rxVerdict = DROP_RX_CONGESTION;
+        dropDevice(arena, device, DROP_RX_CONGESTION, 1);
+        continue;
+      }
+      if (ecn == ECN_MARK) add(deviceCounters(arena, device), COUNTER_RX_MARKED, 1);
+    }
     if (bytes - shortest >= lengths) {
       const verdict = decideOdd(arena, at, frame, length);
       if (verdict != VERDICT_PASS) {

@@ -9,12 +9,14 @@
 import { check } from './check';
 import { add, deviceCounters, dropDevice } from './counter';
 import { missPush, waitHolds, waitPush } from './deferred';
+import { ECN_MASK } from './ecn';
 import { encapFrame } from './encap/registry';
-import { flowHash } from './flow-hash';
+import { flowClass, flowHash } from './flow-hash';
 import {
   ARENA_BYTES,
   ARENA_FRAME,
   ARENA_INJECTS,
+  ARENA_TX_CLASSES,
   ARENA_TX_ENTRIES,
   ARENA_TX_FRAMES,
   ARENA_TX_HEADER_BYTES,
@@ -38,6 +40,7 @@ import {
   DESTINATION_LIST,
   DESTINATION_LIST_COUNT,
   DEVICE_DESTINATION,
+  DEVICE_DSCP,
   DEVICE_ENCAP,
   DEVICE_FLAG_PROXY,
   DEVICE_FLAGS,
@@ -57,6 +60,7 @@ import {
   DROP_TX_TOO_BIG,
   DROP_TX_VLAN_NOT_CARRIED,
   DROP_TX_WAIT_FULL,
+  DSCP_INHERIT,
   ENTRY_GENERATION_SHIFT,
   HEADER_OFFSET,
   HEADER_SEED,
@@ -98,6 +102,8 @@ import { ETHERNET_BYTES, isProxied } from './wire';
 
 /** Odd: spreads the hash's bits anew. */
 const SPREAD_MULTIPLIER: u32 = 0x9e3779b1;
+/** Below it are the two bits of ECN (RFC 3168 section 5). */
+const DSCP_SHIFT: u32 = 2;
 
 // What is the same for all frames of a batch, read from the tables once when it begins.
 let isActive: bool = false;
@@ -120,6 +126,9 @@ let isFresh: bool = false;
 /** Frames that waited with this worker: their entries are there, as `waitTake` judged by them. */
 let isWaited: bool = false;
 let seed: u64 = 0;
+/** What the outer header takes from the inner one's traffic class, and what it has of its own. */
+let classMask: u32 = 0;
+let dscpClass: u32 = 0;
 
 /** Reads the device's row and what it points to into the globals above. */
 function txBegin(device: u32): void {
@@ -135,6 +144,9 @@ function txBegin(device: u32): void {
   isDynamic = mode == TARGET_MODE_DYNAMIC;
   if (isPoint) destination = load<u32>(row, DEVICE_DESTINATION);
   isProxying = (load<u32>(row, DEVICE_FLAGS) & DEVICE_FLAG_PROXY) != 0;
+  const dscp = load<u32>(row, DEVICE_DSCP);
+  classMask = dscp == DSCP_INHERIT ? 0xff : ECN_MASK;
+  dscpClass = dscp == DSCP_INHERIT ? 0 : dscp << DSCP_SHIFT;
   bank = load<u32>(muxRow(load<u32>(row, DEVICE_MUX)), MUX_BANK);
   check(bank - 1 < BANK_MAX);
 }
@@ -261,6 +273,7 @@ function decideFrame(arena: usize, device: u32, i: u32): u32 {
     }
   }
   store<u32>(arena + i * 4, destination, ARENA_TX_ROUTES);
+  store<u8>(arena + i, u8((flowClass & classMask) | dscpClass), ARENA_TX_CLASSES);
   // Segments get theirs where they get the others.
   if (inner == 0) encapFrame(encap, frame, row + DESTINATION_HEADER, vnetid);
   store<u8>(arena + i, socket, ARENA_TX_SOCKETS);

@@ -28,6 +28,8 @@ import {
   RX_CONTROL_BYTES,
   RX_DATAGRAM_BYTES,
   RX_DATAGRAM_BYTES_MAX,
+  RX_DATAGRAM_ECN,
+  RX_DATAGRAM_ECN_SHIFT,
   RX_DATAGRAM_FIRST,
   RX_DATAGRAM_TRUNCATED,
   RX_DATAGRAMS_MAX,
@@ -37,13 +39,15 @@ import {
 } from './layout';
 import {
   IOVEC_BYTES,
-  loadSegmentSize,
+  loadControls,
   MESSAGE_BYTES,
   MESSAGE_CONTROL_BYTES,
   MESSAGE_FLAGS,
   MESSAGE_LENGTH,
+  segmentSize,
   storeIovec,
   storeMessage,
+  trafficClass,
 } from './message';
 
 const MSG_TRUNC: u32 = 0x20;
@@ -90,9 +94,12 @@ export function rxUnfold(arena: usize, mux: u32): u32 {
     const at = arena + ARENA_RX_MESSAGES + message * MESSAGE_BYTES;
     const bytes = load<u32>(at, MESSAGE_LENGTH);
     const data = usize(load<u64>(arena + ARENA_RX_IOVECS + message * IOVEC_BYTES) - base);
-    const flags = load<u32>(at, MESSAGE_FLAGS) & MSG_TRUNC ? message | RX_DATAGRAM_TRUNCATED : message;
-    const size = load<u32>(at, MESSAGE_CONTROL_BYTES) ? loadSegmentSize(arena + ARENA_RX_CONTROLS + message * RX_CONTROL_BYTES) : 0;
-    const step = size ? size : max<u32>(bytes, 1);
+    const controlBytes = load<u32>(at, MESSAGE_CONTROL_BYTES);
+    check(controlBytes <= RX_CONTROL_BYTES);
+    loadControls(arena + ARENA_RX_CONTROLS + message * RX_CONTROL_BYTES, controlBytes);
+    const truncated: u32 = load<u32>(at, MESSAGE_FLAGS) & MSG_TRUNC ? RX_DATAGRAM_TRUNCATED : 0;
+    const flags = message | truncated | ((trafficClass << RX_DATAGRAM_ECN_SHIFT) & RX_DATAGRAM_ECN);
+    const step = segmentSize ? segmentSize : max<u32>(bytes, 1);
     // One without any bytes is a datagram too.
     do {
       const entry = arena + ARENA_RX_DATAGRAMS + count * RX_DATAGRAM_BYTES;

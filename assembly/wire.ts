@@ -104,6 +104,25 @@ export function mayCarryIp(type: u16): bool {
   );
 }
 
+/** The IP header that `innerIpAt` found last is IPv6. */
+export let isInnerIpv6: bool = false;
+
+/** Where the IP header of a frame begins, behind at most two tags, when all of its fixed part is there; else 0. */
+export function innerIpAt(frame: usize, length: u32): u32 {
+  let at = PLAIN_L3;
+  let type = etherType(frame);
+  for (let tags: u32 = 0; tags < VLAN_TAGS_MAX; tags++) {
+    if (type != ETHERTYPE_VLAN && type != ETHERTYPE_SERVICE_VLAN) break;
+    if (at + VLAN_TAG_BYTES > length) return 0;
+    type = load<u16>(frame + at, 2);
+    at += VLAN_TAG_BYTES;
+  }
+  if (type != ETHERTYPE_IPV4 && type != ETHERTYPE_IPV6) return 0;
+  isInnerIpv6 = type == ETHERTYPE_IPV6;
+  if (at + (isInnerIpv6 ? IPV6_BYTES : IPV4_BYTES) > length) return 0;
+  return load<u8>(frame + at) >> 4 == (isInnerIpv6 ? 6 : 4) ? at : 0;
+}
+
 /** Finds the headers of a frame of at least ETHERNET_BYTES; sets the globals above. */
 export function parse(frame: usize, length: u32): void {
   let at = ETHERNET_BYTES;

@@ -25,13 +25,16 @@ static struct device devices[1024];
 static struct slot slots[SLOTS];
 static uint8_t memory[BATCH * SLOT_BYTES];
 static uint8_t sockets[BATCH];
+static uint8_t classes[BATCH];
+static uint8_t controls[BATCH][128];
+static uint32_t class_mask = 3, dscp_class;
 static struct iovec64 iovecs[BATCH];
 static struct { uint32_t offset, bytes; } frames[BATCH];
 static struct write writes[BATCH];
 static struct message messages[BATCH];
 static struct iovec64 received[BATCH];
 static struct datagram datagrams[BATCH];
-static uint64_t drops[32];
+static uint64_t drops[64];
 static uint32_t write_count;
 static const uint64_t seed = 0x123456789abcdefULL;
 static const uint8_t template_header[8] = {8};
@@ -136,6 +139,21 @@ static int is_tagged(const uint8_t *frame) {
   return type == 0x0081 || type == 0xa888;
 }
 
+/* Traffic class of the inner IP header. */
+static inline uint32_t inner_class(const uint8_t *frame, uint32_t length) {
+  uint32_t l3 = 14;
+  uint16_t type = LOAD(uint16_t, frame + 12);
+  if (type == 0x0008) return length >= 34 && frame[14] >> 4 == 4 ? frame[15] : 0;
+  for (int tags = 0; tags < 2 && (type == 0x0081 || type == 0xa888); tags++) {
+    if (l3 + 4 > length) return 0;
+    type = LOAD(uint16_t, frame + l3 + 2);
+    l3 += 4;
+  }
+  if (type == 0x0008) return l3 + 20 <= length && frame[l3] >> 4 == 4 ? frame[l3 + 1] : 0;
+  if (type != 0xdd86 || l3 + 40 > length || frame[l3] >> 4 != 6) return 0;
+  return __builtin_bswap16(LOAD(uint16_t, frame + l3)) >> 4 & 0xff;
+}
+
 static uint32_t tx_frame(const struct device *device, int i) {
   if (__atomic_load_n(&device->state, __ATOMIC_SEQ_CST) != 2) return 4;
   uint32_t offset = frames[i].offset, bytes = frames[i].bytes;
@@ -147,6 +165,7 @@ static uint32_t tx_frame(const struct device *device, int i) {
   if (length > max) return length <= max + VLAN && is_tagged(frame) ? 2 : 1;
   if (device->mode != 1) return 5;
   uint32_t hash = flow_hash(frame, length);
+  classes[i] = (uint8_t)((inner_class(frame, length) & class_mask) | dscp_class);
   memcpy(frame - 8, template_header, 4);
   STORE(uint32_t, frame - 4, __builtin_bswap32((uint32_t)device->vnetid << 8));
   iovecs[i].base = (uint64_t)(uintptr_t)(frame - 8);
@@ -205,14 +224,22 @@ static uint32_t __attribute__((noinline)) rx_unfold(uint32_t count) {
     uint32_t bytes = message->length, offset = 0, size = 0;
     uint32_t data = (uint32_t)(received[i].base - (uint64_t)(uintptr_t)memory);
     uint32_t flags = message->flags & 0x20 ? i | 0x200 : i;
-    if (message->control_bytes) size = LOAD(uint16_t, (const uint8_t *)(uintptr_t)message->control + 16);
+    uint32_t ecn = 0;
+    const uint8_t *control = (const uint8_t *)(uintptr_t)message->control, *end = control + message->control_bytes;
+    for (; control + 24 <= end; control += 24) {
+      uint64_t key = LOAD(uint64_t, control + 8);
+      if (key == (104ULL << 32 | 17)) size = LOAD(uint16_t, control + 16);
+      else if (key == 1ULL << 32 || key == (67ULL << 32 | 41)) ecn = control[16];
+      else break;
+    }
+    flags |= ecn << 10 & 0xc00;
     uint32_t step = size ? size : bytes ? bytes : 1;
     do {
       uint32_t left = bytes - offset;
       datagrams[made++] = (struct datagram){data + offset, left < step ? left : step, 0, offset ? flags : flags | 0x100};
       offset += step;
     } while (offset < bytes && made < BATCH);
-    message->control_bytes = 0;
+    message->control_bytes = sizeof controls[i];
   }
   return made;
 }
@@ -236,6 +263,7 @@ static uint32_t rx_datagram(uint32_t i) {
   uint8_t *frame = datagram + 8;
   uint32_t length = bytes - 8;
   if (length < 14) return 17;
+  if (entry->message & 0xc00) return 43; /* not met here */
   uint32_t max = __atomic_load_n(&device->mtu, __ATOMIC_SEQ_CST) + ETHERNET + (device->flags & 1 ? VLAN : 0);
   if (length > max) return 18;
   memset(frame - 10, 0, 10);
@@ -318,7 +346,7 @@ int main(int argc, char **argv) {
       frames[i].offset = i * SLOT_BYTES + HEADROOM - 2;
       frames[i].bytes = bytes + 10;
       received[i] = (struct iovec64){(uint64_t)(uintptr_t)(frame - 8), 65535};
-      messages[i] = (struct message){0, 0, (uint64_t)(uintptr_t)&received[i], 1, 0, 0, 0, 0, bytes + 8, 0};
+      messages[i] = (struct message){0, 0, (uint64_t)(uintptr_t)&received[i], 1, (uint64_t)(uintptr_t)controls[i], sizeof controls[i], 0, 0, bytes + 8, 0};
     }
     uint64_t result = 0;
     double encap = measure(0, rounds);

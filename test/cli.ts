@@ -570,6 +570,8 @@ testWith(cli, needs, 'the commands, their tables and documents', () =>
         'ov0 varpd/id r- - 1 -- --',
         'ov0 vxlan/listen_ip rw y 192.0.2.1 -- --',
         'ov0 vxlan/listen_port rw y 4789 4789 1-65535',
+        'ov0 vxlan/ttl rw - 64 64 1-255',
+        'ov0 vxlan/dscp rw - 0 0 --',
         'ov0 vxlan/source_check rw - auto auto auto,off,known,strict',
         'ov0 search r- - direct -- direct,files,external',
         'ov0 direct/dest_ip rw y 192.0.2.2 -- --',

@@ -27,6 +27,7 @@ const documented: readonly string[] = [
   'EEXIST associated',
   'EEXIST device_exists',
   'EEXIST vnetid_in_use',
+  'EINVAL bad_address',
   'EINVAL bad_count',
   'EINVAL bad_destination',
   'EINVAL bad_device_name',

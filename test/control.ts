@@ -123,6 +123,8 @@ control('every operation of the table, once', () =>
           ['varpd/id', 1],
           ['vxlan/listen_ip', HERE],
           ['vxlan/listen_port', port],
+          ['vxlan/ttl', 64],
+          ['vxlan/dscp', '0'],
           ['vxlan/source_check', 'auto'],
           ['search', 'direct'],
           ['direct/dest_ip', '127.0.0.2'],

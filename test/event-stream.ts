@@ -356,7 +356,7 @@ stream('overlayadm status: health first; --check says it by the exit code', () =
     assert.match(lines[3]!, /^-- +state_problem +minor +\d+ s +1\.json was set aside \(see the text/);
     assert.match(lines[4]!, /^ov0 +lookup_late +minor +\d+ s +slow \[31m \(/);
     assert.match(degraded.stdout, /\nov0 +activated +DEGRADED\n/);
-    assert.match(degraded.stdout, /\n0 +running +0\n/);
+    assert.match(degraded.stdout, /\n0 +both +running +0\n/);
     assert.match(degraded.stdout, /\nmemory: \d+ MiB resident, /);
     assert.is((await run(socket, 'status').ended).status, 0, 'without --check it only shows');
     const json = await run(socket, 'status', '--json', '--check').ended;

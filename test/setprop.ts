@@ -13,6 +13,8 @@ const propertyOrder = [
   'varpd/id',
   'vxlan/listen_ip',
   'vxlan/listen_port',
+  'vxlan/ttl',
+  'vxlan/dscp',
   'vxlan/source_check',
   'search',
   'direct/dest_ip',
@@ -31,7 +33,23 @@ setprop('properties: order, permissions, by name and by id', async () => {
       propertyOrder,
     );
     const permissions = overlay.properties('ov0').map(({ info }) => (info.isWritable ? 'rw' : 'r-'));
-    const fixedPart = ['rw', 'rw', 'r-', 'r-', 'rw', 'rw', 'rw', 'r-', 'rw', 'rw', 'rw', 'rw', 'rw'];
+    const fixedPart = [
+      'rw',
+      'rw',
+      'r-',
+      'r-',
+      'rw',
+      'rw',
+      'rw',
+      'rw',
+      'rw',
+      'r-',
+      'rw',
+      'rw',
+      'rw',
+      'rw',
+      'rw',
+    ];
     assert.equal(permissions, [...fixedPart, ...offloadNames.map(() => 'rw')]);
     const required = overlay.properties('ov0').map(({ info }) => info.isRequired);
     assert.equal(required, [
@@ -41,6 +59,8 @@ setprop('properties: order, permissions, by name and by id', async () => {
       false,
       true,
       true,
+      false,
+      false,
       false,
       false,
       true,
@@ -55,24 +75,24 @@ setprop('properties: order, permissions, by name and by id', async () => {
       assert.is(overlay.property('ov0', id).info.name, name);
     }
     // Illumos' bugs 9 and 10: plugin properties by name; an id equal to the count.
-    for (const id of [19, 20, -1, -2, 1.5, Number.NaN, 2 ** 31, Number.POSITIVE_INFINITY]) {
-      await assertRefused(() => overlay.property('ov0', id), 'EINVAL', 'bad_property_id', /not 0 to 18/);
+    for (const id of [21, 22, -1, -2, 1.5, Number.NaN, 2 ** 31, Number.POSITIVE_INFINITY]) {
+      await assertRefused(() => overlay.property('ov0', id), 'EINVAL', 'bad_property_id', /not 0 to 20/);
       await assertRefused(overlay.setprop('ov0', id, '1'), 'EINVAL', 'bad_property_id');
     }
     for (const name of ['nope', '', 'MTU', 'listen_ip', 'vxlan/', '__proto__', 'constructor', '0']) {
       await assertRefused(() => overlay.property('ov0', name), 'ENOENT', 'no_such_property');
       await assertRefused(overlay.setprop('ov0', name, '1'), 'ENOENT', 'no_such_property');
     }
-    for (const property of ['encap', 'varpd/id', 'search', 2, 3, 7]) {
+    for (const property of ['encap', 'varpd/id', 'search', 2, 3, 9]) {
       await assertRefused(overlay.setprop('ov0', property, 'vxlan'), 'EPERM', 'property_read_only');
       await assertRefused(overlay.setprop('ov0', property, { a: 1 }), 'EPERM', 'property_read_only');
     }
     assert.is(overlay.property('ov0', 'varpd/id').value, undefined, 'not associated before activation');
     await overlay.setprop('ov0', 4, HERE);
     await overlay.setprop('ov0', 'direct/dest_ip', '::ffff:127.0.0.2');
-    await overlay.setprop('ov0', 9, 4789);
+    await overlay.setprop('ov0', 11, 4789);
     assert.is(overlay.property('ov0', 'vxlan/listen_ip').value, HERE);
-    assert.is(overlay.property('ov0', 8).value, '127.0.0.2');
+    assert.is(overlay.property('ov0', 10).value, '127.0.0.2');
     assert.is(overlay.property('ov0', 'direct/dest_port').value, 4789n);
     await overlay.activate('ov0');
     assert.is(overlay.property('ov0', 'varpd/id').value, 1n);

@@ -2,7 +2,7 @@
  * VNICs: real TAPs with macvlans in named network namespaces, two hosts with an underlay between them; and what needs no
  * rights, on memory ports.
  */
-import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { closeSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { suite } from 'uvu';
@@ -16,6 +16,7 @@ import { closeFd } from '../src/sys/fd.js';
 import { Netlink } from '../src/sys/netlink/index.js';
 import { createNamespace, inNamespace } from '../src/sys/netns.js';
 import type { Port } from '../src/sys/port.js';
+import { capture } from './harness/capture.js';
 import { Daemon, type Host, Hosts, underlay, until } from './harness/hosts.js';
 import { assertRefused, freePort, MemoryOverlay, request } from './harness/memory-overlay.js';
 import { testWith } from './harness/needs.js';
@@ -137,26 +138,6 @@ function assertMesh(flags: readonly string[] = []): void {
       assert.ok(pings(zone(`${from}`), `198.51.100.${to}`, ...flags), `${from} to ${to} ${flags.join(' ')}`);
     }
   }
-}
-
-/** Starts tcpdump on the underlay of a host; the answer gives what it saw. */
-async function capture(host: Host, filter: string): Promise<() => Promise<string>> {
-  const child: ChildProcess = host.start('tcpdump', '-nlU', '-i', 'underlay0', filter);
-  let seen = '';
-  let told = '';
-  child.stdout!.setEncoding('utf8').on('data', (text: string) => {
-    seen += text;
-  });
-  child.stderr!.setEncoding('utf8').on('data', (text: string) => {
-    told += text;
-  });
-  await until('tcpdump listens', 5000, () => told.includes('listening on'));
-  return async () => {
-    const ended = new Promise((resolve) => child.once('close', resolve));
-    child.kill('SIGINT');
-    await ended;
-    return seen;
-  };
 }
 
 // ─── With the kernel ────────────────────────────────────────────────────────────────────────────────────

@@ -230,6 +230,7 @@ const deviceCounters = [
   'rx_bytes',
   'rx_super_frames',
   'rx_joined',
+  'rx_marked',
   'rx_writes',
   'rx_injected',
 ];

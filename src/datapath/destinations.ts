@@ -3,6 +3,7 @@
  * again only after a quiesce, since workers may still be reading it: see `leaving`.
  */
 import { assert } from '../errors.js';
+import { ttlMessage } from '../sys/control-message.js';
 import type { Pool } from './pool.js';
 import type { Tables } from './tables.js';
 
@@ -29,22 +30,26 @@ export class Destinations {
     return this.#left.length > 0;
   }
 
-  /** Row of the destination, made when it is new. Throws ENOSPC. @param name sockaddr, @param header encap template */
-  hold(name: Uint8Array, header: Uint8Array): number {
-    return this.#hold(`unicast ${hex(name)} ${hex(header)}`, () => {
+  /**
+   * Row of the destination, made when it is new. Throws ENOSPC.
+   * @param name sockaddr, @param header encap template, @param ttl of the outer header, where it is not that of the sockets
+   */
+  hold(name: Uint8Array, header: Uint8Array, ttl?: number): number {
+    return this.#hold(`unicast ${hex(name)} ${hex(header)} ${ttl}`, () => {
       const row = this.tables.destinations.take();
-      this.tables.writeDestination(row, name, new Uint8Array(0), header);
+      const control = ttl === undefined ? new Uint8Array(0) : ttlMessage(name, ttl);
+      this.tables.writeDestination(row, name, control, header);
       return { row, members: [], list: undefined };
     });
   }
 
   /** The same for a list. Throws ENOSPC, ENOMEM. @param kind DESTINATION_KIND_, @param names sockaddrs */
-  holdList(kind: number, names: readonly Uint8Array[], header: Uint8Array): number {
-    return this.#hold(`${kind} ${names.map(hex).join(' ')} ${hex(header)}`, () => {
+  holdList(kind: number, names: readonly Uint8Array[], header: Uint8Array, ttl?: number): number {
+    return this.#hold(`${kind} ${names.map(hex).join(' ')} ${hex(header)} ${ttl}`, () => {
       const members: number[] = [];
       let list: number | undefined;
       try {
-        for (const name of names) members.push(this.hold(name, header));
+        for (const name of names) members.push(this.hold(name, header, ttl));
         list = this.pool.take(names.length * 4, `a list of ${names.length} destinations`);
         this.pool.views.u32.set(members, list / 4);
         const row = this.tables.destinations.take();

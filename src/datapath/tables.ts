@@ -5,6 +5,7 @@
  */
 import * as layout from '../../assembly/layout.js';
 import { assert, OverlayError } from '../errors.js';
+import { isIpv6Name } from '../sys/control-message.js';
 import type { Core } from './core.js';
 import type { MemoryViews } from './memory.js';
 
@@ -19,6 +20,8 @@ export interface DeviceRow {
   destination: number;
   /** Offset of the target table, 0 for none. */
   targets: number;
+  /** Of outer headers: 0 to 63, or DSCP_INHERIT; 0 when it is not said. */
+  dscp?: number;
 }
 
 /** Row numbers 0 to max - 1; the one freed last is given out first. */
@@ -75,6 +78,7 @@ export class Tables {
     u32[(at + layout.DEVICE_FLAGS) / 4] = device.flags;
     u32[(at + layout.DEVICE_MODE) / 4] = device.mode;
     u32[(at + layout.DEVICE_DESTINATION) / 4] = device.destination;
+    u32[(at + layout.DEVICE_DSCP) / 4] = device.dscp ?? 0;
     this.setTargets(row, device.targets);
     this.setDeviceMtu(row, device.mtu);
   }
@@ -132,6 +136,7 @@ export class Tables {
     u32[(at + layout.DESTINATION_CONTROL_BYTES) / 4] = control.length;
     u32[(at + layout.DESTINATION_HEADER_BYTES) / 4] = header.length;
     u32[(at + layout.DESTINATION_KIND) / 4] = layout.DESTINATION_KIND_UNICAST;
+    u32[(at + layout.DESTINATION_IS_IPV6) / 4] = isIpv6Name(name) ? 1 : 0;
   }
 
   /** Fills a list: `count` row numbers (u32) at `list`, all with the same encap header. */

@@ -17,7 +17,17 @@ export const DESTINATION_IP = 2;
 export const DESTINATION_PORT = 4;
 const DESTINATION_ALL = DESTINATION_ETHERNET | DESTINATION_IP | DESTINATION_PORT;
 
-/** The operations; all but `sockopt` must be there. */
+/** Fields of the outer IP header that are a device's own. */
+export interface OuterHeader {
+  /** TTL or hop limit, 1 to 255. */
+  readonly ttl: number;
+  /** 0 to 63 (RFC 2474), or that of the inner header. */
+  readonly dscp: number | 'inherit';
+}
+
+export const outerDefault: OuterHeader = { ttl: 64, dscp: 0 };
+
+/** The operations; all but `sockopt` and `outer` must be there. */
 export interface EncapOperations {
   /** Values of a new device's properties. Throws an OverlayError to refuse the device. */
   init(): PropertyStore;
@@ -33,6 +43,8 @@ export interface EncapOperations {
   setprop(properties: PropertyStore, name: string, value: unknown): void;
   /** Static: no device is needed. Throws ENOENT for a name that is not the plugin's. */
   propinfo(name: string): PropertyInfo;
+  /** What the outer IP header says; `outerDefault` where it is left out. */
+  outer?(properties: PropertyStore): OuterHeader;
   /** Further socket options, once for each mux. */
   sockopt?(fd: number): void;
 }
@@ -62,7 +74,7 @@ const operationNames = [
   'setprop',
   'propinfo',
 ] as const;
-const optionalNames = ['sockopt'];
+const optionalNames = ['sockopt', 'outer'];
 const nameRule = `the name is 1 to ${PLUGIN_NAME_BYTES_MAX} bytes without '/'`;
 
 /** Highest vnetid of an encapsulation. */

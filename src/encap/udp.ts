@@ -2,9 +2,12 @@
 import { OverlayError } from '../errors.js';
 import { endpointFault } from '../ip.js';
 import { type PropertyInfo, PropertyStore } from '../property.js';
-import type { EncapOperations } from './plugin.js';
+import { type EncapOperations, outerDefault } from './plugin.js';
 
-/** `<encap>/listen_ip`, `listen_port` with its default, and `source_check`. */
+const INHERIT = 'inherit';
+const DSCP_MAX = 63;
+
+/** `<encap>/listen_ip`, `listen_port` with its default, `ttl`, `dscp` and `source_check`. */
 export function udpInfos(encap: string, port: bigint): PropertyInfo[] {
   const writable = { isReadable: true, isWritable: true };
   return [
@@ -27,6 +30,24 @@ export function udpInfos(encap: string, port: bigint): PropertyInfo[] {
     },
     {
       ...writable,
+      name: `${encap}/ttl`,
+      type: 'uint',
+      isRequired: false,
+      applies: 'reopen',
+      default: BigInt(outerDefault.ttl),
+      possible: [{ min: 1n, max: 255n }],
+    },
+    {
+      ...writable,
+      name: `${encap}/dscp`,
+      type: 'string',
+      isRequired: false,
+      applies: 'reopen',
+      default: String(outerDefault.dscp),
+      fault: (value) => dscpFault(String(value)),
+    },
+    {
+      ...writable,
       name: `${encap}/source_check`,
       type: 'string',
       isRequired: false,
@@ -35,6 +56,13 @@ export function udpInfos(encap: string, port: bigint): PropertyInfo[] {
       possible: ['auto', 'off', 'known', 'strict'],
     },
   ];
+}
+
+function dscpFault(text: string): string | undefined {
+  const isNumber = /^\d{1,2}$/.test(text) && Number(text) <= DSCP_MAX;
+  return isNumber || text === INHERIT
+    ? undefined
+    : `it may be 0-${DSCP_MAX}, or ${INHERIT} for that of the inner header`;
 }
 
 /** The operations on properties, of an encapsulation that has those of `udpInfos` among them. */
@@ -51,6 +79,13 @@ export function udpOperations(
         throw new OverlayError('EINVAL', 'property_missing', `${encap}/listen_ip is not set`);
       }
       return { ip, port: Number(properties.get(`${encap}/listen_port`)) };
+    },
+    outer: (properties) => {
+      const dscp = String(properties.get(`${encap}/dscp`));
+      return {
+        ttl: Number(properties.get(`${encap}/ttl`)),
+        dscp: dscp === INHERIT ? INHERIT : Number(dscp),
+      };
     },
     getprop: (properties, name) => properties.get(name),
     setprop: (properties, name, value) => properties.set(name, value),

@@ -2,7 +2,7 @@
 import * as layout from '../../assembly/layout.js';
 import type { Engine } from '../datapath/engine.js';
 import type { Device } from '../device.js';
-import { ENCAP_FLAG_VLAN_TAG } from '../encap/plugin.js';
+import { ENCAP_FLAG_VLAN_TAG, type OuterHeader, outerDefault } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
 import { familyOf } from '../ip.js';
 import type { Mux, Muxes } from '../mux.js';
@@ -31,6 +31,21 @@ function refuseOtherFamily(listen: string, destination: string): void {
     `listen_ip ${listen} is IPv${familyOf(listen)} and the destination ${destination} IPv${familyOf(destination)}: ` +
       'both must be of one family',
   );
+}
+
+function outerOf({ encap, properties }: Device): OuterHeader {
+  return encap.operations.outer?.(properties) ?? outerDefault;
+}
+
+/** TTL of a device's outer headers, undefined where it is what sockets have anyway. */
+export function ttlOf(device: Device): number | undefined {
+  const { ttl } = outerOf(device);
+  return ttl === outerDefault.ttl ? undefined : ttl;
+}
+
+function dscpOf(device: Device): number {
+  const { dscp } = outerOf(device);
+  return dscp === 'inherit' ? layout.DSCP_INHERIT : dscp;
 }
 
 export class Attachments {
@@ -68,7 +83,7 @@ export class Attachments {
       if ('point' in route) {
         const name = destinationName(mux.underlay.domain, route.point);
         // The core patches the device's own vnetid into the shared template.
-        destination = destinations.hold(name, encap.operations.encap(0n, device.properties));
+        destination = destinations.hold(name, encap.operations.encap(0n, device.properties), ttlOf(device));
       }
       let flags = this.offloads.flags(device);
       if (encap.flags & ENCAP_FLAG_VLAN_TAG) flags |= layout.DEVICE_FLAG_VLAN;
@@ -79,6 +94,7 @@ export class Attachments {
         encap: encap.core,
         flags,
         mtu,
+        dscp: dscpOf(device),
         mode: 'point' in route ? layout.TARGET_MODE_POINT : layout.TARGET_MODE_DYNAMIC,
         destination: destination ?? layout.NONE,
         targets: 'point' in route ? 0 : route.targets,

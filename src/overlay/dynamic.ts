@@ -10,7 +10,7 @@ import type { Budget } from '../target/budget.js';
 import { type CacheServices, type HeldFrame, TargetCache } from '../target/cache.js';
 import { type Destination, destinationsOf, type Route } from '../target/destination.js';
 import type { TargetRequest } from '../target/request.js';
-import { destinationName } from './attachment.js';
+import { destinationName, ttlOf } from './attachment.js';
 
 export interface DynamicOptions {
   readonly engine: Engine;
@@ -136,13 +136,14 @@ export class Dynamic {
 
   #holdRoute(route: Route): number {
     const { destinations } = this.options.engine;
+    const ttl = ttlOf(this.options.device);
     const names = destinationsOf(route).map((destination) => this.#nameOf(destination));
     const row =
       'replicate' in route
-        ? destinations.holdList(layout.DESTINATION_KIND_REPLICATE, names, this.#header)
+        ? destinations.holdList(layout.DESTINATION_KIND_REPLICATE, names, this.#header, ttl)
         : 'spread' in route
-          ? destinations.holdList(layout.DESTINATION_KIND_SPREAD, names, this.#header)
-          : destinations.hold(names[0]!, this.#header);
+          ? destinations.holdList(layout.DESTINATION_KIND_SPREAD, names, this.#header, ttl)
+          : destinations.hold(names[0]!, this.#header, ttl);
     const known = this.#routes.get(row);
     if (known) known.users++;
     else this.#routes.set(row, { route, users: 1 });

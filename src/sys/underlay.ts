@@ -16,12 +16,14 @@ import {
   AF_INET6,
   IP_MTU_DISCOVER,
   IP_PMTUDISC_DO,
+  IP_RECVTOS,
   IP_TTL,
   IPPROTO_IP,
   IPPROTO_IPV6,
   IPPROTO_UDP,
   IPV6_MTU_DISCOVER,
   IPV6_PMTUDISC_DO,
+  IPV6_RECVTCLASS,
   IPV6_UNICAST_HOPS,
   IPV6_V6ONLY,
   SK_MEMINFO_DROPS,
@@ -85,6 +87,9 @@ export function openUnderlay(options: UnderlayOptions): Underlay {
       if (worker > 0) setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
       bindTo(fd, address, options.port, `listening on ${formatEndpoint(options.ip, options.port)}`);
       if (worker === 0 && options.workers > 1) setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+      // The core has to know the ECN field of what arrives.
+      setInt(fd, IPPROTO_IP, IP_RECVTOS, 1);
+      if (domain === AF_INET6) setInt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
       return fd;
     });
     const send = Array.from({ length: options.bank }, () => {

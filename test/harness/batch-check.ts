@@ -159,12 +159,14 @@ export class BatchCheck {
     const content = (rig.arena + layout.ARENA_TX_CONTENTS + message * layout.TX_CONTENT_BYTES) / 4;
     const [first, end, goesOn, datagrams] = u32.subarray(content, content + 4) as unknown as number[];
     const row = layout.DESTINATIONS_OFFSET + rig.destination * layout.DESTINATION_BYTES;
+    const classOf = (place: number) =>
+      u8[rig.arena + layout.ARENA_TX_CLASSES + u8[rig.arena + layout.ARENA_TX_ORDER + place]!]!;
     this.#mustLieIn(at + mmsghdr['msg_hdr.msg_name'], at + mmsghdr['msg_hdr.msg_namelen'], row, message);
     const controls = rig.arena + layout.ARENA_TX_CONTROLS + message * layout.TX_CONTROL_BYTES;
     this.#mustLieIn(
       at + mmsghdr['msg_hdr.msg_control'],
       at + mmsghdr['msg_hdr.msg_controllen'],
-      datagrams! > 1 ? controls : row,
+      datagrams! > 1 || classOf(first!) !== 0 ? controls : row,
       message,
     );
     must(
@@ -187,6 +189,7 @@ export class BatchCheck {
       const i = u8[rig.arena + layout.ARENA_TX_ORDER + place]!;
       must(i >= this.#lastFrame, `message ${message}: frame ${i} after frame ${this.#lastFrame}`);
       this.#lastFrame = i;
+      must(classOf(place) === classOf(first!), `message ${message}: frame ${i} is of another traffic class`);
       must(rig.socketOf(i) === fd - SEND_FD, `frame ${i} is in the group of another socket`);
       const frameBytes = this.lengths[i]! - layout.VNET_HDR_BYTES;
       must(this.#done[i]! < frameBytes, `frame ${i} is sent twice`);
