@@ -1,4 +1,5 @@
 /** TAP links: the surface, the errors, queues, persistence; and the flows of one reach every worker of the other side. */
+import { execFileSync } from 'node:child_process';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { OverlayError } from '../src/errors.js';
@@ -38,6 +39,20 @@ function refusal(work: () => void): OverlayError {
   }
   throw new Error('it was not refused');
 }
+
+testWith(
+  tap,
+  [...needs, 'ethtool'],
+  'its speed: that of whatever carries it, so it says that it does not know',
+  () =>
+    inNewNamespace((netlink) => {
+      const link = new Tap({ name: 'tap0', queues: 2, netlink });
+      link.isUp = true;
+      link.setCarrier(true);
+      assert.match(execFileSync('ethtool', ['tap0'], { encoding: 'utf8' }), /Speed: Unknown!/);
+      return () => link.release();
+    }),
+);
 
 testWith(tap, needs, 'name, mac, mtu, isUp, ipv4, ipv6, release', () =>
   inNewNamespace((netlink) => {

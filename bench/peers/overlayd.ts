@@ -3,6 +3,7 @@ import { other, sides } from '../testbed.js';
 import { type Peer, VNI, VXLAN_OVERHEAD } from './peer.js';
 
 const LINK = 'ov0';
+const PORTS = { vxlan: 4789, geneve: 6081 } as const;
 
 interface Given {
   /** Of the daemons. */
@@ -25,7 +26,7 @@ function variant(name: string, what: string, { flags = [], encap = 'vxlan' }: Gi
         const properties = {
           [`${encap}/listen_ip`]: underlay[4][side],
           'direct/dest_ip': underlay[4][other(side)],
-          'direct/dest_port': 4789,
+          'direct/dest_port': PORTS[encap],
           // Its default is below what an underlay of 9000 has room for.
           mtu_max: mtu,
           mtu,

@@ -63,6 +63,8 @@ export const macros = {
     IPV6_TCLASS: 67,
     IPV6_PMTUDISC_DO: 2,
   },
+  'linux/sockios.h': { SIOCETHTOOL: 0x8946 },
+  'linux/ethtool.h': { ETHTOOL_SSET: 2, DUPLEX_UNKNOWN: 0xff },
   'linux/udp.h': { UDP_SEGMENT: 103, UDP_GRO: 104 },
   'sys/mman.h': { MADV_HUGEPAGE: 14, MFD_CLOEXEC: 1 },
   'linux/if_tun.h': {
@@ -222,6 +224,9 @@ export const {
   TUN_F_TSO_ECN,
 } = macros['linux/if_tun.h'];
 
+export const { SIOCETHTOOL } = macros['linux/sockios.h'];
+export const { ETHTOOL_SSET, DUPLEX_UNKNOWN } = macros['linux/ethtool.h'];
+
 export const { UDP_SEGMENT, UDP_GRO } = macros['linux/udp.h'];
 
 export const { MADV_HUGEPAGE, MFD_CLOEXEC } = macros['sys/mman.h'];
@@ -234,7 +239,8 @@ const isPacked = process.arch === 'x64';
 
 /** Structures: size and field offsets in bytes, by C name. */
 export const structs = {
-  ifreq: { size: 40, ifr_name: 0, ifr_flags: 16 },
+  ifreq: { size: 40, ifr_name: 0, ifr_flags: 16, ifr_data: 16 },
+  ethtool_cmd: { size: 44, cmd: 0, speed: 12, duplex: 14, speed_hi: 28 },
   sockaddr_in: { size: 16, sin_family: 0, sin_port: 2, sin_addr: 4 },
   sockaddr_in6: { size: 28, sin6_family: 0, sin6_port: 2, sin6_flowinfo: 4, sin6_addr: 8, sin6_scope_id: 24 },
   iovec: { size: 16, iov_base: 0, iov_len: 8 },

@@ -41,6 +41,7 @@ import {
 } from './errno.js';
 import { closeFd, closeFdAside, setInherited } from './fd.js';
 import * as libc from './libc.js';
+import { forgetSpeed } from './link-speed.js';
 import type { Netlink } from './netlink/index.js';
 import type { Port } from './port.js';
 
@@ -91,7 +92,10 @@ export class Tap implements Port {
         attach(fd, name, queue === 0 && !existing ? FLAGS | IFF_TUN_EXCL : FLAGS);
         const size = new Int32Array([VNET_HDR_BYTES]);
         must(libc.ioctl(fd, TUNSETVNETHDRSZ, size), 'TUNSETVNETHDRSZ');
-        if (queue === 0 && !existing) setCarrier(fd, false);
+        if (queue === 0 && !existing) {
+          setCarrier(fd, false);
+          forgetSpeed(name);
+        }
       }
       this.#index = netlink.getLink(name).index;
     } catch (error) {
