@@ -11,8 +11,9 @@ import { main as lookup } from './lookup.js';
 import { main as miss } from './miss.js';
 import { main as offload } from './offload.js';
 import { flags } from './options.js';
+import { main as ring } from './ring.js';
 
-const benches = { core, encapsulation, offload, lookup, miss, 'end-to-end': endToEnd };
+const benches = { core, encapsulation, offload, lookup, ring, miss, 'end-to-end': endToEnd };
 
 const { values, positionals } = parseArgs({
   options: { ...flags, smoke: { type: 'boolean', default: false } },

@@ -41,6 +41,10 @@ bench('encapsulation', () => {
     assert.match(output, new RegExp(`${name} +encap`));
 });
 
+testWith(bench, ['gcc'], 'ring', () => {
+  assert.match(run('ring'), /1410 bytes +\d.*ratio \d/);
+});
+
 bench('miss', () => {
   const output = run('miss');
   assert.match(output, /median \d+\.\d+ ms/);
