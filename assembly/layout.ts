@@ -202,7 +202,7 @@ export const ARENA_RECEIVE_FDS: u32 = ARENA_TAP_FDS + DEVICES_MAX * 4; // i32[MU
 export const ARENA_SEND_FDS: u32 = ARENA_RECEIVE_FDS + MUXES_MAX * 4; // i32[MUXES_MAX][BANK_MAX]
 
 // Counters (worker writes): a row for each device, then for each mux, then one for the worker itself.
-export const COUNTERS_MAX: u32 = 80;
+export const COUNTERS_MAX: u32 = 96;
 export const COUNTER_ROW_BYTES: u32 = COUNTERS_MAX * 8;
 export const COUNTER_ROWS: u32 = DEVICES_MAX + MUXES_MAX + 1;
 export const ARENA_COUNTERS: u32 = ARENA_SEND_FDS + MUXES_MAX * BANK_MAX * 4;
@@ -446,52 +446,52 @@ export const DROP_REASONS: u32 = 44;
 
 // ─── Counters of a row: the drops by reason, then these ─────────────────────────────────────────────────
 /** Frames read from the TAP, whatever became of them. */
-export const COUNTER_TX_READ: u32 = 48;
-export const COUNTER_TX_FRAMES: u32 = 49;
+export const COUNTER_TX_READ: u32 = 64;
+export const COUNTER_TX_FRAMES: u32 = 65;
 /** Bytes of the inner frames, without any outer header; likewise RX_BYTES. */
-export const COUNTER_TX_BYTES: u32 = 50;
+export const COUNTER_TX_BYTES: u32 = 66;
 /** Datagrams read from the underlay (mux row), whatever became of them. */
-export const COUNTER_RX_READ: u32 = 51;
-export const COUNTER_RX_FRAMES: u32 = 52;
-export const COUNTER_RX_BYTES: u32 = 53;
+export const COUNTER_RX_READ: u32 = 67;
+export const COUNTER_RX_FRAMES: u32 = 68;
+export const COUNTER_RX_BYTES: u32 = 69;
 /** Super-frames of a kernel on the same host, handed to the TAP as GSO frames; part of RX_FRAMES. */
-export const COUNTER_RX_SUPER_FRAMES: u32 = 54;
+export const COUNTER_RX_SUPER_FRAMES: u32 = 70;
 /** Sends tried again because an error of an earlier datagram was in the way (ECONNREFUSED and its like). */
-export const COUNTER_TX_RETRIES: u32 = 55;
+export const COUNTER_TX_RETRIES: u32 = 71;
 /** Frames that were put aside: on the miss ring or in the wait queue. */
-export const COUNTER_TX_DEFERRED: u32 = 56;
+export const COUNTER_TX_DEFERRED: u32 = 72;
 /** Frames that came back from there, and those that varpd sent. */
-export const COUNTER_TX_RESUMED: u32 = 57;
+export const COUNTER_TX_RESUMED: u32 = 73;
 /** Copies made beyond the first by replication. */
-export const COUNTER_TX_COPIES: u32 = 58;
+export const COUNTER_TX_COPIES: u32 = 74;
 /** Frames that varpd made for the guests of this host. */
-export const COUNTER_RX_INJECTED: u32 = 59;
+export const COUNTER_RX_INJECTED: u32 = 75;
 /** Main's: frames that a proxy took and answered. */
-export const COUNTER_TX_PROXIED: u32 = 60;
+export const COUNTER_TX_PROXIED: u32 = 76;
 /** Main's: frames that varpd sent, as if a guest had. */
-export const COUNTER_TX_RESENT: u32 = 61;
+export const COUNTER_TX_RESENT: u32 = 77;
 /** Datagrams that the frames sent have become: more than those by the segments of super-frames. */
-export const COUNTER_TX_DATAGRAMS: u32 = 62;
+export const COUNTER_TX_DATAGRAMS: u32 = 78;
 /** Messages by which they were handed to the kernel. */
-export const COUNTER_TX_MESSAGES: u32 = 63;
+export const COUNTER_TX_MESSAGES: u32 = 79;
 /** Messages that the kernel would not cut, so that their datagrams went one by one. */
-export const COUNTER_TX_UNCUT: u32 = 64;
+export const COUNTER_TX_UNCUT: u32 = 80;
 /** Super-frames from the link, part of TX_FRAMES. */
-export const COUNTER_TX_SUPER_FRAMES: u32 = 65;
+export const COUNTER_TX_SUPER_FRAMES: u32 = 81;
 /** Frames of super-frames that were joined for the link, part of RX_FRAMES. */
-export const COUNTER_RX_JOINED: u32 = 66;
+export const COUNTER_RX_JOINED: u32 = 82;
 /** Records written to the TAP, part of RX_FRAMES: as many as the frames less those joined. */
-export const COUNTER_RX_WRITES: u32 = 67;
+export const COUNTER_RX_WRITES: u32 = 83;
 /** Messages by which the kernel handed over the datagrams of RX_READ (mux row). */
-export const COUNTER_RX_MESSAGES: u32 = 68;
+export const COUNTER_RX_MESSAGES: u32 = 84;
 /** Frames that were marked because their outer header was: the sender is told of congestion by them. */
-export const COUNTER_RX_MARKED: u32 = 69;
+export const COUNTER_RX_MARKED: u32 = 85;
 // Worker row only.
-export const COUNTER_WAKEUPS: u32 = 72;
-export const COUNTER_TX_BATCHES: u32 = 73;
-export const COUNTER_RX_BATCHES: u32 = 74;
-export const COUNTER_SEND_CALLS: u32 = 75;
-export const COUNTER_EVENTS_LOST: u32 = 76;
+export const COUNTER_WAKEUPS: u32 = 88;
+export const COUNTER_TX_BATCHES: u32 = 89;
+export const COUNTER_RX_BATCHES: u32 = 90;
+export const COUNTER_SEND_CALLS: u32 = 91;
+export const COUNTER_EVENTS_LOST: u32 = 92;
 
 // ─── Events, worker -> main: {u32 kind, u32 row, u32 a, u32 b} ──────────────────────────────────────────
 export const EVENT_BYTES: u32 = 16;
