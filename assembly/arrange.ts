@@ -17,6 +17,7 @@ import {
   ARENA_TX_COUNT_BYTES,
   ARENA_TX_COUNT_IDS,
   ARENA_TX_FAILED,
+  ARENA_TX_FLOWS,
   ARENA_TX_FRAMES,
   ARENA_TX_GROUPS,
   ARENA_TX_HEADER_BYTES,
@@ -211,7 +212,7 @@ export function txLayOut(arena: usize, device: u32): u32 {
       } else {
         const into = headers + ((outer + 15) & ~15);
         segmentHeaders(segment, into);
-        encapFrame(encap, into, destination + DESTINATION_HEADER, vnetid);
+        encapFrame(encap, into, destination + DESTINATION_HEADER, vnetid, load<u8>(arena + i, ARENA_TX_FLOWS));
         storeIovec(iovec, into - outer, outer + inner);
         storeIovec(iovec + IOVEC_BYTES, segmentPayload(segment), segmentPayloadBytes(segment));
         iovecs += 2;

@@ -97,6 +97,8 @@ export const MUX_ENCAP: u32 = 0; // u32
 export const MUX_BANK: u32 = 4; // u32
 /** 1 where the sockets are of AF_INET6, 0 for AF_INET: the form of a sender's address. */
 export const MUX_IS_IPV6: u32 = 8; // u32
+/** 1 where the kernel hands datagrams over behind their IPv4 header: raw sockets of AF_INET (man 7 raw). */
+export const MUX_HAS_IP_HEADER: u32 = 12; // u32
 
 // ─── Vnet slots: open addressing, linear probing (main writes, DEVICE last) ─────────────────────────────
 export const VNETS_OFFSET: u32 = MUXES_OFFSET + MUXES_MAX * MUX_BYTES;
@@ -253,8 +255,10 @@ export const ARENA_TX_ORDER: u32 = ARENA_TX_SEGMENT_BYTES + BATCH_MAX * 4; // u8
 export const ARENA_TX_FAILED: u32 = ARENA_TX_ORDER + BATCH_MAX; // u8[BATCH_MAX]
 /** Traffic class of each frame's outer header: DSCP and ECN. */
 export const ARENA_TX_CLASSES: u32 = ARENA_TX_FAILED + BATCH_MAX; // u8[BATCH_MAX]
+/** Low byte of each frame's flow hash, for headers that tell flows apart themselves. */
+export const ARENA_TX_FLOWS: u32 = ARENA_TX_CLASSES + BATCH_MAX; // u8[BATCH_MAX]
 /** Lists of the frames that are replicated. */
-export const ARENA_TX_REPLICAS: u32 = ARENA_TX_CLASSES + BATCH_MAX; // u32[BATCH_MAX]
+export const ARENA_TX_REPLICAS: u32 = ARENA_TX_FLOWS + BATCH_MAX; // u32[BATCH_MAX]
 export const ARENA_TX_GROUPS: u32 = ARENA_TX_REPLICAS + BATCH_MAX * 4; // {i32 fd, u32 first, u32 count, u32 0}
 export const TX_GROUP_BYTES: u32 = 16;
 /** Messages that are laid out at a time; a batch of super-frames may take several times. */
@@ -381,6 +385,7 @@ export const SOURCE_UNDERLAY: u32 = 2;
 // ─── Encapsulations ─────────────────────────────────────────────────────────────────────────────────────
 export const ENCAP_VXLAN: u32 = 1;
 export const ENCAP_GENEVE: u32 = 2;
+export const ENCAP_NVGRE: u32 = 3;
 
 // ─── Verdicts: exactly one a frame ──────────────────────────────────────────────────────────────────────
 // A value below DROP_REASONS is a drop of that name; the others are no drops.

@@ -1,6 +1,6 @@
 /** Length rules of inner frames, the same both ways: design section 5. */
 import { DEVICE_FLAG_VLAN, DEVICE_FLAGS, DEVICE_MTU } from './layout';
-import { ETHERNET_BYTES, isTagged, VLAN_TAG_BYTES } from './wire';
+import { ETHERNET_BYTES, VLAN_TAG_BYTES } from './wire';
 
 /** Bytes of the longest frame the device passes: MTU + 14, and 4 more when the encap carries VLAN tags. */
 // @ts-expect-error: decorator
@@ -10,8 +10,9 @@ export function frameBytesMax(device: usize): u32 {
   return atomic.load<u32>(device, DEVICE_MTU) + ETHERNET_BYTES + vlan;
 }
 
-/** True when a frame over the limit is over it only by a VLAN tag, and the encap does not carry tags. */
-export function isTagAboveLimit(device: usize, frame: usize, length: u32, max: u32): bool {
-  if (load<u32>(device, DEVICE_FLAGS) & DEVICE_FLAG_VLAN) return false;
-  return length <= max + VLAN_TAG_BYTES && isTagged(frame);
+/** True when the encap carries no VLAN tags, so that a tagged frame is dropped, however long it is. */
+// @ts-expect-error: decorator
+@inline
+export function refusesTags(device: usize): bool {
+  return (load<u32>(device, DEVICE_FLAGS) & DEVICE_FLAG_VLAN) == 0;
 }

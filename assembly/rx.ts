@@ -82,14 +82,14 @@ import {
   VERDICT_PASS,
   VNET_HDR_BYTES,
 } from './layout';
-import { frameBytesMax, isTagAboveLimit } from './limit';
+import { frameBytesMax, refusesTags } from './limit';
 import { IOVEC_BYTES, storeIovec } from './message';
 import { isKnownSource, sourceHigh, sourceLow } from './source';
 import { destinationRow, deviceRow, findDevice, muxRow } from './table';
 import { rxBegin, rxUnfold } from './unfold';
 import { entryDestination, entryFlags, keyOf, targetFind } from './target';
 import { writeJoined, writePlain, writeSuper, writeZero } from './vnet-hdr';
-import { ETHERNET_BYTES } from './wire';
+import { ETHERNET_BYTES, isTagged } from './wire';
 
 const ETHERNET_SOURCE: usize = 6;
 /** No iovecs, one frame: bytes 16 to 23 of a write. */
@@ -110,6 +110,7 @@ let runHeader: u32 = 0;
 let runDevice: u32 = NONE;
 let isActive: bool = false;
 let frameMax: u32 = 0;
+let isUntagged: bool = false;
 let tapFd: i32 = -1;
 let sourceMode: u32 = 0;
 let sources: usize = 0;
@@ -132,6 +133,7 @@ function rxSelect(arena: usize, mux: u32, i: u32): u32 {
   runHeader = header;
   isActive = atomic.load<u32>(row, DEVICE_STATE) == DEVICE_STATE_ACTIVE;
   frameMax = frameBytesMax(row);
+  isUntagged = refusesTags(row);
   tapFd = load<i32>(arena + device * 4, ARENA_TAP_FDS);
   sources = atomic.load<u32>(row, DEVICE_SOURCES);
   sourceMode = load<u32>(row, DEVICE_SOURCE_MODE);
@@ -206,6 +208,7 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
   const header = runHeader;
   const fd = tapFd;
   const device = runDevice;
+  const untagged = isUntagged;
   const kind = encap;
   const signature = signatureOf(kind, load<u32>(arena + first * RX_DATAGRAM_BYTES, ARENA_RX_DATAGRAMS));
   // One comparison finds the datagrams that are too short and those that are too long. A stopped device has no others.
@@ -244,6 +247,10 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
         continue;
       }
       coalesceForget(arena);
+    } else if (untagged && isTagged(frame)) {
+      rxVerdict = DROP_RX_VLAN_NOT_CARRIED;
+      dropDevice(arena, device, DROP_RX_VLAN_NOT_CARRIED, 1);
+      continue;
     } else if (!isCoalescing) {
       writePlain(at, frame, length);
     } else if (coalesce(arena, device, i, writes, frame, length, joinsUdp)) {
@@ -390,7 +397,7 @@ function decideOdd(arena: usize, at: usize, frame: usize, length: u32): u32 {
 /** A frame above the limit: a super-frame of a kernel on the same host passes, everything else does not. */
 function decideLong(arena: usize, at: usize, frame: usize, length: u32): u32 {
   const row = deviceRow(runDevice);
-  if (isTagAboveLimit(row, frame, length, frameMax)) return DROP_RX_VLAN_NOT_CARRIED;
+  if (isUntagged && isTagged(frame)) return DROP_RX_VLAN_NOT_CARRIED;
   if (!writeSuper(at, frame, length, atomic.load<u32>(row, DEVICE_MTU))) return DROP_RX_TOO_BIG;
   add(deviceCounters(arena, runDevice), COUNTER_RX_SUPER_FRAMES, 1);
   return VERDICT_PASS;

@@ -18,6 +18,7 @@ import {
   ARENA_INJECTS,
   ARENA_TX_CLASSES,
   ARENA_TX_ENTRIES,
+  ARENA_TX_FLOWS,
   ARENA_TX_FRAMES,
   ARENA_TX_HEADER_BYTES,
   ARENA_TX_REPLICAS,
@@ -86,7 +87,7 @@ import {
   VERDICT_WAIT,
   VNET_HDR_BYTES,
 } from './layout';
-import { frameBytesMax, isTagAboveLimit } from './limit';
+import { frameBytesMax, refusesTags } from './limit';
 import { IOVEC_BYTES, MESSAGE_BYTES, storeMessage } from './message';
 import { ringPeek } from './ring';
 import { destinationRow, deviceRow, muxRow } from './table';
@@ -98,7 +99,7 @@ import {
 } from './target';
 import { acceptRequest, headerBytes, segmentBytes } from './segment';
 import { isPlain } from './vnet-hdr';
-import { ETHERNET_BYTES, isProxied } from './wire';
+import { ETHERNET_BYTES, isProxied, isTagged } from './wire';
 
 /** Odd: spreads the hash's bits anew. */
 const SPREAD_MULTIPLIER: u32 = 0x9e3779b1;
@@ -109,6 +110,7 @@ const DSCP_SHIFT: u32 = 2;
 let isActive: bool = false;
 let isPoint: bool = false;
 let frameMax: u32 = 0;
+let isUntagged: bool = false;
 let bank: u32 = 0;
 let encap: u32 = 0;
 let vnetid: u64 = 0;
@@ -137,6 +139,7 @@ function txBegin(device: u32): void {
   if (!isActive) return;
   seed = load<u64>(HEADER_OFFSET, HEADER_SEED);
   frameMax = frameBytesMax(row);
+  isUntagged = refusesTags(row);
   encap = load<u32>(row, DEVICE_ENCAP);
   vnetid = load<u64>(row, DEVICE_VNETID);
   const mode = load<u32>(row, DEVICE_MODE);
@@ -248,11 +251,8 @@ function decideFrame(arena: usize, device: u32, i: u32): u32 {
     }
   }
   store<u32>(arena + i * 4, inner, ARENA_TX_HEADER_BYTES);
-  if (largest > frameMax) {
-    return isTagAboveLimit(deviceRow(device), frame, largest, frameMax)
-      ? DROP_TX_VLAN_NOT_CARRIED
-      : DROP_TX_TOO_BIG;
-  }
+  if (isUntagged && isTagged(frame)) return DROP_TX_VLAN_NOT_CARRIED;
+  if (largest > frameMax) return DROP_TX_TOO_BIG;
   if (!isPoint) {
     if (!isDynamic) return DROP_TX_NO_TARGET;
     const verdict = selectTarget(arena, device, i, frame, length);
@@ -274,8 +274,9 @@ function decideFrame(arena: usize, device: u32, i: u32): u32 {
   }
   store<u32>(arena + i * 4, destination, ARENA_TX_ROUTES);
   store<u8>(arena + i, u8((flowClass & classMask) | dscpClass), ARENA_TX_CLASSES);
+  store<u8>(arena + i, u8(hash), ARENA_TX_FLOWS);
   // Segments get theirs where they get the others.
-  if (inner == 0) encapFrame(encap, frame, row + DESTINATION_HEADER, vnetid);
+  if (inner == 0) encapFrame(encap, frame, row + DESTINATION_HEADER, vnetid, u8(hash));
   store<u8>(arena + i, socket, ARENA_TX_SOCKETS);
   return VERDICT_PASS;
 }

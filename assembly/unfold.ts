@@ -24,6 +24,7 @@ import {
   COUNTER_RX_READ,
   HEADER_BASE,
   HEADER_OFFSET,
+  MUX_HAS_IP_HEADER,
   MUXES_MAX,
   RX_CONTROL_BYTES,
   RX_DATAGRAM_BYTES,
@@ -49,6 +50,7 @@ import {
   storeMessage,
   trafficClass,
 } from './message';
+import { muxRow } from './table';
 
 const MSG_TRUNC: u32 = 0x20;
 
@@ -81,6 +83,11 @@ export function rxBegin(arena: usize, mux: u32, count: u32): void {
   store<u32>(arena, 0, ARENA_RX_MESSAGE_OFFSET);
 }
 
+/** Length of the IPv4 header that a message of `bytes` begins with (RFC 791 section 3.1); all of it when there is no more. */
+function ipHeaderBytes(data: usize, bytes: u32): u32 {
+  return bytes == 0 ? 0 : min(bytes, (u32(load<u8>(data)) & 15) * 4);
+}
+
 /** Lists the next datagrams of the messages; returns how many, 0 when there are no more. */
 export function rxUnfold(arena: usize, mux: u32): u32 {
   check(mux < MUXES_MAX);
@@ -89,11 +96,17 @@ export function rxUnfold(arena: usize, mux: u32): u32 {
   let offset = load<u32>(arena, ARENA_RX_MESSAGE_OFFSET);
   check(messages <= BATCH_MAX);
   const base = load<u64>(HEADER_OFFSET, HEADER_BASE);
+  const hasIpHeader = load<u32>(muxRow(mux), MUX_HAS_IP_HEADER) != 0;
   let count: u32 = 0;
   for (; message < messages && count < RX_DATAGRAMS_MAX; message++) {
     const at = arena + ARENA_RX_MESSAGES + message * MESSAGE_BYTES;
-    const bytes = load<u32>(at, MESSAGE_LENGTH);
-    const data = usize(load<u64>(arena + ARENA_RX_IOVECS + message * IOVEC_BYTES) - base);
+    let bytes = load<u32>(at, MESSAGE_LENGTH);
+    let data = usize(load<u64>(arena + ARENA_RX_IOVECS + message * IOVEC_BYTES) - base);
+    if (hasIpHeader) {
+      const header = ipHeaderBytes(data, bytes);
+      data += header;
+      bytes -= header;
+    }
     const controlBytes = load<u32>(at, MESSAGE_CONTROL_BYTES);
     check(controlBytes <= RX_CONTROL_BYTES);
     loadControls(arena + ARENA_RX_CONTROLS + message * RX_CONTROL_BYTES, controlBytes);

@@ -63,5 +63,6 @@ export function endpointFault(ip: string, allowMulticast: boolean): string | und
 
 /** An address and port as people write them, IPv6 in brackets. */
 export function formatEndpoint(ip: string, port: number): string {
+  if (port === 0) return ip;
   return familyOf(ip) === 6 ? `[${ip}]:${port}` : `${ip}:${port}`;
 }

@@ -1,13 +1,15 @@
 /**
  * A mux is one underlay address shared by devices; it tells their datagrams apart by vnetid. Opened by the first
- * device that starts on it, closed with the last. Key: network namespace, address and port; another encap on the same is EEXIST.
+ * device that starts on it, closed with the last. Key: network namespace, address, and port or `gre`; another encap on the same
+ * is EEXIST.
  */
 
 import type { Engine } from './datapath/engine.js';
 import type { EncapPlugin } from './encap/plugin.js';
 import { assert, OverlayError } from './errors.js';
 import { formatEndpoint } from './ip.js';
-import { AF_INET6 } from './sys/abi.js';
+import { AF_INET, AF_INET6 } from './sys/abi.js';
+import { openGreUnderlay } from './sys/gre-underlay.js';
 import {
   closeUnderlay,
   joinDatagrams,
@@ -19,6 +21,7 @@ import {
 export interface Mux {
   readonly row: number;
   readonly ip: string;
+  /** 0 for GRE, which has none. */
   readonly port: number;
   readonly encap: EncapPlugin;
   /** Network namespace of its sockets, '' for the daemon's own. */
@@ -111,7 +114,7 @@ export class Muxes {
   /** Whether the kernel joins datagrams for a device's mux: while no device on it says no. */
   joinDatagrams(mux: Mux, device: string, isWanted: boolean): void {
     // A kernel without it refuses to turn it off as well.
-    if (!this.joins) return;
+    if (!this.joins || isRaw(mux.encap)) return;
     const was = mux.unjoined.size === 0;
     if (isWanted) mux.unjoined.delete(device);
     else mux.unjoined.add(device);
@@ -125,10 +128,13 @@ export class Muxes {
   }
 
   /** Says so when it is we ourselves who hold the port: a wildcard and an address exclude each other. */
-  #openUnderlay(ip: string, port: number, netns: string): Underlay {
+  #openUnderlay(ip: string, port: number, encap: EncapPlugin, netns: string): Underlay {
+    const { bank } = this;
     const workers = this.engine.lanes;
+    const open = () =>
+      isRaw(encap) ? openGreUnderlay({ ip, workers, bank }) : openUnderlay({ ip, port, workers, bank });
     try {
-      return this.namespaces.inNamespace(netns, () => openUnderlay({ ip, port, workers, bank: this.bank }));
+      return this.namespaces.inNamespace(netns, open);
     } catch (error) {
       const other = this.list.find(
         (mux) => mux.netns === netns && mux.port === port && isWildcard(mux.ip) !== isWildcard(ip),
@@ -147,14 +153,15 @@ export class Muxes {
     const namespace = this.namespaces.holdNamespace(netns);
     const undo: (() => void)[] = [() => namespace.leave()];
     try {
-      const underlay = this.#openUnderlay(ip, port, netns);
+      const underlay = this.#openUnderlay(ip, port, encap, netns);
       undo.push(() => closeUnderlay(underlay));
-      if (this.joins) joinDatagrams(underlay, true);
+      if (this.joins && !isRaw(encap)) joinDatagrams(underlay, true);
       for (const fd of underlay.receive) encap.operations.sockopt?.(fd);
       const row = this.engine.tables.muxes.take();
       undo.push(() => this.engine.tables.muxes.free(row));
       this.engine.counters.clearMux(row);
-      this.engine.tables.writeMux(row, encap.core, this.bank, underlay.domain === AF_INET6);
+      const hasIpHeader = isRaw(encap) && underlay.domain === AF_INET;
+      this.engine.tables.writeMux(row, encap.core, this.bank, underlay.domain === AF_INET6, hasIpHeader);
       // No device is on it yet: what workers have read from it, they have dropped.
       undo.push(() => this.engine.detachMux(row));
       this.engine.attachMux(row, underlay.receive, underlay.send);
@@ -169,6 +176,10 @@ export class Muxes {
 /** How a mux is called: its address, behind its namespace. */
 export function keyOf(ip: string, port: number, netns: string): string {
   return (netns === '' ? '' : `${netns}/`) + formatEndpoint(ip, port);
+}
+
+function isRaw(encap: EncapPlugin): boolean {
+  return encap.transport === 'gre';
 }
 
 function isWildcard(ip: string): boolean {

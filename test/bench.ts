@@ -37,7 +37,7 @@ testWith(bench, ['gcc'], 'lookup', () => {
 
 bench('encapsulation', () => {
   const output = run('encapsulation');
-  for (const name of ['vxlan', 'geneve', 'geneve with 63 options'])
+  for (const name of ['vxlan', 'geneve', 'geneve with 63 options', 'nvgre'])
     assert.match(output, new RegExp(`${name} +encap`));
 });
 

@@ -139,7 +139,7 @@ offload(
 
 offload('a kernel without UDP_GRO is not asked to turn it off', () => {
   const engine = undefined as never;
-  const mux = { unjoined: new Set<string>(), underlay: { receive: [-1] } } as unknown as Mux;
+  const mux = { unjoined: new Set<string>(), underlay: { receive: [-1] }, encap: {} } as unknown as Mux;
   new Muxes(engine, 1, engine, false).joinDatagrams(mux, 'ov0', false);
   assert.throws(() => new Muxes(engine, 1, engine, true).joinDatagrams(mux, 'ov0', false), /EBADF/);
 });

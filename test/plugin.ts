@@ -58,6 +58,13 @@ const refusals: [what: string, EncapPlugin, errno: 'EINVAL' | 'ENOTSUP', sentenc
   ['a vnetid of -1 bytes', plugin({ idBytes: -1 }), 'EINVAL', /at least 1 byte/],
   ['a vnetid of 1.5 bytes', plugin({ idBytes: 1.5 }), 'EINVAL', /at least 1 byte/],
   ['a vnetid of 9 bytes', plugin({ idBytes: 9 }), 'ENOTSUP', /at most 8 bytes/],
+  [
+    'vnetids that its bytes cannot say',
+    plugin({ vnetids: { min: 1n, max: 0x1000000n } }),
+    'EINVAL',
+    /vnetids 1-16777216 do not fit into 3 bytes/,
+  ],
+  ['no vnetids at all', plugin({ vnetids: { min: 2n, max: 1n } }), 'EINVAL', /vnetids 2-1 do not fit/],
   ['no destination kinds', plugin({ destinations: 0 }), 'EINVAL', /destination kinds 0/],
   ['destination kind 8', plugin({ destinations: 8 }), 'EINVAL', /destination kinds 8/],
   ['destination kinds 2 and 8', plugin({ destinations: 10 }), 'EINVAL', /destination kinds 10/],
@@ -80,7 +87,7 @@ for (const [what, given, errno, sentence] of refusals) {
     const registry = new EncapRegistry();
     const error = await assertRefused(() => registry.register(given), errno, 'bad_encap_plugin', sentence);
     assert.match(error.message, /^encap plugin '/);
-    assert.equal(registry.names, ['vxlan', 'geneve'], 'nothing of it is there');
+    assert.equal(registry.names, ['vxlan', 'geneve', 'nvgre'], 'nothing of it is there');
   });
 }
 
@@ -102,10 +109,10 @@ for (const [what, given] of accepted) {
   plugins(`accepted: ${what}`, () => {
     const registry = new EncapRegistry();
     registry.register(given);
-    assert.equal(registry.names, ['vxlan', 'geneve', given.name]);
+    assert.equal(registry.names, ['vxlan', 'geneve', 'nvgre', given.name]);
     assert.is(registry.get(given.name), given);
     registry.unregister(given.name);
-    assert.equal(registry.names, ['vxlan', 'geneve']);
+    assert.equal(registry.names, ['vxlan', 'geneve', 'nvgre']);
   });
 }
 
@@ -141,7 +148,7 @@ plugins('a decap that does not undo encap crashes: it is a mistake of ours', () 
     }
     assert.instance(crash, AssertionError);
     assert.match((crash as Error).message, /'other': decap does not undo encap/);
-    assert.equal(registry.names, ['vxlan', 'geneve']);
+    assert.equal(registry.names, ['vxlan', 'geneve', 'nvgre']);
   }
 });
 

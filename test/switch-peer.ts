@@ -1,4 +1,4 @@
-/** Our daemon against Open vSwitch's userspace datapath: Geneve and VXLAN, over IPv4 and IPv6, options both ways. */
+/** Our daemon against Open vSwitch's userspace datapath: Geneve, VXLAN and NVGRE, over IPv4 and IPv6, options both ways. */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Daemon, Hosts, underlay, until } from './harness/hosts.js';
@@ -8,13 +8,14 @@ import { meetNeighbour, SWITCH_LINK, SWITCH_NEEDS, type Switch, startSwitch } fr
 
 const switchPeer = suite('Open vSwitch as the peer');
 const needs = ['root', '/dev/net/tun', 'ip', 'ping', 'iperf3', 'ethtool', 'ovs-ofctl', ...SWITCH_NEEDS];
-const VNI = 4242;
+const VNI = 0x4242;
 const MTU = 1400;
 const inner = {
   4: { a: '198.51.100.1', b: '198.51.100.2' },
   6: { a: '2001:db8:1::1', b: '2001:db8:1::2' },
 } as const;
-const PORTS = { vxlan: 4789, geneve: 6081 } as const;
+const PORTS = { vxlan: 4789, geneve: 6081, nvgre: undefined } as const;
+type Encap = keyof typeof PORTS;
 
 /** All drops of the device and its underlay address. */
 async function dropsOf(daemon: Daemon): Promise<unknown> {
@@ -30,7 +31,7 @@ interface Scene {
 
 /** a: overlayd; b: Open vSwitch. */
 async function withPeers(
-  type: 'vxlan' | 'geneve',
+  type: Encap,
   family: 4 | 6,
   properties: Readonly<Record<string, string>>,
   work: (scene: Scene) => Promise<void>,
@@ -48,7 +49,7 @@ async function withPeers(
       properties: {
         [`${type}/listen_ip`]: underlay[family].a,
         'direct/dest_ip': underlay[family].b,
-        'direct/dest_port': PORTS[type],
+        ...(PORTS[type] ? { 'direct/dest_port': PORTS[type] } : {}),
         ...properties,
       },
     });
@@ -60,11 +61,13 @@ async function withPeers(
     const peer = await startSwitch(hosts, 'b', {
       underlayMtu: 1500,
       mtu: MTU,
-      type,
-      vnetid: VNI,
+      type: type === 'nvgre' ? 'gre' : type,
+      // There the FlowID is part of the key.
+      vnetid: type === 'nvgre' ? undefined : VNI,
       family,
       serve,
     });
+    if (type === 'nvgre') exchangeKeys(peer);
     await meetNeighbour(hosts, 'b', family);
     hosts.address('a', 'ov0', `${inner[4].a}/24`, `${inner[6].a}/64`);
     hosts.address('b', SWITCH_LINK, `${inner[4].b}/24`, `${inner[6].b}/64`);
@@ -77,11 +80,27 @@ async function withPeers(
   }
 }
 
+/** What is ours whatever its FlowID, and back with another one. */
+function exchangeKeys(peer: Switch): void {
+  const tunnel = portOf(peer);
+  const key = (flowId: number) => `0x${(VNI * 256 + flowId).toString(16)}`;
+  peer.openflow('del-flows');
+  peer.openflow('add-flow', `in_port=${tunnel},tun_id=${key(0)}/0xffffff00,actions=LOCAL`);
+  peer.openflow('add-flow', `in_port=LOCAL,actions=set_field:${key(0xa5)}->tun_id,output:${tunnel}`);
+}
+
+/** The tunnel's port in flows. */
+function portOf(peer: Switch): string {
+  return /^ *(\d+)\(tunnel0\)/m.exec(peer.openflow('show'))![1]!;
+}
+
 for (const [type, family] of [
   ['geneve', 4],
   ['geneve', 6],
   ['vxlan', 4],
   ['vxlan', 6],
+  ['nvgre', 4],
+  ['nvgre', 6],
 ] as const) {
   testWith(
     switchPeer,
@@ -126,7 +145,7 @@ testWith(
     withPeers('geneve', 4, { 'geneve/options': '0102:3:0a0b0c0d' }, async ({ hosts, daemon, peer }) => {
       const ping = () =>
         hosts.a.attempt('ping', '-q', '-c', '3', '-i', '0.1', '-W', '1', inner[4].b).status === 0;
-      const tunnel = /^ *(\d+)\(tunnel0\)/m.exec(peer.openflow('show'))![1]!;
+      const tunnel = portOf(peer);
       peer.openflow(
         'add-tlv-map',
         '{class=0x102,type=3,len=4}->tun_metadata0,{class=0x102,type=0x84,len=4}->tun_metadata1',

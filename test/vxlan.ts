@@ -273,10 +273,10 @@ vxlan('the VLAN rule in plain numbers', () => {
   ];
   assert.equal(verdicts(carrying, taggedFrameOf(1418)), ['pass', 'pass']);
   assert.equal(verdicts(carrying, taggedFrameOf(1419)), ['tx_too_big', 'rx_too_big']);
-  assert.equal(verdicts(plain, taggedFrameOf(1414)), ['pass', 'pass']);
-  assert.equal(verdicts(plain, taggedFrameOf(1415)), ['tx_vlan_not_carried', 'rx_vlan_not_carried']);
-  assert.equal(verdicts(plain, taggedFrameOf(1418)), ['tx_vlan_not_carried', 'rx_vlan_not_carried']);
-  assert.equal(verdicts(plain, taggedFrameOf(1419)), ['tx_too_big', 'rx_too_big']);
+  for (const length of [60, 1414, 1415, 1418, 1419]) {
+    const seen = verdicts(plain, taggedFrameOf(length));
+    assert.equal(seen, ['tx_vlan_not_carried', 'rx_vlan_not_carried'], `${length} bytes`);
+  }
   assert.equal(verdicts(plain, frameOf(1414)), ['pass', 'pass']);
   assert.equal(verdicts(plain, frameOf(1415)), ['tx_too_big', 'rx_too_big']);
 });

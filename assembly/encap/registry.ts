@@ -1,17 +1,22 @@
 /** The encapsulations the core knows, one row in each function. Mirror of `src/encap/registry.ts`. */
-import { ENCAP_GENEVE, ENCAP_VXLAN } from '../layout';
+import { ENCAP_GENEVE, ENCAP_NVGRE, ENCAP_VXLAN } from '../layout';
 import { decapGeneve, encapGeneve, geneveSignature, geneveVnetid } from './geneve';
+import { decapNvgre, encapNvgre, nvgreSignature, nvgreVnetid } from './nvgre';
 import { decapVxlan, encapVxlan, vxlanSignature, vxlanVnetid } from './vxlan';
 
 /** Vnetid of the datagram that `decap` accepted last. */
 export let vnetid: u64 = 0;
 
-/** Writes the outer header of `encap` in front of the frame; returns its length. Traps on an unknown encap. */
+/**
+ * Writes the outer header of `encap` in front of the frame; returns its length. Traps on an unknown encap.
+ * @param flow low byte of the flow hash
+ */
 // @ts-expect-error: decorator
 @inline
-export function encapFrame(encap: u32, frame: usize, template: usize, id: u64): u32 {
+export function encapFrame(encap: u32, frame: usize, template: usize, id: u64, flow: u8): u32 {
   if (encap == ENCAP_VXLAN) return encapVxlan(frame, template, id);
   if (encap == ENCAP_GENEVE) return encapGeneve(frame, template, id);
+  if (encap == ENCAP_NVGRE) return encapNvgre(frame, template, id, flow);
   unreachable();
   return 0;
 }
@@ -30,6 +35,11 @@ export function decapDatagram(encap: u32, datagram: usize, length: u32): i32 {
     vnetid = geneveVnetid;
     return header;
   }
+  if (encap == ENCAP_NVGRE) {
+    const header = decapNvgre(datagram, length);
+    vnetid = nvgreVnetid;
+    return header;
+  }
   unreachable();
   return 0;
 }
@@ -46,6 +56,7 @@ export const SIGNATURE_BYTES: u32 = 8;
 export function signatureOf(encap: u32, datagram: usize): u64 {
   if (encap == ENCAP_VXLAN) return vxlanSignature(datagram);
   if (encap == ENCAP_GENEVE) return geneveSignature(datagram);
+  if (encap == ENCAP_NVGRE) return nvgreSignature(datagram);
   unreachable();
   return 0;
 }

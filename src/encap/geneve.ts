@@ -5,6 +5,7 @@
 import { ENCAP_GENEVE } from '../../assembly/layout.js';
 import type { PropertyInfo } from '../property.js';
 import { OPTIONS_TEXT_BYTES_MAX, optionsBytes, optionsFault } from './geneve-options.js';
+import { outerOperations } from './outer.js';
 import {
   DESTINATION_IP,
   DESTINATION_PORT,
@@ -12,7 +13,7 @@ import {
   ENCAP_VERSION,
   type EncapPlugin,
 } from './plugin.js';
-import { udpInfos, udpOperations } from './udp.js';
+import { udpInfos } from './udp.js';
 
 const NAME = 'geneve';
 const OPTIONS = `${NAME}/options`;
@@ -52,7 +53,7 @@ export const geneve: EncapPlugin = {
   core: ENCAP_GENEVE,
   properties: infos.map(({ name }) => name),
   operations: {
-    ...udpOperations(NAME, infos),
+    ...outerOperations(NAME, infos),
     encap: (vnetid, properties) => {
       const text = properties.get(OPTIONS);
       const { bytes, isCritical } =

@@ -17,6 +17,9 @@ export const DESTINATION_IP = 2;
 export const DESTINATION_PORT = 4;
 const DESTINATION_ALL = DESTINATION_ETHERNET | DESTINATION_IP | DESTINATION_PORT;
 
+/** What a datagram is to the IP layer: one of UDP, or one of GRE (IP protocol 47), which has no ports. */
+export type Transport = 'udp' | 'gre';
+
 /** Fields of the outer IP header that are a device's own. */
 export interface OuterHeader {
   /** TTL or hop limit, 1 to 255. */
@@ -54,6 +57,10 @@ export interface EncapPlugin {
   readonly name: string;
   /** Size of the vnetid on the wire, 1 to 8 bytes. */
   readonly idBytes: number;
+  /** Those a device may have; all that `idBytes` can say when it is left out. */
+  readonly vnetids?: { readonly min: bigint; readonly max: bigint };
+  /** `udp` when it is left out. */
+  readonly transport?: Transport;
   readonly flags: number;
   /** DESTINATION_ bits. */
   readonly destinations: number;
@@ -77,9 +84,13 @@ const operationNames = [
 const optionalNames = ['sockopt', 'outer'];
 const nameRule = `the name is 1 to ${PLUGIN_NAME_BYTES_MAX} bytes without '/'`;
 
-/** Highest vnetid of an encapsulation. */
-export function vnetidMax(plugin: EncapPlugin): bigint {
-  return 2n ** BigInt(8 * plugin.idBytes) - 1n;
+/** Lowest and highest vnetid of an encapsulation. */
+export function vnetidRange(plugin: EncapPlugin): { min: bigint; max: bigint } {
+  return plugin.vnetids ?? { min: 0n, max: highestOf(plugin.idBytes) };
+}
+
+function highestOf(idBytes: number): bigint {
+  return 2n ** BigInt(8 * idBytes) - 1n;
 }
 
 /** Throws EINVAL or ENOTSUP naming what is wrong with a plugin's declaration. */
@@ -96,6 +107,10 @@ export function checkEncapPlugin(plugin: EncapPlugin): void {
   if (idBytes > VNETID_BYTES_MAX) refuse('ENOTSUP', `the vnetid has at most ${VNETID_BYTES_MAX} bytes`);
   if (destinations === 0 || (destinations & ~DESTINATION_ALL) !== 0) {
     refuse('EINVAL', `destination kinds ${destinations} are none or not all known`);
+  }
+  const { min, max } = vnetidRange(plugin);
+  if (min < 0n || min > max || max > highestOf(idBytes)) {
+    refuse('EINVAL', `vnetids ${min}-${max} do not fit into ${idBytes} bytes`);
   }
   for (const operation of operationNames) {
     if (typeof operations[operation] !== 'function') refuse('EINVAL', `operation ${operation} is missing`);

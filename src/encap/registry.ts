@@ -2,7 +2,8 @@
 import { assert, OverlayError } from '../errors.js';
 import { PropertyStore } from '../property.js';
 import { geneve } from './geneve.js';
-import { checkEncapPlugin, type EncapPlugin, vnetidMax } from './plugin.js';
+import { nvgre } from './nvgre.js';
+import { checkEncapPlugin, type EncapPlugin, vnetidRange } from './plugin.js';
 import { vxlan } from './vxlan.js';
 
 interface Row {
@@ -14,7 +15,7 @@ export class EncapRegistry {
   readonly #rows = new Map<string, Row>();
 
   /** A registry of the plugins we ship, or of those given. */
-  constructor(plugins: readonly EncapPlugin[] = [vxlan, geneve]) {
+  constructor(plugins: readonly EncapPlugin[] = [vxlan, geneve, nvgre]) {
     for (const plugin of plugins) this.register(plugin);
   }
 
@@ -28,7 +29,7 @@ export class EncapRegistry {
     if (this.#rows.has(plugin.name)) {
       throw new OverlayError('EEXIST', 'encap_exists', `encap plugin '${plugin.name}' is registered already`);
     }
-    const highest = vnetidMax(plugin);
+    const highest = vnetidRange(plugin).max;
     const { operations } = plugin;
     const properties = new PropertyStore(plugin.properties.map((name) => operations.propinfo(name)));
     const seen = operations.decap(operations.encap(highest, properties));

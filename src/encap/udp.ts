@@ -1,26 +1,14 @@
-/** What encapsulations over UDP have in common: where they listen, and who may send to them. */
-import { OverlayError } from '../errors.js';
-import { endpointFault } from '../ip.js';
-import { type PropertyInfo, PropertyStore } from '../property.js';
-import { type EncapOperations, outerDefault } from './plugin.js';
+/** What encapsulations over UDP have in common: the port they listen at, between the rest. */
+import type { PropertyInfo } from '../property.js';
+import { listenInfo, outerInfos } from './outer.js';
 
-const INHERIT = 'inherit';
-const DSCP_MAX = 63;
-
-/** `<encap>/listen_ip`, `listen_port` with its default, `ttl`, `dscp` and `source_check`. */
+/** `<encap>/listen_ip`, `listen_port` with its default, and those of every encapsulation. */
 export function udpInfos(encap: string, port: bigint): PropertyInfo[] {
-  const writable = { isReadable: true, isWritable: true };
   return [
+    listenInfo(encap),
     {
-      ...writable,
-      name: `${encap}/listen_ip`,
-      type: 'ip',
-      isRequired: true,
-      applies: 'reopen',
-      fault: (value) => endpointFault(String(value), false),
-    },
-    {
-      ...writable,
+      isReadable: true,
+      isWritable: true,
       name: `${encap}/listen_port`,
       type: 'uint',
       isRequired: true,
@@ -28,67 +16,6 @@ export function udpInfos(encap: string, port: bigint): PropertyInfo[] {
       default: port,
       possible: [{ min: 1n, max: 65535n }],
     },
-    {
-      ...writable,
-      name: `${encap}/ttl`,
-      type: 'uint',
-      isRequired: false,
-      applies: 'reopen',
-      default: BigInt(outerDefault.ttl),
-      possible: [{ min: 1n, max: 255n }],
-    },
-    {
-      ...writable,
-      name: `${encap}/dscp`,
-      type: 'string',
-      isRequired: false,
-      applies: 'reopen',
-      default: String(outerDefault.dscp),
-      fault: (value) => dscpFault(String(value)),
-    },
-    {
-      ...writable,
-      name: `${encap}/source_check`,
-      type: 'string',
-      isRequired: false,
-      applies: 'live',
-      default: 'auto',
-      possible: ['auto', 'off', 'known', 'strict'],
-    },
+    ...outerInfos(encap),
   ];
-}
-
-function dscpFault(text: string): string | undefined {
-  const isNumber = /^\d{1,2}$/.test(text) && Number(text) <= DSCP_MAX;
-  return isNumber || text === INHERIT
-    ? undefined
-    : `it may be 0-${DSCP_MAX}, or ${INHERIT} for that of the inner header`;
-}
-
-/** The operations on properties, of an encapsulation that has those of `udpInfos` among them. */
-export function udpOperations(
-  encap: string,
-  infos: readonly PropertyInfo[],
-): Omit<EncapOperations, 'encap' | 'decap'> {
-  return {
-    init: () => new PropertyStore(infos),
-    fini: () => {},
-    socket: (properties) => {
-      const ip = properties.get(`${encap}/listen_ip`);
-      if (typeof ip !== 'string') {
-        throw new OverlayError('EINVAL', 'property_missing', `${encap}/listen_ip is not set`);
-      }
-      return { ip, port: Number(properties.get(`${encap}/listen_port`)) };
-    },
-    outer: (properties) => {
-      const dscp = String(properties.get(`${encap}/dscp`));
-      return {
-        ttl: Number(properties.get(`${encap}/ttl`)),
-        dscp: dscp === INHERIT ? INHERIT : Number(dscp),
-      };
-    },
-    getprop: (properties, name) => properties.get(name),
-    setprop: (properties, name, value) => properties.set(name, value),
-    propinfo: (name) => new PropertyStore(infos).info(name),
-  };
 }

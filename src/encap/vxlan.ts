@@ -3,6 +3,7 @@
  * receive. Mirror of `assembly/encap/vxlan.ts`.
  */
 import { ENCAP_VXLAN } from '../../assembly/layout.js';
+import { outerOperations } from './outer.js';
 import {
   DESTINATION_IP,
   DESTINATION_PORT,
@@ -10,7 +11,7 @@ import {
   ENCAP_VERSION,
   type EncapPlugin,
 } from './plugin.js';
-import { udpInfos, udpOperations } from './udp.js';
+import { udpInfos } from './udp.js';
 
 const NAME = 'vxlan';
 const HEADER_BYTES = 8;
@@ -30,7 +31,7 @@ export const vxlan: EncapPlugin = {
   core: ENCAP_VXLAN,
   properties: infos.map(({ name }) => name),
   operations: {
-    ...udpOperations(NAME, infos),
+    ...outerOperations(NAME, infos),
     encap: (vnetid) => {
       const header = new Uint8Array(HEADER_BYTES);
       header[0] = I_FLAG;

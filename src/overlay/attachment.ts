@@ -2,12 +2,14 @@
 import * as layout from '../../assembly/layout.js';
 import type { Engine } from '../datapath/engine.js';
 import type { Device } from '../device.js';
-import { ENCAP_FLAG_VLAN_TAG, type OuterHeader, outerDefault } from '../encap/plugin.js';
+import { ENCAP_FLAG_VLAN_TAG, type EncapPlugin, type OuterHeader, outerDefault } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
 import { familyOf } from '../ip.js';
 import type { Mux, Muxes } from '../mux.js';
 import { Serial } from '../serial.js';
+import { greDomain } from '../sys/gre-underlay.js';
 import { sockaddr } from '../sys/sockaddr.js';
+import { usableDomain } from '../sys/underlay.js';
 import type { Destination } from '../target/destination.js';
 import type { Kept } from './kept.js';
 import type { Offloads } from './offloads.js';
@@ -17,14 +19,20 @@ export type Route =
   | { readonly point: Destination }
   | { readonly targets: number; readonly isProxied: boolean };
 
+/** Family of the addresses that the sockets of a device take. Throws EINVAL when it has no listen_ip. */
+export function underlayDomain({ encap, properties }: Device): number {
+  return encap.transport === 'gre' ? greDomain(encap.operations.socket(properties).ip) : usableDomain();
+}
+
 /** Socket address of a destination; none for one without an IP address, which the kernel then refuses to send to. */
 export function destinationName(domain: number, { ip, port = 0 }: Destination): Uint8Array {
   return ip === undefined ? new Uint8Array(0) : sockaddr(domain, ip, port);
 }
 
 /** Throws EINVAL when a socket at one address cannot send to the other. */
-function refuseOtherFamily(listen: string, destination: string): void {
-  if (listen === '::' || familyOf(listen) === familyOf(destination)) return;
+export function refuseOtherFamily(encap: EncapPlugin, listen: string, destination: string): void {
+  const isEither = listen === '::' && encap.transport !== 'gre';
+  if (isEither || familyOf(listen) === familyOf(destination)) return;
   throw new OverlayError(
     'EINVAL',
     'other_family',
@@ -76,7 +84,7 @@ export class Attachments {
     const mux = this.muxes.hold(ip, port, encap, device.underlayNetns);
     let destination: number | undefined;
     try {
-      if ('point' in route && route.point.ip !== undefined) refuseOtherFamily(ip, route.point.ip);
+      if ('point' in route && route.point.ip !== undefined) refuseOtherFamily(encap, ip, route.point.ip);
       if (tables.findVnet(mux.row, vnetid) !== undefined) {
         throw new OverlayError('EEXIST', 'vnetid_in_use', `vnetid ${vnetid} is in use on ${ip} port ${port}`);
       }

@@ -5,12 +5,11 @@ import type { Engine } from '../datapath/engine.js';
 import type { TargetTable } from '../datapath/target-table.js';
 import type { Device } from '../device.js';
 import { monotonicMs, nextTurn, wallSeconds } from '../sys/clock.js';
-import { usableDomain } from '../sys/underlay.js';
 import type { Budget } from '../target/budget.js';
 import { type CacheServices, type HeldFrame, TargetCache } from '../target/cache.js';
 import { type Destination, destinationsOf, type Route } from '../target/destination.js';
 import type { TargetRequest } from '../target/request.js';
-import { destinationName, ttlOf } from './attachment.js';
+import { destinationName, refuseOtherFamily, ttlOf, underlayDomain } from './attachment.js';
 
 export interface DynamicOptions {
   readonly engine: Engine;
@@ -42,7 +41,6 @@ const flags = {
 export class Dynamic {
   readonly cache: TargetCache;
   readonly #table: TargetTable;
-  readonly #domain = usableDomain();
   /** Of each destination row that an entry has: what it stands for. */
   readonly #routes = new Map<number, { readonly route: Route; users: number }>();
 
@@ -158,6 +156,12 @@ export class Dynamic {
   }
 
   #nameOf(destination: Destination): Uint8Array {
-    return destinationName(this.#domain, destination);
+    const { device } = this.options;
+    const { encap, properties } = device;
+    // UDP sockets are for both families.
+    if (encap.transport === 'gre' && destination.ip !== undefined) {
+      refuseOtherFamily(encap, encap.operations.socket(properties).ip, destination.ip);
+    }
+    return destinationName(underlayDomain(device), destination);
   }
 }

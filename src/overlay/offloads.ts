@@ -24,7 +24,6 @@ import {
   type SocketOffloads,
 } from '../offload.js';
 import { after } from '../sys/clock.js';
-import type { Port } from '../sys/port.js';
 
 /** All that is ours of a device's bits. */
 const FLAGS = DEVICE_FLAG_UDP_SEGMENT | DEVICE_FLAG_COALESCE | DEVICE_FLAG_COALESCE_UDP;
@@ -151,12 +150,12 @@ export class Offloads {
   }
 
   #state(device: Device, name: OffloadName): OffloadState {
-    return offloadState(device.offloads[name], this.#has(device.port, name), this.#isDown(device, name));
+    return offloadState(device.offloads[name], this.#has(device, name), this.#isDown(device, name));
   }
 
-  #has(port: Port, name: OffloadName): boolean {
+  #has({ port, encap }: Device, name: OffloadName): boolean {
     if (name === 'gro') return port.takes !== 'none';
-    if (name === 'udp_segment' || name === 'udp_gro') return this.sockets[name];
+    if (name === 'udp_segment' || name === 'udp_gro') return encap.transport !== 'gre' && this.sockets[name];
     return port.offloads[name];
   }
 }

@@ -1,7 +1,7 @@
 /** A device's whole property list: generic, the encap plugin's, `search`, the lookup plugin's. Ids are positions. */
 import { TARGETS_MAX } from '../../assembly/layout.js';
 import type { Device } from '../device.js';
-import { vnetidMax } from '../encap/plugin.js';
+import { vnetidRange } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
 import {
   MTU_CEILING_BYTES,
@@ -55,7 +55,7 @@ export const mtuMaxInfo: PropertyInfo = {
 
 /** A vnetid's bounds follow the encapsulation. */
 export function vnetidInfo(device: Pick<Device, 'encap'>): PropertyInfo {
-  const possible = [{ min: 0n, max: vnetidMax(device.encap) }];
+  const possible = [vnetidRange(device.encap)];
   return { ...fixed, name: 'vnetid', type: 'uint', isWritable: true, applies: 'reopen', possible };
 }
 

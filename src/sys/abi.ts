@@ -49,6 +49,7 @@ export const macros = {
     IPPROTO_IP: 0,
     IPPROTO_ICMP: 1,
     IPPROTO_UDP: 17,
+    IPPROTO_GRE: 47,
     IPPROTO_IPV6: 41,
     IP_TOS: 1,
     IP_TTL: 2,
@@ -191,6 +192,7 @@ export const {
 } = macros['sys/socket.h'];
 export const {
   IPPROTO_IP,
+  IPPROTO_GRE,
   IPPROTO_ICMP,
   IPPROTO_IPV6,
   IPPROTO_UDP,

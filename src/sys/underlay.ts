@@ -27,7 +27,6 @@ import {
   IPV6_UNICAST_HOPS,
   IPV6_V6ONLY,
   SK_MEMINFO_DROPS,
-  SO_ATTACH_FILTER,
   SO_MEMINFO,
   SO_RCVBUF,
   SO_RCVBUFFORCE,
@@ -38,7 +37,6 @@ import {
   SOCK_DGRAM,
   SOCK_NONBLOCK,
   SOL_SOCKET,
-  structs,
   UDP_GRO,
 } from './abi.js';
 import { EADDRINUSE, lastErrno, must, SystemError } from './errno.js';
@@ -47,6 +45,7 @@ import * as libc from './libc.js';
 import { udpPortOwner } from './port-owner.js';
 import { randomBetween } from './random.js';
 import { sockaddr } from './sockaddr.js';
+import { DROP_ALL, filterInput } from './socket-filter.js';
 
 const TTL = 64;
 
@@ -63,6 +62,7 @@ export interface Underlay {
   /** AF_INET6 (dual stack), or AF_INET where the kernel has no IPv6: the domain of destinations. */
   readonly domain: number;
   readonly receive: readonly number[];
+  /** One of them may stand here several times. */
   readonly send: readonly number[];
   /** True when the kernel gave less buffer than asked for (no right to force it). */
   readonly isBufferShort: boolean;
@@ -87,14 +87,12 @@ export function openUnderlay(options: UnderlayOptions): Underlay {
       if (worker > 0) setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
       bindTo(fd, address, options.port, `listening on ${formatEndpoint(options.ip, options.port)}`);
       if (worker === 0 && options.workers > 1) setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-      // The core has to know the ECN field of what arrives.
-      setInt(fd, IPPROTO_IP, IP_RECVTOS, 1);
-      if (domain === AF_INET6) setInt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+      reportTrafficClass(fd, familiesOf(domain));
       return fd;
     });
     const send = Array.from({ length: options.bank }, () => {
       const fd = open(domain);
-      dropInput(fd);
+      filterInput(fd, DROP_ALL);
       bindSource(fd, domain, options.ip);
       return fd;
     });
@@ -113,7 +111,7 @@ export function joinDatagrams({ receive }: Underlay, isOn: boolean): void {
 
 /** Closes every socket. */
 export function closeUnderlay(underlay: Underlay): void {
-  for (const fd of [...underlay.receive, ...underlay.send]) closeFd(fd);
+  for (const fd of new Set([...underlay.receive, ...underlay.send])) closeFd(fd);
 }
 
 /** Datagrams the kernel dropped because the receive sockets were full, since they were opened. */
@@ -152,19 +150,39 @@ export function usableDomain(): number {
 function openSocket(domain: number): number {
   const fd = must(libc.socket(domain, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), 'socket');
   try {
-    // VTEPs must not fragment (RFC 7348 section 4.3): DF on, and too big is an error we see.
-    setInt(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
-    setInt(fd, IPPROTO_IP, IP_TTL, TTL);
-    if (domain === AF_INET6) {
-      setInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
-      setInt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO);
-      setInt(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, TTL);
-    }
+    if (domain === AF_INET6) setInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    setOuterHeader(fd, familiesOf(domain));
     return fd;
   } catch (error) {
     closeFd(fd);
     throw error;
   }
+}
+
+/**
+ * What the kernel writes into outer IP headers of its own accord. VTEPs must not fragment (RFC 7348 section 4.3, RFC 7637
+ * section 4): DF on, and too big is an error we see.
+ */
+export function setOuterHeader(fd: number, families: readonly (4 | 6)[]): void {
+  if (families.includes(4)) {
+    setInt(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
+    setInt(fd, IPPROTO_IP, IP_TTL, TTL);
+  }
+  if (families.includes(6)) {
+    setInt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO);
+    setInt(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, TTL);
+  }
+}
+
+/** Those of the datagrams of a socket; one of AF_INET6 is for both. */
+function familiesOf(domain: number): readonly (4 | 6)[] {
+  return domain === AF_INET6 ? [4, 6] : [4];
+}
+
+/** With every message its traffic class: the core has to know the ECN field. */
+export function reportTrafficClass(fd: number, families: readonly (4 | 6)[]): void {
+  if (families.includes(4)) setInt(fd, IPPROTO_IP, IP_RECVTOS, 1);
+  if (families.includes(6)) setInt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
 }
 
 /** ` (dnsmasq, process 812)`, or nothing. */
@@ -173,7 +191,8 @@ function ownerText(port: number): string {
   return owner === undefined ? '' : ` (${owner})`;
 }
 
-function bindTo(fd: number, address: Uint8Array, port: number, what: string): void {
+/** Throws EADDRINUSE when anyone holds the port, EADDRNOTAVAIL when the address is not this host's. */
+export function bindTo(fd: number, address: Uint8Array, port: number, what: string): void {
   if (libc.bind(fd, address, address.length) >= 0) return;
   const errno = lastErrno();
   if (errno === EADDRINUSE) {
@@ -204,22 +223,8 @@ function bindSource(fd: number, domain: number, ip: string): void {
   throw new SystemError(errno, `binding a send socket to a source port of ${ip}`);
 }
 
-/** Attaches the one-instruction filter "return 0" (man 7 socket, SO_ATTACH_FILTER; BPF_RET | BPF_K is 6). */
-function dropInput(fd: number): void {
-  const filter = new Uint8Array(structs.sock_filter.size);
-  new DataView(filter.buffer).setUint16(structs.sock_filter.code, 0x06, true);
-  const program = new Uint8Array(structs.sock_fprog.size);
-  const view = new DataView(program.buffer);
-  view.setUint16(structs.sock_fprog.len, 1, true);
-  view.setBigUint64(structs.sock_fprog.filter, BigInt(libc.addressOf(filter)), true);
-  must(
-    libc.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, program, program.length),
-    'setsockopt SO_ATTACH_FILTER',
-  );
-}
-
 /** Asks for large buffers, past the system's limit where we may. True when the kernel gave less. */
-function enlargeBuffers(fd: number): boolean {
+export function enlargeBuffers(fd: number): boolean {
   let isShort = false;
   for (const [force, ask] of [
     [SO_RCVBUFFORCE, SO_RCVBUF],

@@ -30,9 +30,7 @@ export interface TargetFlags {
 export interface TargetStore {
   readonly size: number;
   readonly flags: TargetFlags;
-  find(
-    mac: number,
-  ): { readonly flags: number; readonly destination: number; readonly id: number } | undefined;
+  find(mac: number): Readonly<Record<'flags' | 'destination' | 'id' | 'generation', number>> | undefined;
   /** Throws ENOSPC or ENOMEM when there is no room. */
   insert(mac: number, flags: number, destination: number, generation: number): void;
   update(mac: number, flags: number, destination: number, generation: number): void;
@@ -821,6 +819,27 @@ export class TargetCache {
     }
     if (this.#clear()) return;
     for (const mac of this.options.store.macs()) this.#unwrite(mac);
+  }
+
+  /**
+   * What stands in front of the frames of every route has changed: each route is held anew. A target of which that fails
+   * leaves, and is looked up again.
+   */
+  rehold(): void {
+    const { services, store } = this.options;
+    for (const mac of store.macs()) {
+      const row = this.#rowOf(mac);
+      if (row === undefined) continue;
+      const { flags, generation } = store.find(mac)!;
+      try {
+        store.update(mac, flags, services.holdRoute(services.routeOf(row)), generation);
+      } catch (error) {
+        if (!(error instanceof OverlayError)) throw error;
+        this.remove(mac);
+        continue;
+      }
+      services.releaseRoute(row);
+    }
   }
 
   // ─── The table ────────────────────────────────────────────────────────────────────────────────────────

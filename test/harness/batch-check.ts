@@ -253,8 +253,10 @@ export class BatchCheck {
       header = this.rig.encapsulation.header(this.rig.rules.get(device)!.vnetid);
       this.#headers.set(device, header);
     }
-    let isHeader = true;
-    for (let at = 0; at < header.length; at++) isHeader = isHeader && u8[base + at] === header[at];
+    const { hasFlowId } = this.rig.encapsulation;
+    const fixed = hasFlowId ? header.length - 1 : header.length;
+    let isHeader = !hasFlowId || u8[base + fixed] === u8[this.rig.arena + layout.ARENA_TX_FLOWS + i];
+    for (let at = 0; at < fixed; at++) isHeader = isHeader && u8[base + at] === header[at];
     must(isHeader, `frame ${i}: outer header`);
   }
 

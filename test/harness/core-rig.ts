@@ -78,7 +78,7 @@ export class CoreRig {
     this.core = instantiateCore(this.module, this.views.memory);
     this.tables = new Tables(this.views, this.core);
     this.mux = this.tables.muxes.take();
-    this.tables.writeMux(this.mux, encapsulation.core, bank, true);
+    this.tables.writeMux(this.mux, encapsulation.core, bank, true, encapsulation.hasIpHeader);
     this.destination = this.tables.destinations.take();
     const name = sockaddr(AF_INET6, 'fd00::2', 4789);
     // As a destination holds it: the core writes the vnetid.

@@ -1,8 +1,9 @@
 /** The encapsulations as tests of the core need them: the twin's rules, and headers that are nearly right. */
-import { ENCAP_GENEVE, ENCAP_VXLAN } from '../../assembly/layout.js';
+import { ENCAP_GENEVE, ENCAP_NVGRE, ENCAP_VXLAN } from '../../assembly/layout.js';
 import type { DropName } from '../../src/datapath/drop.js';
 import { concat } from '../reference/frames.js';
 import * as geneve from '../reference/geneve.js';
+import * as nvgre from '../reference/nvgre.js';
 import * as vxlan from '../reference/vxlan.js';
 import type { Xorshift } from './xorshift.js';
 
@@ -14,6 +15,10 @@ export interface Encapsulation {
   readonly header: (vnetid: number) => Uint8Array;
   /** Length of the header that a datagram with this first byte says it has. */
   readonly headerBytes: (first: number) => number;
+  /** The last byte of the header that is sent tells flows apart. */
+  readonly hasFlowId?: boolean;
+  /** An IPv4 header comes in front of what is received. */
+  readonly hasIpHeader?: boolean;
   readonly decap: (datagram: Uint8Array) => { vnetid: number; frame: Uint8Array } | DropName;
   /** Writes a header that ends at `end`; now and then there is something wrong with it. Returns where it begins. */
   readonly write: (bytes: Uint8Array, end: number, vnetid: number, random: Xorshift) => number;
@@ -103,4 +108,53 @@ export function geneveWithOptions(words: number): Encapsulation {
   };
 }
 
-export const encapsulations = [vxlanEncapsulation, geneveEncapsulation, geneveWithOptions(63)] as const;
+function writeNvgre(bytes: Uint8Array, end: number, vnetid: number, random: Xorshift): number {
+  const start = end - 8;
+  const isOdd = random.below(16) === 0;
+  // The low bits are ignored; so are the high ones of the next byte.
+  bytes[start] = isOdd ? random.below(256) : 0x20 | random.below(4);
+  bytes[start + 1] = isOdd ? random.below(256) : random.below(32) << 3;
+  bytes[start + 2] = 0x65;
+  bytes[start + 3] = isOdd && random.below(4) === 0 ? random.below(256) : 0x58;
+  writeVnetid(bytes, start + 4, vnetid);
+  bytes[start + 7] = random.below(256);
+  return start;
+}
+
+export const nvgreEncapsulation: Encapsulation = {
+  name: 'nvgre',
+  core: ENCAP_NVGRE,
+  header: (vnetid) => nvgre.encap(vnetid, NOTHING),
+  headerBytes: () => 8,
+  hasFlowId: true,
+  decap: nvgre.decap,
+  write: writeNvgre,
+  drops: ['rx_not_ethernet'],
+};
+
+/** As raw sockets of IPv4 hand it over: behind the IP header, which may have options. */
+export const nvgreOverIpv4: Encapsulation = {
+  ...nvgreEncapsulation,
+  name: 'nvgre over IPv4',
+  hasIpHeader: true,
+  headerBytes: (first) => (first & 15) * 4 + 8,
+  decap: (datagram) => {
+    const headerBytes = datagram.length === 0 ? 0 : (datagram[0]! & 15) * 4;
+    return nvgre.decap(datagram.subarray(Math.min(headerBytes, datagram.length)));
+  },
+  write: (bytes, end, vnetid, random) => {
+    const words = random.below(8) === 0 ? random.below(16) : 5;
+    const start = writeNvgre(bytes, end, vnetid, random) - words * 4;
+    for (let at = start + 1; at < start + words * 4; at++) bytes[at] = random.below(256);
+    if (words > 0) bytes[start] = 0x40 | words;
+    return start;
+  },
+};
+
+export const encapsulations = [
+  vxlanEncapsulation,
+  geneveEncapsulation,
+  geneveWithOptions(63),
+  nvgreEncapsulation,
+  nvgreOverIpv4,
+] as const;

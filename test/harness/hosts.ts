@@ -138,12 +138,13 @@ export class Daemon {
   static async start(
     host: Host,
     directory: string,
-    options: { flags?: readonly string[]; nodeFlags?: readonly string[] } = {},
+    options: { flags?: readonly string[]; nodeFlags?: readonly string[]; under?: readonly string[] } = {},
   ): Promise<Daemon> {
-    const { flags = [], nodeFlags = [] } = options;
+    const { flags = [], nodeFlags = [], under = [] } = options;
     const common = ['--socket', join(directory, 'socket'), '--state-dir', join(directory, 'state')];
     const node = ['--enable-source-maps', ...nodeFlags];
-    const child = host.start(process.execPath, ...node, DAEMON, ...common, ...flags);
+    const [program, ...words] = [...under, process.execPath, ...node, DAEMON, ...common, ...flags];
+    const child = host.start(program!, ...words);
     const daemon = new Daemon(child, directory);
     await until('the daemon answers', READY_MS_MAX, async () => {
       if (child.exitCode !== null) throw new Error(`the daemon left: ${daemon.log}`);
@@ -208,7 +209,13 @@ export class Hosts {
   /** Starts a daemon on a side; `name` tells several on one side apart. */
   daemon(
     side: Side,
-    options: { name?: string; flags?: readonly string[]; nodeFlags?: readonly string[] } = {},
+    options: {
+      name?: string;
+      flags?: readonly string[];
+      nodeFlags?: readonly string[];
+      /** A program that starts the daemon, with its arguments. */
+      under?: readonly string[];
+    } = {},
   ): Promise<Daemon> {
     const directory = mkdtempSync(join(this.directory, `${side}-${options.name ?? 'daemon'}-`));
     return Daemon.start(this[side], directory, options);

@@ -17,8 +17,9 @@ export interface SwitchRequest {
   /** Of the underlay and of the guest's link. */
   readonly underlayMtu: number;
   readonly mtu: number;
-  readonly type: 'vxlan' | 'geneve';
-  readonly vnetid: number;
+  readonly type: 'vxlan' | 'geneve' | 'gre';
+  /** Undefined: flows say what is sent, and match what is received. */
+  readonly vnetid: number | undefined;
   readonly family?: 4 | 6;
   /** Starts a program that stays, and resolves when it runs. */
   readonly serve: (program: string, args: readonly string[]) => Promise<void> | void;
@@ -64,7 +65,7 @@ export async function startSwitch(hosts: Hosts, side: Side, request: SwitchReque
   control(...bridge(UNDERLAY, underlayMtu), ...hardware, '--', 'add-port', UNDERLAY, 'underlay0');
   hosts.address(side, UNDERLAY, address);
   const far = underlay[family][side === 'a' ? 'b' : 'a'];
-  const options = [`options:remote_ip=${far}`, `options:key=${vnetid}`];
+  const options = [`options:remote_ip=${far}`, `options:key=${vnetid ?? 'flow'}`];
   const tunnel = ['add-port', SWITCH_LINK, 'tunnel0', '--', 'set', 'interface', 'tunnel0', `type=${type}`];
   control(...bridge(SWITCH_LINK, mtu), '--', ...tunnel, ...options);
   const openflow = (...words: string[]) =>

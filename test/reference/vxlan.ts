@@ -59,9 +59,9 @@ function isTag(type: number): boolean {
   return type === 0x8100 || type === 0x88a8;
 }
 
-/** True for a frame that would fit but for its tag, on a device that does not carry tags. */
+/** True for a frame with a tag on a device that does not carry tags. */
 function isUncarriedTag(device: DeviceRules, frame: Uint8Array): boolean {
-  return !device.carriesVlan && isTag(typeAt(frame, 12)) && frame.length - TAG_BYTES <= lengthLimit(device);
+  return !device.carriesVlan && isTag(typeAt(frame, 12));
 }
 
 /** What becomes of what a TAP hands over: a virtio_net_hdr and a frame. */
@@ -71,9 +71,8 @@ export function txVerdict(device: DeviceRules, read: Uint8Array): Verdict {
   const segments = sendable(read);
   if (!segments) return 'tx_bad_vnet_hdr';
   const longest = segments[0]!;
-  if (longest.length > lengthLimit(device)) {
-    return isUncarriedTag(device, longest) ? 'tx_vlan_not_carried' : 'tx_too_big';
-  }
+  if (isUncarriedTag(device, longest)) return 'tx_vlan_not_carried';
+  if (longest.length > lengthLimit(device)) return 'tx_too_big';
   return device.hasTarget ? 'pass' : 'tx_no_target';
 }
 
@@ -109,13 +108,13 @@ export function receive(
   if (!device.isActive) return { verdict: 'rx_device_stopped', device };
   const { frame } = inner;
   if (frame.length < ETHERNET_BYTES) return { verdict: 'rx_short_frame', device };
+  if (isUncarriedTag(device, frame)) return { verdict: 'rx_vlan_not_carried', device };
   const transport = findTransport(frame);
   const unfinished = transport && unfinishedChecksum(transport);
   if (frame.length <= lengthLimit(device)) {
     const header = unfinished && transport ? checksumHeader(transport, unfinished) : plainHeader();
     return { verdict: 'pass', device, written: joined(header, frame) };
   }
-  if (isUncarriedTag(device, frame)) return { verdict: 'rx_vlan_not_carried', device };
   const header = transport && unfinished && superHeader(transport, device.mtu);
   if (!header) return { verdict: 'rx_too_big', device };
   return { verdict: 'pass', device, written: joined(header, frame) };

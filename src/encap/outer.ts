@@ -1,0 +1,90 @@
+/** What all encapsulations have in common: where they listen, what the outer IP header says, and who may send to them. */
+import { OverlayError } from '../errors.js';
+import { endpointFault } from '../ip.js';
+import { type PropertyInfo, PropertyStore } from '../property.js';
+import { type EncapOperations, outerDefault } from './plugin.js';
+
+const INHERIT = 'inherit';
+const DSCP_MAX = 63;
+const writable = { isReadable: true, isWritable: true } as const;
+
+/** `<encap>/listen_ip`. */
+export function listenInfo(encap: string): PropertyInfo {
+  return {
+    ...writable,
+    name: `${encap}/listen_ip`,
+    type: 'ip',
+    isRequired: true,
+    applies: 'reopen',
+    fault: (value) => endpointFault(String(value), false),
+  };
+}
+
+/** `<encap>/ttl`, `dscp` and `source_check`. */
+export function outerInfos(encap: string): PropertyInfo[] {
+  return [
+    {
+      ...writable,
+      name: `${encap}/ttl`,
+      type: 'uint',
+      isRequired: false,
+      applies: 'reopen',
+      default: BigInt(outerDefault.ttl),
+      possible: [{ min: 1n, max: 255n }],
+    },
+    {
+      ...writable,
+      name: `${encap}/dscp`,
+      type: 'string',
+      isRequired: false,
+      applies: 'reopen',
+      default: String(outerDefault.dscp),
+      fault: (value) => dscpFault(String(value)),
+    },
+    {
+      ...writable,
+      name: `${encap}/source_check`,
+      type: 'string',
+      isRequired: false,
+      applies: 'live',
+      default: 'auto',
+      possible: ['auto', 'off', 'known', 'strict'],
+    },
+  ];
+}
+
+function dscpFault(text: string): string | undefined {
+  const isNumber = /^\d{1,2}$/.test(text) && Number(text) <= DSCP_MAX;
+  return isNumber || text === INHERIT
+    ? undefined
+    : `it may be 0-${DSCP_MAX}, or ${INHERIT} for that of the inner header`;
+}
+
+/** The operations on properties, of an encapsulation that has `listenInfo` and `outerInfos` among them. */
+export function outerOperations(
+  encap: string,
+  infos: readonly PropertyInfo[],
+): Omit<EncapOperations, 'encap' | 'decap'> {
+  const portName = infos.find(({ name }) => name === `${encap}/listen_port`)?.name;
+  return {
+    init: () => new PropertyStore(infos),
+    fini: () => {},
+    socket: (properties) => {
+      const ip = properties.get(`${encap}/listen_ip`);
+      if (typeof ip !== 'string') {
+        throw new OverlayError('EINVAL', 'property_missing', `${encap}/listen_ip is not set`);
+      }
+      return { ip, port: portName === undefined ? 0 : Number(properties.get(portName)) };
+    },
+    outer: (properties) => {
+      const dscp = String(properties.get(`${encap}/dscp`));
+      return {
+        ttl: Number(properties.get(`${encap}/ttl`)),
+        dscp: dscp === INHERIT ? INHERIT : Number(dscp),
+      };
+    },
+    getprop: (properties, name) => properties.get(name),
+    setprop: (properties, name, value) => properties.set(name, value),
+    propinfo: (name) => new PropertyStore(infos).info(name),
+  };
+}

@@ -1,0 +1,236 @@
+/** NVGRE in the core against the slow twin in `reference/nvgre.ts`, and what its plugin refuses. */
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import * as layout from '../assembly/layout.js';
+import { dropNames } from '../src/datapath/drop.js';
+import { nvgre as plugin } from '../src/encap/nvgre.js';
+import { randomBetween } from '../src/sys/random.js';
+import { CoreRig } from './harness/core-rig.js';
+import {
+  type Encapsulation,
+  HEADER_BYTES_MAX,
+  nvgreEncapsulation,
+  nvgreOverIpv4,
+} from './harness/encapsulations.js';
+import { assertRefused, MemoryOverlay } from './harness/memory-overlay.js';
+import { SuperFrames } from './harness/super-frames.js';
+import { Xorshift } from './harness/xorshift.js';
+import * as frames from './reference/frames.js';
+import * as twin from './reference/nvgre.js';
+import { recordOf } from './reference/vnet-hdr.js';
+import { receive, sendable } from './reference/vxlan.js';
+
+const SEED = randomBetween(1, 0x7fffffff);
+const VSID = 0x123456;
+const FRAME = frames.ethernet(0x88b5, frames.counting(86));
+const FLOW_ID = 7;
+const FLOW_IDS = 256;
+
+const nvgre = suite('nvgre');
+
+function rigOf(encapsulation: Encapsulation = nvgreEncapsulation): CoreRig {
+  const rig = new CoreRig({ encapsulation });
+  rig.addDevice({ vnetid: VSID, mtu: 65_000, carriesVlan: false });
+  return rig;
+}
+
+/** What the core makes of a datagram that ends where the memory does: a drop, or what the link gets. */
+function received(rig: CoreRig, datagram: Uint8Array): string | Uint8Array {
+  rig.placeDatagramAtEnd(datagram);
+  rig.views.u32[(rig.arena + layout.ARENA_WRITES) / 4] = 0;
+  const verdict = rig.core.rxDatagram(rig.arena, rig.mux);
+  return verdict === layout.VERDICT_PASS ? rig.writes()[0]!.bytes : dropNames[verdict]!;
+}
+
+function mustAgree(rig: CoreRig, datagram: Uint8Array, what: string): string {
+  const { decap } = rig.encapsulation;
+  const expected = receive([...rig.rules.values()], datagram, false, decap);
+  const seen = received(rig, datagram);
+  assert.is(typeof seen === 'string' ? seen : 'pass', expected.verdict, what);
+  if (typeof seen !== 'string') assert.equal(seen, expected.written, what);
+  return expected.verdict;
+}
+
+/** What is sent for a record, as datagrams. */
+function sent(rig: CoreRig, device: number, record: Uint8Array): Uint8Array[] {
+  const at = rig.arena + layout.ARENA_TX_BUFFER + layout.TX_HEADROOM_BYTES;
+  rig.views.u8.set(record, at);
+  rig.noteFrame(0, at, record.length);
+  assert.is(rig.decideTx(device, 1), 0);
+  return rig.groups(device, 1).flatMap(({ datagrams }) => datagrams);
+}
+
+nvgre('every value of every byte of the header', () => {
+  const rig = rigOf();
+  const datagram = twin.encap(VSID, FRAME, 0x5a);
+  const seen = new Map<string, number>();
+  for (let at = 0; at < 8; at++) {
+    for (let value = 0; value < 256; value++) {
+      const changed = datagram.slice();
+      changed[at] = value;
+      const verdict = mustAgree(rig, changed, `byte ${at} is ${value}`);
+      seen.set(verdict, (seen.get(verdict) ?? 0) + 1);
+    }
+  }
+  // Of the first byte two bits are ignored, of the second all but the version, and the FlowID is only for whoever shares it out.
+  const passes = 4 + 32 + 1 + 1 + 3 + 256;
+  assert.equal([...seen].sort(), [
+    ['pass', passes],
+    ['rx_bad_header', 252 + 224],
+    ['rx_not_ethernet', 255 * 2],
+    ['rx_unknown_vnetid', 255 * 3],
+  ]);
+});
+
+nvgre('the ways of GRE that it is not: checksum, sequence number, routing, no key, version 1', () => {
+  const rig = rigOf();
+  const bodies = [0xa0, 0x30, 0x60, 0x00, 0x28, 0x24].map((first) => [first, 0] as const);
+  for (const [first, second] of [...bodies, [0x20, 1] as const]) {
+    const datagram = twin.encap(VSID, FRAME);
+    datagram[0] = first;
+    datagram[1] = second;
+    assert.is(mustAgree(rig, datagram, `${first} ${second}`), 'rx_bad_header');
+  }
+});
+
+nvgre('every length; behind IPv4 headers of every length', () => {
+  const bare = rigOf();
+  const datagram = twin.encap(VSID, FRAME);
+  for (let length = 0; length <= datagram.length; length++)
+    mustAgree(bare, datagram.slice(0, length), `${length}`);
+  const rig = rigOf(nvgreOverIpv4);
+  for (let words = 0; words < 16; words++) {
+    const header = new Uint8Array(Math.max(words * 4, 1)).fill(0x40 | words);
+    const whole = words === 0 ? datagram.slice() : frames.concat(header, datagram);
+    if (words === 0) whole[0] = 0x40;
+    for (let length = 0; length <= whole.length; length++) {
+      mustAgree(rig, whole.slice(0, length), `${words} words, ${length} bytes`);
+    }
+    if (words > 0) assert.equal(received(rig, whole), recordOf({}, FRAME));
+  }
+});
+
+nvgre('neighbours in a batch: each by its own header', () => {
+  const random = new Xorshift(SEED);
+  for (const encapsulation of [nvgreEncapsulation, nvgreOverIpv4]) {
+    for (let round = 0; round < 200; round++) {
+      const rig = rigOf(encapsulation);
+      rig.addDevice({ vnetid: 0x1000, mtu: 1400 });
+      const bytes = new Uint8Array(HEADER_BYTES_MAX);
+      const datagrams = Array.from({ length: layout.BATCH_MAX }, () => {
+        const start = encapsulation.write(bytes, bytes.length, random.below(2) ? 0x1000 : VSID, random);
+        return frames.concat(bytes.slice(start), FRAME);
+      });
+      rig.placeDatagrams(datagrams);
+      assert.is(rig.decideRx(datagrams.length), 0);
+      const expected = datagrams.flatMap(
+        (datagram) => receive([...rig.rules.values()], datagram, false, encapsulation.decap).written ?? [],
+      );
+      assert.equal(
+        rig.writes().map((write) => write.bytes),
+        expected,
+        `seed ${SEED}, round ${round}`,
+      );
+    }
+  }
+});
+
+nvgre('FlowID: one a flow, and flows spread over all of them', () => {
+  const rig = new CoreRig({ encapsulation: nvgreEncapsulation });
+  const device = rig.addDevice({ vnetid: VSID });
+  const flowId = (port: number, size: number) => {
+    const payload = frames.udp({ ends: frames.ENDS_4, sourcePort: port, payload: frames.counting(size) });
+    const packet = frames.ipv4({ protocol: 17, payload });
+    const [datagram] = sent(rig, device, recordOf({}, frames.ethernet(0x0800, packet)));
+    assert.equal(datagram!.slice(0, FLOW_ID), twin.encap(VSID, FRAME).slice(0, FLOW_ID));
+    return datagram![FLOW_ID]!;
+  };
+  const counts = new Uint32Array(FLOW_IDS);
+  const flows = 20_000;
+  for (let port = 1; port <= flows; port++) {
+    const id = flowId(port, 20);
+    if (port % 100 === 0) assert.is(flowId(port, 900), id, 'whatever else the frame holds');
+    counts[id]!++;
+  }
+  // Chi-square with 255 degrees of freedom: above 380 once in a million runs.
+  const mean = flows / FLOW_IDS;
+  const chi = counts.reduce((sum, count) => sum + (count - mean) ** 2 / mean, 0);
+  assert.ok(chi < 380, `chi-square ${chi}`);
+});
+
+nvgre('super-frames: each segment has the header, and the FlowID of its flow', () => {
+  const records = new SuperFrames(new Xorshift(SEED));
+  let cut = 0;
+  while (cut < 200) {
+    const record = records.superFrame();
+    const segments = sendable(record);
+    if (!segments || segments.length < 2) continue;
+    const rig = new CoreRig({ encapsulation: nvgreEncapsulation });
+    const device = rig.addDevice({ vnetid: VSID, mtu: 65_000 });
+    const datagrams = sent(rig, device, record);
+    const [id] = sent(rig, device, recordOf({}, segments[0]!)).map((datagram) => datagram[FLOW_ID]!);
+    assert.equal(
+      datagrams,
+      segments.map((segment) => twin.encap(VSID, segment, id)),
+      `seed ${SEED}`,
+    );
+    cut++;
+  }
+});
+
+nvgre('frames with a VLAN tag are carried neither way', () => {
+  const rig = new CoreRig({ encapsulation: nvgreEncapsulation });
+  const device = rig.addDevice({ vnetid: VSID, carriesVlan: false });
+  for (const tags of [frames.VLAN_TAGS, frames.VLAN_STACK]) {
+    const frame = frames.ethernet(0x0800, frames.counting(60), { tags });
+    assert.is(received(rig, twin.encap(VSID, frame)), 'rx_vlan_not_carried');
+    assert.equal(sent(rig, device, recordOf({}, frame)), []);
+  }
+  assert.is(rig.deviceCount(device, layout.DROP_TX_VLAN_NOT_CARRIED), 2);
+});
+
+nvgre('the plugin reads what the core and the twin read', () => {
+  const random = new Xorshift(SEED);
+  const bytes = new Uint8Array(HEADER_BYTES_MAX);
+  for (let round = 0; round < 20_000; round++) {
+    const start = nvgreEncapsulation.write(bytes, bytes.length, random.next() >>> 8, random);
+    const datagram = bytes.slice(start, bytes.length - random.below(2) * random.below(9));
+    const expected = twin.decap(datagram);
+    const seen = plugin.operations.decap(datagram);
+    assert.is(seen?.vnetid, typeof expected === 'string' ? undefined : BigInt(expected.vnetid));
+  }
+});
+
+nvgre('reserved vnetids are refused, and there is no port', async () => {
+  const memory = await MemoryOverlay.start();
+  try {
+    const { overlay } = memory;
+    const request = { name: 'ov0', encap: 'nvgre', search: 'direct' };
+    const properties = { 'nvgre/listen_ip': '127.0.0.1', 'direct/dest_ip': '127.0.0.2' };
+    for (const vnetid of [0, 1, 0xfff, 0xffffff, 0x1000000]) {
+      await assertRefused(
+        overlay.createOverlay({ ...request, vnetid, properties }),
+        'EINVAL',
+        'bad_property_value',
+        /vnetid.*4096-16777214/,
+      );
+    }
+    await assertRefused(
+      overlay.createOverlay({
+        ...request,
+        vnetid: VSID,
+        properties: { ...properties, 'direct/dest_port': 4789 },
+      }),
+      'ENOENT',
+      'no_such_property',
+      /dest_port/,
+    );
+    for (const vnetid of [0x1000, 0xfffffe]) {
+      await overlay.createOverlay({ ...request, name: `ov${vnetid}`, vnetid, properties });
+    }
+  } finally {
+    await memory.close();
+  }
+});
+
+nvgre.run();
