@@ -23,7 +23,7 @@ const destination = suite('destination kinds');
 const KINDS = [1, 2, 3, 4, 5, 6, 7];
 
 /** The parts of a kind, out of whole ones. */
-function partsOf(kinds: number, whole: Required<Destination>): Destination {
+function partsOf(kinds: number, whole: Required<Omit<Destination, 'options'>>): Destination {
   return {
     ...(kinds & DESTINATION_ETHERNET ? { mac: whole.mac } : {}),
     ...(kinds & DESTINATION_IP ? { ip: whole.ip } : {}),
@@ -32,6 +32,16 @@ function partsOf(kinds: number, whole: Required<Destination>): Destination {
 }
 
 const whole = { mac: '02:08:20:01:02:03', ip: '2001:db8::9', port: 4789 };
+
+destination('options in braces behind it', () => {
+  const given = { ip: '192.0.2.1', port: 6081, options: '0102:3:0a0b0c0d+1:2:' };
+  assert.is(formatDestination(given), '192.0.2.1:6081{0102:3:0a0b0c0d+1:2:}');
+  const kinds = DESTINATION_IP | DESTINATION_PORT;
+  assert.equal(parseDestination(formatDestination(given), kinds), given);
+  for (const text of ['192.0.2.1:6081{', '192.0.2.1:6081}', '{1:2:}', '192.0.2.1{1:2:}:6081']) {
+    assert.throws(() => parseDestination(text, kinds), /is not ip:port/, text);
+  }
+});
 
 destination('every combination is written and read back', () => {
   const macs = fc.integer({ min: 0, max: 2 ** 48 - 1 }).map(formatMac);

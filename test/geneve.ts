@@ -12,6 +12,7 @@ import { CoreRig } from './harness/core-rig.js';
 import { geneveEncapsulation, geneveWithOptions, HEADER_BYTES_MAX } from './harness/encapsulations.js';
 import { until } from './harness/hosts.js';
 import { assertRefused, freePort, MemoryOverlay } from './harness/memory-overlay.js';
+import { ScriptedLookup } from './harness/scripted-lookup.js';
 import { SuperFrames } from './harness/super-frames.js';
 import { Xorshift } from './harness/xorshift.js';
 import * as frames from './reference/frames.js';
@@ -270,6 +271,83 @@ geneve('a device with options: sent with every frame, changed while it runs', ()
     );
     await send(frames.concat(twin.option(5, 0x86, NOTHING), twin.option(6, 7, NOTHING)));
   }),
+);
+
+geneve(
+  'options by target: of the lookup, of the operator, of the property where a target has none',
+  async () => {
+    const port = await freePort('127.0.0.1');
+    const there = { ip: '127.0.0.2', port };
+    const options = { lookup: '0102:3:0a0b0c0d', operator: '0103:84:', property: '5:6:' };
+    const bytes = {
+      lookup: twin.option(0x0102, 3, Uint8Array.of(10, 11, 12, 13)),
+      operator: twin.option(0x0103, 0x84, NOTHING),
+      property: twin.option(5, 6, NOTHING),
+    };
+    const plugin = new ScriptedLookup(({ destination }) => {
+      if (destination.endsWith('1')) return { ...there, options: options.lookup };
+      return destination.endsWith('2') ? there : { ...there, options: 'nonsense' };
+    });
+    const memory = await MemoryOverlay.start({ plugins: [plugin] });
+    const socket = createSocket('udp4');
+    const datagrams: Uint8Array[] = [];
+    socket.on('message', (datagram) => datagrams.push(new Uint8Array(datagram)));
+    try {
+      socket.bind(port, '127.0.0.2');
+      await once(socket, 'listening');
+      const { overlay, links } = memory;
+      await overlay.createOverlay({
+        name: 'ov0',
+        encap: 'geneve',
+        search: 'scripted',
+        vnetid: VNETID,
+        properties: { 'geneve/listen_ip': '127.0.0.1', 'geneve/listen_port': port },
+      });
+      await memory.up('ov0');
+      const sends = async (last: number, expected: Uint8Array) => {
+        const frame = FRAME.slice();
+        frame.set([2, 0, 0, 0, 0, last]);
+        const count = datagrams.length;
+        assert.ok(links.get('ov0').port.send(0, frame));
+        await until('it arrives', 2000, () => datagrams.length > count);
+        assert.equal(datagrams[count], twin.encap(VNETID, frame, expected), `to ${last}`);
+      };
+      await sends(1, bytes.lookup);
+      await sends(2, NOTHING);
+      // Of targets that are known already.
+      await overlay.setprop('ov0', 'geneve/options', options.property);
+      await until('it runs', 2000, () => overlay.status('ov0').status === 'ONLINE');
+      const asked = plugin.requests.length;
+      await sends(1, bytes.lookup);
+      await sends(2, bytes.property);
+      overlay.cacheSet('ov0', 0x020000000002, { ...there, options: options.operator });
+      await until('it is valid', 2000, () => overlay.cacheGet('ov0', 0x020000000002).state === 'valid');
+      assert.equal(overlay.cacheGet('ov0', 0x020000000002).route, { ...there, options: options.operator });
+      await sends(2, bytes.operator);
+      assert.is(plugin.requests.length, asked, 'nobody was asked again');
+      for (const [route, what] of [
+        [{ ...there, options: '1:2:0a' }, /options of a destination: .*whole words/],
+        [{ replicate: [{ ...there, options: '1:2:' }] }, /in a list has no options of its own/],
+        [{ ...there, options: 'x'.repeat(1025) }, /text of at most 1024/],
+      ] as const) {
+        assert.throws(
+          () => overlay.cacheSet('ov0', 3, route),
+          (error: { code?: string; message: string }) =>
+            error.code === 'bad_destination' && what.test(error.message),
+        );
+      }
+      const lost = FRAME.slice();
+      lost.set([2, 0, 0, 0, 0, 9]);
+      assert.ok(links.get('ov0').port.send(0, lost));
+      await until('the device says so', 2000, () =>
+        /is not CLASS:TYPE:DATA/.test(overlay.status('ov0').message),
+      );
+      await sends(1, bytes.lookup);
+    } finally {
+      socket.close();
+      await memory.close();
+    }
+  },
 );
 
 geneve('vxlan and geneve side by side: the same vnetid on each, one port for one encapsulation', () =>

@@ -1,7 +1,13 @@
 /** Targets and destinations in requests, as numbers, text and routes. */
 import { z } from 'zod';
 import { OverlayError } from '../errors.js';
-import { checkRoute, type Destination, parseDestination, type Route } from '../target/destination.js';
+import {
+  checkRoute,
+  DESTINATION_OPTIONS_BYTES_MAX,
+  type Destination,
+  parseDestination,
+  type Route,
+} from '../target/destination.js';
 
 /** Targets that one call gives, as in illumos. */
 export const TARGETS_PAGE_MAX = 500;
@@ -9,8 +15,9 @@ export const TARGETS_PAGE_MAX = 500;
 /** A request with a list of ROUTE_DESTINATIONS_MAX destinations has room in this. */
 export const ROUTE_BODY_BYTES_MAX = 256 * 1024;
 
-/** More than any form of a MAC address, an IP address or an endpoint takes. */
+/** More than any form of a MAC address or an IP address takes, and of a destination with its options. */
 const TEXT_MAX = 128;
+const DESTINATION_TEXT_MAX = TEXT_MAX + DESTINATION_OPTIONS_BYTES_MAX;
 
 export const macText = z.string().max(TEXT_MAX);
 
@@ -18,8 +25,9 @@ const part = z.strictObject({
   mac: z.string().max(TEXT_MAX).optional(),
   ip: z.string().max(TEXT_MAX).optional(),
   port: z.number().optional(),
+  options: z.string().max(DESTINATION_OPTIONS_BYTES_MAX).optional(),
 });
-const destination = z.union([z.string().max(TEXT_MAX), part], {
+const destination = z.union([z.string().max(DESTINATION_TEXT_MAX), part], {
   error: 'it is a destination such as "192.0.2.1:4789" or {"ip":"192.0.2.1","port":4789}',
 });
 const list = z.array(destination);
@@ -38,11 +46,12 @@ export type RouteInput = z.infer<typeof routeInput>;
 /** The destination with exactly the parts of `kinds` (DESTINATION_ bits). Throws EINVAL. */
 export function destinationOf(given: DestinationInput, kinds: number): Destination {
   if (typeof given === 'string') return parseDestination(given, kinds);
-  const { mac, ip, port } = given;
+  const { mac, ip, port, options } = given;
   return {
     ...(mac === undefined ? {} : { mac }),
     ...(ip === undefined ? {} : { ip }),
     ...(port === undefined ? {} : { port }),
+    ...(options === undefined ? {} : { options }),
   };
 }
 

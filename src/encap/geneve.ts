@@ -3,6 +3,7 @@
  * one costs its packet. Mirror of `assembly/encap/geneve.ts`.
  */
 import { ENCAP_GENEVE } from '../../assembly/layout.js';
+import { OverlayError } from '../errors.js';
 import type { PropertyInfo } from '../property.js';
 import { OPTIONS_TEXT_BYTES_MAX, optionsBytes, optionsFault } from './geneve-options.js';
 import { outerOperations } from './outer.js';
@@ -54,8 +55,12 @@ export const geneve: EncapPlugin = {
   properties: infos.map(({ name }) => name),
   operations: {
     ...outerOperations(NAME, infos),
-    encap: (vnetid, properties) => {
-      const text = properties.get(OPTIONS);
+    encap: (vnetid, properties, options) => {
+      const fault = options === undefined ? undefined : optionsFault(options);
+      if (fault !== undefined) {
+        throw new OverlayError('EINVAL', 'bad_destination', `options of a destination: ${fault}`);
+      }
+      const text = options ?? properties.get(OPTIONS);
       const { bytes, isCritical } =
         text === undefined ? { bytes: new Uint8Array(0), isCritical: false } : optionsBytes(String(text));
       const header = new Uint8Array(BASE_BYTES + bytes.length);

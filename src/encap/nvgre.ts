@@ -5,7 +5,7 @@
  */
 import { ENCAP_NVGRE } from '../../assembly/layout.js';
 import { listenInfo, outerInfos, outerOperations } from './outer.js';
-import { DESTINATION_IP, ENCAP_VERSION, type EncapPlugin } from './plugin.js';
+import { DESTINATION_IP, ENCAP_VERSION, type EncapPlugin, refuseOptions } from './plugin.js';
 
 const NAME = 'nvgre';
 const HEADER_BYTES = 8;
@@ -32,7 +32,8 @@ export const nvgre: EncapPlugin = {
   properties: infos.map(({ name }) => name),
   operations: {
     ...outerOperations(NAME, infos),
-    encap: (vnetid) => {
+    encap: (vnetid, _properties, options) => {
+      refuseOptions(NAME, options);
       const header = new Uint8Array(HEADER_BYTES);
       const view = new DataView(header.buffer);
       view.setUint16(0, FORM);

@@ -36,8 +36,11 @@ export interface EncapOperations {
   init(): PropertyStore;
   /** The device is gone. */
   fini(properties: PropertyStore): void;
-  /** Outer header for the vnetid: the template the core copies. */
-  encap(vnetid: bigint, properties: PropertyStore): Uint8Array;
+  /**
+   * Outer header for the vnetid: the template the core copies. Throws EINVAL for options that it does not take.
+   * @param options of one destination, in place of those that a property sets
+   */
+  encap(vnetid: bigint, properties: PropertyStore, options?: string): Uint8Array;
   /** What the core's decap makes of a datagram, for self-tests and for people; undefined when it is not valid. */
   decap(datagram: Uint8Array): { vnetid: bigint; headerBytes: number } | undefined;
   /** Where the device listens. Throws EINVAL when a property it needs is unset. */
@@ -126,6 +129,16 @@ export function checkEncapPlugin(plugin: EncapPlugin): void {
     }
     operations.propinfo(property);
   }
+}
+
+/** Throws EINVAL for options of a destination, of an encapsulation that has none. */
+export function refuseOptions(encap: string, options: string | undefined): void {
+  if (options === undefined) return;
+  throw new OverlayError(
+    'EINVAL',
+    'bad_destination',
+    `a destination has options, and ${encap} has none: leave them out`,
+  );
 }
 
 /** Throws EINVAL for a name that no encap plugin can have. */

@@ -10,6 +10,7 @@ import {
   ENCAP_FLAG_VLAN_TAG,
   ENCAP_VERSION,
   type EncapPlugin,
+  refuseOptions,
 } from './plugin.js';
 import { udpInfos } from './udp.js';
 
@@ -32,7 +33,8 @@ export const vxlan: EncapPlugin = {
   properties: infos.map(({ name }) => name),
   operations: {
     ...outerOperations(NAME, infos),
-    encap: (vnetid) => {
+    encap: (vnetid, _properties, options) => {
+      refuseOptions(NAME, options);
       const header = new Uint8Array(HEADER_BYTES);
       header[0] = I_FLAG;
       new DataView(header.buffer).setUint32(VNI, Number(vnetid) * 256);

@@ -91,7 +91,11 @@ export class Attachments {
       if ('point' in route) {
         const name = destinationName(mux.underlay.domain, route.point);
         // The core patches the device's own vnetid into the shared template.
-        destination = destinations.hold(name, encap.operations.encap(0n, device.properties), ttlOf(device));
+        destination = destinations.hold(
+          name,
+          encap.operations.encap(0n, device.properties, route.point.options),
+          ttlOf(device),
+        );
       }
       let flags = this.offloads.flags(device);
       if (encap.flags & ENCAP_FLAG_VLAN_TAG) flags |= layout.DEVICE_FLAG_VLAN;

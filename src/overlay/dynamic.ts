@@ -54,9 +54,9 @@ export class Dynamic {
   }
 
   /** In front of frames; the core patches the device's own vnetid into the shared template. */
-  get #header(): Uint8Array {
+  #header(options?: string): Uint8Array {
     const { encap, properties } = this.options.device;
-    return encap.operations.encap(0n, properties);
+    return encap.operations.encap(0n, properties, options);
   }
 
   /** Offset of the table, for the device's row. */
@@ -138,10 +138,10 @@ export class Dynamic {
     const names = destinationsOf(route).map((destination) => this.#nameOf(destination));
     const row =
       'replicate' in route
-        ? destinations.holdList(layout.DESTINATION_KIND_REPLICATE, names, this.#header, ttl)
+        ? destinations.holdList(layout.DESTINATION_KIND_REPLICATE, names, this.#header(), ttl)
         : 'spread' in route
-          ? destinations.holdList(layout.DESTINATION_KIND_SPREAD, names, this.#header, ttl)
-          : destinations.hold(names[0]!, this.#header, ttl);
+          ? destinations.holdList(layout.DESTINATION_KIND_SPREAD, names, this.#header(), ttl)
+          : destinations.hold(names[0]!, this.#header(route.options), ttl);
     const known = this.#routes.get(row);
     if (known) known.users++;
     else this.#routes.set(row, { route, users: 1 });

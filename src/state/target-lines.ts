@@ -113,8 +113,8 @@ export class TargetReader {
 function keyOf(route: Route | 'drop', source: string): string {
   if (route === 'drop') return `drop ${source}`;
   if ('replicate' in route || 'spread' in route) return `${JSON.stringify(route)} ${source}`;
-  const { mac = '', ip = '', port = '' } = route;
-  return `${mac},${ip},${port} ${source}`;
+  const { mac = '', ip = '', port = '', options = '' } = route;
+  return `${mac},${ip},${port},${options} ${source}`;
 }
 
 /** JSON with escapes for all but ASCII, so that a piece of a file never ends within a character. */
@@ -122,6 +122,7 @@ function asciiOf(json: string): string {
   return json.replaceAll(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 
+const textParts: readonly string[] = ['mac', 'ip', 'options'];
 const rowRule = /^[0-9a-f]{12} \d{1,5}$/;
 
 function parseEntry(line: string): Pick<TargetRecord, 'route' | 'source'> | undefined {
@@ -147,7 +148,7 @@ function isDestination(value: unknown): boolean {
   return (
     isObject(value) &&
     Object.entries(value).every(([part, one]) =>
-      part === 'port' ? Number.isInteger(one) : (part === 'ip' || part === 'mac') && typeof one === 'string',
+      part === 'port' ? Number.isInteger(one) : textParts.includes(part) && typeof one === 'string',
     )
   );
 }

@@ -15,6 +15,8 @@ export interface Destination {
   readonly ip?: string;
   /** 1 to 65535. */
   readonly port?: number;
+  /** What the outer header of frames to it has beyond those to others, as the encapsulation writes it: options of Geneve. */
+  readonly options?: string;
 }
 
 /** Where frames of a target go: to one VTEP, to all of a list, or to one of a list by the flow hash. */
@@ -30,6 +32,9 @@ export function destinationsOf(route: Route): readonly Destination[] {
   return [route];
 }
 
+/** Longest text of a destination's options: no outer header has room for more. */
+export const DESTINATION_OPTIONS_BYTES_MAX = 1024;
+
 /** VTEPs of one list, at most. */
 export const ROUTE_DESTINATIONS_MAX = 1024;
 
@@ -38,7 +43,7 @@ export const ROUTE_DESTINATIONS_MAX = 1024;
  * part that is missing, superfluous or bad.
  */
 export function checkDestination(given: Destination, kinds: number): Destination {
-  const parts: { mac?: string; ip?: string; port?: number } = {};
+  const parts: { mac?: string; ip?: string; port?: number; options?: string } = {};
   for (const [bit, part] of [
     [DESTINATION_ETHERNET, 'mac'],
     [DESTINATION_IP, 'ip'],
@@ -65,6 +70,16 @@ export function checkDestination(given: Destination, kinds: number): Destination
     }
     parts.port = given.port;
   }
+  if (given.options !== undefined) {
+    if (typeof given.options !== 'string' || given.options.length > DESTINATION_OPTIONS_BYTES_MAX) {
+      throw new OverlayError(
+        'EINVAL',
+        'bad_destination',
+        `options of a destination are text of at most ${DESTINATION_OPTIONS_BYTES_MAX} characters`,
+      );
+    }
+    parts.options = given.options;
+  }
   return parts;
 }
 
@@ -79,16 +94,25 @@ export function checkRoute(given: Route, kinds: number): Route {
     );
   }
   const checked = list.map((destination) => checkDestination(destination, kinds));
+  // Those of a list are written once for all of it.
+  if (('replicate' in given || 'spread' in given) && checked.some(({ options }) => options !== undefined)) {
+    throw new OverlayError(
+      'EINVAL',
+      'bad_destination',
+      'a destination in a list has no options of its own; a property of the encapsulation sets those of all',
+    );
+  }
   if ('replicate' in given) return { replicate: checked };
   if ('spread' in given) return { spread: checked };
   return checked[0]!;
 }
 
-/** `02:08:20:01:02:03,[2001:db8::1]:4789`, with the parts that are there. */
-export function formatDestination({ mac, ip, port }: Destination): string {
+/** `02:08:20:01:02:03,[2001:db8::1]:4789`, with the parts that are there; options in braces behind them. */
+export function formatDestination({ mac, ip, port, options }: Destination): string {
   const host = ip === undefined ? '' : familyOf(ip) === 6 ? `[${ip}]` : ip;
   const endpoint = port === undefined ? host : `${host}:${port}`;
-  return [mac, endpoint].filter((part) => part !== undefined && part !== '').join(',');
+  const address = [mac, endpoint].filter((part) => part !== undefined && part !== '').join(',');
+  return options === undefined ? address : `${address}{${options}}`;
 }
 
 /** A route as people read it; lists in braces after what is done with them. */
@@ -99,7 +123,10 @@ export function formatRoute(route: Route): string {
 }
 
 /** The reverse of `formatDestination`, for exactly the parts of `kinds`. Throws EINVAL showing the form. */
-export function parseDestination(text: string, kinds: number): Destination {
+export function parseDestination(whole: string, kinds: number): Destination {
+  const [text = '', options] = whole.endsWith('}')
+    ? (/^([^{]*)\{(.*)\}$/s.exec(whole)?.slice(1) ?? [whole])
+    : [whole];
   const form = destinationForm(kinds);
   const refuse = (): never => {
     throw new OverlayError('EINVAL', 'bad_destination', `'${text.slice(0, 128)}' is not ${form}`);
@@ -127,6 +154,7 @@ export function parseDestination(text: string, kinds: number): Destination {
         ...(mac === undefined ? {} : { mac }),
         ...(wantsIp ? { ip: bracketed || bare || '' } : {}),
         ...(wantsPort ? { port: Number(port) } : {}),
+        ...(options === undefined ? {} : { options }),
       },
       kinds,
     );

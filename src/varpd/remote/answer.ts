@@ -4,14 +4,19 @@
  * because a plugin may have got round that.
  */
 import { parseIp } from '../../ip.js';
-import { type Destination, ROUTE_DESTINATIONS_MAX, type Route } from '../../target/destination.js';
+import {
+  DESTINATION_OPTIONS_BYTES_MAX,
+  type Destination,
+  ROUTE_DESTINATIONS_MAX,
+  type Route,
+} from '../../target/destination.js';
 import { formatMac, parseMac } from '../../target/mac.js';
 import type { Answer } from '../plugin.js';
 import { lied } from './fault.js';
 import { ADDRESS_CHARACTERS_MAX, PEERS_MAX, SAVED_CHARACTERS_MAX } from './protocol.js';
 
 const words: readonly unknown[] = ['drop', 'unknown', 'proxy-arp', 'proxy-ndp', 'proxy-dhcp'];
-const KEYS_MAX = 3;
+const KEYS_MAX = 4;
 
 /** Form only: whether the addresses are any, and the parts those of the encapsulation, is `checkRoute`'s. */
 export function readAnswer(value: unknown): Answer {
@@ -38,12 +43,13 @@ export function readRoute(value: unknown): Route {
 /** See `readAnswer`. */
 export function readDestination(value: unknown): Destination {
   const given = recordOf(value);
-  checkKeys(given, ['mac', 'ip', 'port']);
-  const { mac, ip, port } = given;
+  checkKeys(given, ['mac', 'ip', 'port', 'options']);
+  const { mac, ip, port, options } = given;
   return {
     ...(mac === undefined ? {} : { mac: readAddress(mac) }),
     ...(ip === undefined ? {} : { ip: readAddress(ip) }),
     ...(port === undefined ? {} : { port: readPort(port) }),
+    ...(options === undefined ? {} : { options: readOptions(options) }),
   };
 }
 
@@ -73,6 +79,12 @@ function readAddress(value: unknown): string {
   throw lied(`an address of ${value.length} characters is none`);
 }
 
+function readOptions(value: unknown): string {
+  if (typeof value !== 'string') throw lied(`options are text, not ${typeof value}`);
+  if (value.length <= DESTINATION_OPTIONS_BYTES_MAX) return value;
+  throw lied(`options of ${value.length} characters are none`);
+}
+
 function readPort(value: unknown): number {
   if (typeof value === 'number') return value;
   throw lied(`a port is a number, not ${typeof value}`);
@@ -91,6 +103,8 @@ function checkKeys(value: Readonly<Record<string, unknown>>, allowed: readonly s
   const strange = keys.find((key) => !allowed.includes(key));
   if (strange !== undefined || keys.length > KEYS_MAX) {
     const shown = String(strange).slice(0, ADDRESS_CHARACTERS_MAX);
-    throw lied(`a destination has mac, ip and port, a list replicate or spread alone; not '${shown}'`);
+    throw lied(
+      `a destination has mac, ip, port and options, a list replicate or spread alone; not '${shown}'`,
+    );
   }
 }
