@@ -386,6 +386,7 @@ export const SOURCE_UNDERLAY: u32 = 2;
 export const ENCAP_VXLAN: u32 = 1;
 export const ENCAP_GENEVE: u32 = 2;
 export const ENCAP_NVGRE: u32 = 3;
+export const ENCAP_VXLAN_GPE: u32 = 4;
 
 // ─── Verdicts: exactly one a frame ──────────────────────────────────────────────────────────────────────
 // A value below DROP_REASONS is a drop of that name; the others are no drops.

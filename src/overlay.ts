@@ -6,7 +6,7 @@
  * An overlay device puts an isolated layer-2 network on an IP network, the underlay. For every frame it answers two
  * questions, apart from each other:
  *
- *   1. How is the frame transformed to go on the wire?   an encap plugin (vxlan, geneve, nvgre)
+ *   1. How is the frame transformed to go on the wire?   an encap plugin (vxlan, vxlan-gpe, geneve, nvgre)
  *   2. Where is the transformed frame sent?              a lookup plugin (direct, files, external), run by varpd
  *
  * Parties

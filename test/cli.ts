@@ -566,7 +566,7 @@ testWith(cli, needs, 'the commands, their tables and documents', () =>
       [
         'ov0 mtu rw - 1400 1400 576-8900',
         'ov0 vnetid rw - 23 -- 0-16777215',
-        'ov0 encap r- - vxlan -- vxlan,geneve,nvgre',
+        'ov0 encap r- - vxlan -- vxlan,geneve,nvgre,vxlan-gpe',
         'ov0 varpd/id r- - 1 -- --',
         'ov0 vxlan/listen_ip rw y 192.0.2.1 -- --',
         'ov0 vxlan/listen_port rw y 4789 4789 1-65535',

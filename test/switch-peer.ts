@@ -14,8 +14,9 @@ const inner = {
   4: { a: '198.51.100.1', b: '198.51.100.2' },
   6: { a: '2001:db8:1::1', b: '2001:db8:1::2' },
 } as const;
-const PORTS = { vxlan: 4789, geneve: 6081, nvgre: undefined } as const;
+const PORTS = { vxlan: 4789, geneve: 6081, nvgre: undefined, 'vxlan-gpe': 4790 } as const;
 type Encap = keyof typeof PORTS;
+const SWITCH_TYPES = { vxlan: 'vxlan', geneve: 'geneve', nvgre: 'gre', 'vxlan-gpe': 'vxlan' } as const;
 
 /** All drops of the device and its underlay address. */
 async function dropsOf(daemon: Daemon): Promise<unknown> {
@@ -61,7 +62,8 @@ async function withPeers(
     const peer = await startSwitch(hosts, 'b', {
       underlayMtu: 1500,
       mtu: MTU,
-      type: type === 'nvgre' ? 'gre' : type,
+      type: SWITCH_TYPES[type],
+      options: type === 'vxlan-gpe' ? ['options:exts=gpe', `options:dst_port=${PORTS[type]}`] : [],
       // There the FlowID is part of the key.
       vnetid: type === 'nvgre' ? undefined : VNI,
       family,
@@ -101,6 +103,7 @@ for (const [type, family] of [
   ['vxlan', 6],
   ['nvgre', 4],
   ['nvgre', 6],
+  ['vxlan-gpe', 4],
 ] as const) {
   testWith(
     switchPeer,

@@ -1,8 +1,9 @@
 /** The encapsulations the core knows, one row in each function. Mirror of `src/encap/registry.ts`. */
-import { ENCAP_GENEVE, ENCAP_NVGRE, ENCAP_VXLAN } from '../layout';
+import { ENCAP_GENEVE, ENCAP_NVGRE, ENCAP_VXLAN, ENCAP_VXLAN_GPE } from '../layout';
 import { decapGeneve, encapGeneve, geneveSignature, geneveVnetid } from './geneve';
 import { decapNvgre, encapNvgre, nvgreSignature, nvgreVnetid } from './nvgre';
 import { decapVxlan, encapVxlan, vxlanSignature, vxlanVnetid } from './vxlan';
+import { decapVxlanGpe, encapVxlanGpe, vxlanGpeSignature, vxlanGpeVnetid } from './vxlan-gpe';
 
 /** Vnetid of the datagram that `decap` accepted last. */
 export let vnetid: u64 = 0;
@@ -17,6 +18,7 @@ export function encapFrame(encap: u32, frame: usize, template: usize, id: u64, f
   if (encap == ENCAP_VXLAN) return encapVxlan(frame, template, id);
   if (encap == ENCAP_GENEVE) return encapGeneve(frame, template, id);
   if (encap == ENCAP_NVGRE) return encapNvgre(frame, template, id, flow);
+  if (encap == ENCAP_VXLAN_GPE) return encapVxlanGpe(frame, template, id);
   unreachable();
   return 0;
 }
@@ -40,6 +42,11 @@ export function decapDatagram(encap: u32, datagram: usize, length: u32): i32 {
     vnetid = nvgreVnetid;
     return header;
   }
+  if (encap == ENCAP_VXLAN_GPE) {
+    const header = decapVxlanGpe(datagram, length);
+    vnetid = vxlanGpeVnetid;
+    return header;
+  }
   unreachable();
   return 0;
 }
@@ -57,6 +64,7 @@ export function signatureOf(encap: u32, datagram: usize): u64 {
   if (encap == ENCAP_VXLAN) return vxlanSignature(datagram);
   if (encap == ENCAP_GENEVE) return geneveSignature(datagram);
   if (encap == ENCAP_NVGRE) return nvgreSignature(datagram);
+  if (encap == ENCAP_VXLAN_GPE) return vxlanGpeSignature(datagram);
   unreachable();
   return 0;
 }

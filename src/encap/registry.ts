@@ -5,6 +5,7 @@ import { geneve } from './geneve.js';
 import { nvgre } from './nvgre.js';
 import { checkEncapPlugin, type EncapPlugin, vnetidRange } from './plugin.js';
 import { vxlan } from './vxlan.js';
+import { vxlanGpe } from './vxlan-gpe.js';
 
 interface Row {
   readonly plugin: EncapPlugin;
@@ -15,7 +16,7 @@ export class EncapRegistry {
   readonly #rows = new Map<string, Row>();
 
   /** A registry of the plugins we ship, or of those given. */
-  constructor(plugins: readonly EncapPlugin[] = [vxlan, geneve, nvgre]) {
+  constructor(plugins: readonly EncapPlugin[] = [vxlan, geneve, nvgre, vxlanGpe]) {
     for (const plugin of plugins) this.register(plugin);
   }
 

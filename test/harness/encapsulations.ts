@@ -1,10 +1,11 @@
 /** The encapsulations as tests of the core need them: the twin's rules, and headers that are nearly right. */
-import { ENCAP_GENEVE, ENCAP_NVGRE, ENCAP_VXLAN } from '../../assembly/layout.js';
+import { ENCAP_GENEVE, ENCAP_NVGRE, ENCAP_VXLAN, ENCAP_VXLAN_GPE } from '../../assembly/layout.js';
 import type { DropName } from '../../src/datapath/drop.js';
 import { concat } from '../reference/frames.js';
 import * as geneve from '../reference/geneve.js';
 import * as nvgre from '../reference/nvgre.js';
 import * as vxlan from '../reference/vxlan.js';
+import * as vxlanGpe from '../reference/vxlan-gpe.js';
 import type { Xorshift } from './xorshift.js';
 
 export interface Encapsulation {
@@ -151,10 +152,26 @@ export const nvgreOverIpv4: Encapsulation = {
   },
 };
 
+export const vxlanGpeEncapsulation: Encapsulation = {
+  name: 'vxlan-gpe',
+  core: ENCAP_VXLAN_GPE,
+  header: (vnetid) => vxlanGpe.encap(vnetid, NOTHING),
+  headerBytes: () => 8,
+  decap: vxlanGpe.decap,
+  write: (bytes, end, vnetid, random) => {
+    const start = writeVxlan(bytes, end, vnetid, random);
+    if (bytes[start] === 8) bytes[start] = random.below(4) === 0 ? 8 | random.below(256) : 12;
+    bytes[start + 3] = random.below(16) === 0 ? random.below(256) : 3;
+    return start;
+  },
+  drops: ['rx_control_packet', 'rx_not_ethernet'],
+};
+
 export const encapsulations = [
   vxlanEncapsulation,
   geneveEncapsulation,
   geneveWithOptions(63),
   nvgreEncapsulation,
   nvgreOverIpv4,
+  vxlanGpeEncapsulation,
 ] as const;

@@ -21,6 +21,8 @@ export interface SwitchRequest {
   /** Undefined: flows say what is sent, and match what is received. */
   readonly vnetid: number | undefined;
   readonly family?: 4 | 6;
+  /** Further words about the tunnel. */
+  readonly options?: readonly string[];
   /** Starts a program that stays, and resolves when it runs. */
   readonly serve: (program: string, args: readonly string[]) => Promise<void> | void;
 }
@@ -33,7 +35,7 @@ export interface Switch {
 
 /** Resolves when it runs. The other side's underlay address is the tunnel's end. */
 export async function startSwitch(hosts: Hosts, side: Side, request: SwitchRequest): Promise<Switch> {
-  const { underlayMtu, mtu, type, vnetid, family = 4, serve } = request;
+  const { underlayMtu, mtu, type, vnetid, family = 4, options = [], serve } = request;
   const host = hosts[side];
   const folder = join(hosts.directory, `ovs-${side}`);
   mkdirSync(folder);
@@ -65,9 +67,9 @@ export async function startSwitch(hosts: Hosts, side: Side, request: SwitchReque
   control(...bridge(UNDERLAY, underlayMtu), ...hardware, '--', 'add-port', UNDERLAY, 'underlay0');
   hosts.address(side, UNDERLAY, address);
   const far = underlay[family][side === 'a' ? 'b' : 'a'];
-  const options = [`options:remote_ip=${far}`, `options:key=${vnetid ?? 'flow'}`];
+  const settings = [`options:remote_ip=${far}`, `options:key=${vnetid ?? 'flow'}`];
   const tunnel = ['add-port', SWITCH_LINK, 'tunnel0', '--', 'set', 'interface', 'tunnel0', `type=${type}`];
-  control(...bridge(SWITCH_LINK, mtu), '--', ...tunnel, ...options);
+  control(...bridge(SWITCH_LINK, mtu), '--', ...tunnel, ...settings, ...options);
   const openflow = (...words: string[]) =>
     run(
       'ovs-ofctl',
