@@ -81,6 +81,8 @@ export const DEVICE_FLAG_UDP_SEGMENT: u32 = 4;
 export const DEVICE_FLAG_COALESCE: u32 = 8;
 /** Those of UDP too: kernels before Linux 6.2 take no super-frame of UDP. */
 export const DEVICE_FLAG_COALESCE_UDP: u32 = 16;
+/** Datagrams with reserved bits that are not zero in their outer header are dropped. */
+export const DEVICE_FLAG_RESERVED: u32 = 32;
 export const TARGET_MODE_NONE: u32 = 0;
 export const TARGET_MODE_POINT: u32 = 1;
 export const TARGET_MODE_DYNAMIC: u32 = 2;
@@ -448,7 +450,9 @@ export const DROP_RX_NOT_ETHERNET: u32 = 41;
 export const DROP_RX_CRITICAL_OPTION: u32 = 42;
 /** Congestion was met on the way by a frame whose sender could not be told of it otherwise. */
 export const DROP_RX_CONGESTION: u32 = 43;
-export const DROP_REASONS: u32 = 44;
+/** Where a device wants them to be zero. */
+export const DROP_RX_RESERVED_BITS: u32 = 44;
+export const DROP_REASONS: u32 = 45;
 
 // ─── Counters of a row: the drops by reason, then these ─────────────────────────────────────────────────
 /** Frames read from the TAP, whatever became of them. */

@@ -13,7 +13,7 @@ import { add, deviceCounters, dropDevice, dropMux } from './counter';
 import { missPush } from './deferred';
 import { decapEcn, ECN_DROP, ECN_MARK } from './ecn';
 import { refusalReason } from './encap/refusal';
-import { decapDatagram, SIGNATURE_BYTES, signatureOf, vnetid } from './encap/registry';
+import { decapDatagram, hasReservedBits, SIGNATURE_BYTES, signatureOf, vnetid } from './encap/registry';
 import {
   ARENA_BYTES,
   ARENA_FRAME,
@@ -41,6 +41,7 @@ import {
   DEVICE_FLAGS,
   DEVICE_FLAG_COALESCE,
   DEVICE_FLAG_COALESCE_UDP,
+  DEVICE_FLAG_RESERVED,
   DEVICE_MTU,
   DEVICE_SOURCES,
   DEVICE_SOURCE_MODE,
@@ -50,6 +51,7 @@ import {
   DROP_RX_CONGESTION,
   DROP_RX_CORE_TRAP,
   DROP_RX_DEVICE_STOPPED,
+  DROP_RX_RESERVED_BITS,
   DROP_RX_SHORT_FRAME,
   DROP_RX_SOURCE_MAC,
   DROP_RX_SOURCE_UNKNOWN,
@@ -117,6 +119,7 @@ let sources: usize = 0;
 let isIpv6: bool = true;
 let isCoalescing: bool = false;
 let joinsUdp: bool = false;
+let refusesReserved: bool = false;
 
 /** Takes the header off datagram `i` and finds the device; a drop reason, or VERDICT_PASS with the run's globals set. */
 function rxSelect(arena: usize, mux: u32, i: u32): u32 {
@@ -140,6 +143,7 @@ function rxSelect(arena: usize, mux: u32, i: u32): u32 {
   const flags = load<u32>(row, DEVICE_FLAGS);
   isCoalescing = (flags & DEVICE_FLAG_COALESCE) != 0;
   joinsUdp = (flags & DEVICE_FLAG_COALESCE_UDP) != 0;
+  refusesReserved = (flags & DEVICE_FLAG_RESERVED) != 0;
   return VERDICT_PASS;
 }
 
@@ -173,7 +177,15 @@ export function rxDecide(arena: usize, mux: u32, first: u32, count: u32): u32 {
       i++;
       continue;
     }
-    const end = sourceMode == SOURCE_MODE_OFF ? count : endOfPermitted(arena, i, count);
+    if (refusesReserved && hasReservedBits(encap, load<u32>(arena + i * RX_DATAGRAM_BYTES, ARENA_RX_DATAGRAMS))) {
+      rxVerdict = DROP_RX_RESERVED_BITS;
+      dropDevice(arena, runDevice, DROP_RX_RESERVED_BITS, 1);
+      i++;
+      continue;
+    }
+    // Reserved bits are in no signature.
+    const last = refusesReserved ? i + 1 : count;
+    const end = sourceMode == SOURCE_MODE_OFF ? last : endOfPermitted(arena, i, last);
     if (end == i) {
       dropDevice(arena, runDevice, rxVerdict, 1);
       i++;

@@ -31,8 +31,6 @@ export const SOURCE_PORT_MAX = 65535;
 export function bankFor(workers: number): number {
   return workers <= 2 ? 8 : Math.min(8 * workers, 64);
 }
-/** Tries to find a free source port for one send socket. */
-export const SOURCE_PORT_TRIES_MAX = 64;
 export const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
 
 export const MEMORY_DEFAULT_BYTES = 256 * 1024 * 1024;

@@ -10,6 +10,7 @@ import { assert, OverlayError } from './errors.js';
 import { formatEndpoint } from './ip.js';
 import { AF_INET, AF_INET6 } from './sys/abi.js';
 import { openGreUnderlay } from './sys/gre-underlay.js';
+import type { SocketSettings } from './sys/socket-settings.js';
 import {
   closeUnderlay,
   joinDatagrams,
@@ -27,6 +28,7 @@ export interface Mux {
   /** Network namespace of its sockets, '' for the daemon's own. */
   readonly netns: string;
   readonly underlay: Underlay;
+  readonly settings: SocketSettings;
   /** The one its sockets are in. */
   readonly namespace: HeldNamespace;
   users: number;
@@ -66,10 +68,10 @@ export class Muxes {
   }
 
   /**
-   * The mux of the address, opened when it is new. Throws EEXIST when it is there with another encap, EADDRINUSE,
-   * EADDRNOTAVAIL and whatever else opening sockets gives.
+   * The mux of the address, opened when it is new. Throws EEXIST when it is there with another encap or with other sockets,
+   * EADDRINUSE, EADDRNOTAVAIL and whatever else opening sockets gives.
    */
-  hold(ip: string, port: number, encap: EncapPlugin, netns: string): Mux {
+  hold(ip: string, port: number, encap: EncapPlugin, netns: string, settings: SocketSettings): Mux {
     const key = keyOf(ip, port, netns);
     const known = this.#open.get(key);
     if (known && !known.namespace.isThere) this.abandon(known);
@@ -81,10 +83,19 @@ export class Muxes {
           `${key} is in use for ${known.encap.name}; choose another port for ${encap.name}`,
         );
       }
+      const other = otherSetting(known.settings, settings);
+      if (other !== undefined) {
+        throw new OverlayError(
+          'EEXIST',
+          'mux_other_sockets',
+          `the devices on ${key} share its sockets, and others there have another ${encap.name}/${other}: give this one the ` +
+            'same, or another address or port',
+        );
+      }
       known.users++;
       return known;
     }
-    const mux = this.#create(ip, port, encap, netns);
+    const mux = this.#create(ip, port, encap, netns, settings);
     this.#open.set(key, mux);
     return mux;
   }
@@ -128,11 +139,19 @@ export class Muxes {
   }
 
   /** Says so when it is we ourselves who hold the port: a wildcard and an address exclude each other. */
-  #openUnderlay(ip: string, port: number, encap: EncapPlugin, netns: string): Underlay {
+  #openUnderlay(
+    ip: string,
+    port: number,
+    encap: EncapPlugin,
+    netns: string,
+    settings: SocketSettings,
+  ): Underlay {
     const { bank } = this;
     const workers = this.engine.lanes;
     const open = () =>
-      isRaw(encap) ? openGreUnderlay({ ip, workers, bank }) : openUnderlay({ ip, port, workers, bank });
+      isRaw(encap)
+        ? openGreUnderlay({ ip, workers, bank, settings })
+        : openUnderlay({ ip, port, workers, bank, settings });
     try {
       return this.namespaces.inNamespace(netns, open);
     } catch (error) {
@@ -149,11 +168,11 @@ export class Muxes {
     }
   }
 
-  #create(ip: string, port: number, encap: EncapPlugin, netns: string): Mux {
+  #create(ip: string, port: number, encap: EncapPlugin, netns: string, settings: SocketSettings): Mux {
     const namespace = this.namespaces.holdNamespace(netns);
     const undo: (() => void)[] = [() => namespace.leave()];
     try {
-      const underlay = this.#openUnderlay(ip, port, encap, netns);
+      const underlay = this.#openUnderlay(ip, port, encap, netns, settings);
       undo.push(() => closeUnderlay(underlay));
       if (this.joins && !isRaw(encap)) joinDatagrams(underlay, true);
       for (const fd of underlay.receive) encap.operations.sockopt?.(fd);
@@ -165,12 +184,28 @@ export class Muxes {
       // No device is on it yet: what workers have read from it, they have dropped.
       undo.push(() => this.engine.detachMux(row));
       this.engine.attachMux(row, underlay.receive, underlay.send);
-      return { row, ip, port, encap, netns, underlay, namespace, users: 1, unjoined: new Set() };
+      return { row, ip, port, encap, netns, underlay, settings, namespace, users: 1, unjoined: new Set() };
     } catch (error) {
       for (const step of undo.reverse()) step();
       throw error;
     }
   }
+}
+
+/** Properties of what sockets are like. */
+const settingNames: Readonly<Record<keyof SocketSettings, string>> = {
+  mark: 'mark',
+  device: 'device',
+  sourcePorts: 'source_ports',
+  zerocsum6Tx: 'zerocsum6_tx',
+  zerocsum6Rx: 'zerocsum6_rx',
+};
+
+/** The first property in which they differ. */
+function otherSetting(one: SocketSettings, other: SocketSettings): string | undefined {
+  const names = Object.keys(settingNames) as (keyof SocketSettings)[];
+  const different = names.find((name) => String(one[name]) !== String(other[name]));
+  return different && settingNames[different];
 }
 
 /** How a mux is called: its address, behind its namespace. */

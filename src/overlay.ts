@@ -164,6 +164,8 @@ export interface MuxStats {
   readonly counts: Counts;
   /** Datagrams the kernel dropped because we did not take them from the sockets in time. */
   readonly socketOverflow: number;
+  /** Source ports that were passed over when its sockets were opened, since somebody else had them. */
+  readonly portsSkipped: number;
 }
 
 export interface WorkerStats {
@@ -573,6 +575,7 @@ export class Overlay {
       encap: mux.encap.name,
       counts: this.engine.counters.mux(mux.row),
       socketOverflow: this.#muxes.overflow(mux),
+      portsSkipped: mux.underlay.portsSkipped,
     }));
   }
 

@@ -15,6 +15,7 @@ import { readConfig } from '../src/daemon/config.js';
 import { OverlayError } from '../src/errors.js';
 import { eachOffload } from '../src/offload.js';
 import { inNamespace } from '../src/sys/netns.js';
+import { socketDefault } from '../src/sys/socket-settings.js';
 import { closeUnderlay, openUnderlay } from '../src/sys/underlay.js';
 import { Daemon, Host, until } from './harness/hosts.js';
 import { assertRefused } from './harness/memory-overlay.js';
@@ -181,7 +182,13 @@ cli('show-stats: counters, then drops, then workers', () => {
       meanings: { tx_too_big: 'too long: it was' },
       overlays: { ov0: { counters, drops: { tx_too_big: 2 }, link_overflow: 3 } },
       muxes: {
-        '192.0.2.1:4789': { encap: 'vxlan', counters: { rx_read: 4 }, drops: {}, socket_overflow: 5 },
+        '192.0.2.1:4789': {
+          encap: 'vxlan',
+          counters: { rx_read: 4 },
+          drops: {},
+          socket_overflow: 5,
+          ports_skipped: 8,
+        },
       },
       workers: [
         { worker: 0, directions: 'both', state: 'running', restarts: 6, counters: { wakeups: 7 }, drops: {} },
@@ -195,6 +202,7 @@ cli('show-stats: counters, then drops, then workers', () => {
     'ov0:drop\\:link_overflow:3:',
     'ov0:drop\\:tx_too_big:2:too long\\: it was',
     '192.0.2.1\\:4789:rx_read:4:',
+    '192.0.2.1\\:4789:ports_skipped:8:',
     '192.0.2.1\\:4789:drop\\:socket_overflow:5:',
     'worker 0:directions:both:',
     'worker 0:state:running:',
@@ -573,6 +581,12 @@ testWith(cli, needs, 'the commands, their tables and documents', () =>
         'ov0 vxlan/ttl rw - 64 64 1-255',
         'ov0 vxlan/dscp rw - 0 0 --',
         'ov0 vxlan/source_check rw - auto auto auto,off,known,strict',
+        'ov0 vxlan/reserved rw - ignore ignore ignore,drop',
+        'ov0 vxlan/mark rw - 0 0 0-4294967295',
+        'ov0 vxlan/device rw - any any --',
+        'ov0 vxlan/source_ports rw - 49152-65535 49152-65535 --',
+        'ov0 vxlan/zerocsum6_tx rw - off off on,off',
+        'ov0 vxlan/zerocsum6_rx rw - off off on,off',
         'ov0 search r- - direct -- direct,files,external',
         'ov0 direct/dest_ip rw y 192.0.2.2 -- --',
         'ov0 direct/dest_port rw y 4789 -- 1-65535',
@@ -627,7 +641,7 @@ testWith(cli, needs, 'the port is in use: created, degraded with the reason, in 
   withHost(async (host, directory) => {
     const { socket } = await Daemon.start(host, directory, { flags: small });
     const ask = (...args: string[]) => run(CLI, ['-S', socket, ...args]);
-    const options = { ip: '192.0.2.1', port: 4789, workers: 1, bank: 1 };
+    const options = { ip: '192.0.2.1', port: 4789, workers: 1, bank: 1, settings: socketDefault };
     const foreign = inNamespace(host.namespace, () => openUnderlay(options));
     const fault = () => ask('show-overlay', '-f', '-p', '-o', 'status,details', 'ov0').stdout;
     assert.is(ask(...create('ov0')).status, 0);

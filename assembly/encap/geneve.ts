@@ -84,6 +84,25 @@ function optionFault(datagram: usize, header: u32): i32 {
   return isCritical ? refuse(DROP_RX_CRITICAL_OPTION) : 0;
 }
 
+// The low six bits of the second byte, and the last byte.
+const RESERVED_MASK: u64 = 0xff00000000003f00;
+/** Of the last byte of an option's header. */
+const OPTION_RESERVED_MASK: u32 = 0xe0;
+
+/** True when a reserved bit of a header that was accepted, or of one of its options, is not zero. */
+export function geneveReserved(datagram: usize): bool {
+  if (load<u64>(datagram) & RESERVED_MASK) return true;
+  const end = datagram + GENEVE_BYTES + (u32(load<u8>(datagram)) & WORDS_MASK) * 4;
+  let at = datagram + GENEVE_BYTES;
+  // The chain was walked before, so it ends where it should.
+  while (at < end) {
+    const length = u32(load<u8>(at, OPTION_LENGTH));
+    if (length & OPTION_RESERVED_MASK) return true;
+    at += OPTION_BYTES + (length & OPTION_WORDS_MASK) * 4;
+  }
+  return false;
+}
+
 // Version, words of options, flags O and C, protocol and VNI of the header as one little-endian word.
 const SIGNATURE_MASK: u64 = 0x00ffffffffffc0ff;
 /** No header without options has this bit. */

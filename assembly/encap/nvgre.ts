@@ -43,6 +43,14 @@ export function decapNvgre(datagram: usize, length: u32): i32 {
   return NVGRE_BYTES;
 }
 
+// Bits 6 to 12, of which the highest five are in the second byte.
+const RESERVED_MASK: u16 = 0xf803;
+
+/** True when a reserved bit of a header that was accepted is not zero. */
+export function nvgreReserved(datagram: usize): bool {
+  return (load<u16>(datagram) & RESERVED_MASK) != 0;
+}
+
 // All but the bits that are ignored and the FlowID, as one little-endian word.
 const SIGNATURE_MASK: u64 = 0x00ffffffffff07fc;
 

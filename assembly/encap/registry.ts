@@ -1,9 +1,9 @@
 /** The encapsulations the core knows, one row in each function. Mirror of `src/encap/registry.ts`. */
 import { ENCAP_GENEVE, ENCAP_NVGRE, ENCAP_VXLAN, ENCAP_VXLAN_GPE } from '../layout';
-import { decapGeneve, encapGeneve, geneveSignature, geneveVnetid } from './geneve';
-import { decapNvgre, encapNvgre, nvgreSignature, nvgreVnetid } from './nvgre';
-import { decapVxlan, encapVxlan, vxlanSignature, vxlanVnetid } from './vxlan';
-import { decapVxlanGpe, encapVxlanGpe, vxlanGpeSignature, vxlanGpeVnetid } from './vxlan-gpe';
+import { decapGeneve, encapGeneve, geneveReserved, geneveSignature, geneveVnetid } from './geneve';
+import { decapNvgre, encapNvgre, nvgreReserved, nvgreSignature, nvgreVnetid } from './nvgre';
+import { decapVxlan, encapVxlan, vxlanReserved, vxlanSignature, vxlanVnetid } from './vxlan';
+import { decapVxlanGpe, encapVxlanGpe, vxlanGpeReserved, vxlanGpeSignature, vxlanGpeVnetid } from './vxlan-gpe';
 
 /** Vnetid of the datagram that `decap` accepted last. */
 export let vnetid: u64 = 0;
@@ -67,4 +67,14 @@ export function signatureOf(encap: u32, datagram: usize): u64 {
   if (encap == ENCAP_VXLAN_GPE) return vxlanGpeSignature(datagram);
   unreachable();
   return 0;
+}
+
+/** True when a reserved bit of a header that `decapDatagram` accepted is not zero. Traps on an unknown encap. */
+export function hasReservedBits(encap: u32, datagram: usize): bool {
+  if (encap == ENCAP_VXLAN) return vxlanReserved(datagram);
+  if (encap == ENCAP_GENEVE) return geneveReserved(datagram);
+  if (encap == ENCAP_NVGRE) return nvgreReserved(datagram);
+  if (encap == ENCAP_VXLAN_GPE) return vxlanGpeReserved(datagram);
+  unreachable();
+  return false;
 }

@@ -45,6 +45,17 @@ export function decapVxlanGpe(datagram: usize, length: u32): i32 {
   return VXLAN_GPE_BYTES;
 }
 
+// Two flags, the reserved field, the last byte; and the next protocol where nothing says that there is one.
+const RESERVED_MASK: u64 = 0xff00000000ffffc0;
+const NEXT_PROTOCOL_MASK: u64 = 0x00000000ff000000;
+
+/** True when a reserved bit of a header that was accepted is not zero. */
+export function vxlanGpeReserved(datagram: usize): bool {
+  const header = load<u64>(datagram);
+  const mask = header & P_FLAG ? RESERVED_MASK : RESERVED_MASK | NEXT_PROTOCOL_MASK;
+  return (header & mask) != 0;
+}
+
 // Flags that decide, next protocol and VNI, as one little-endian word.
 const SIGNATURE_MASK: u64 = 0x00ffffffff00003d;
 

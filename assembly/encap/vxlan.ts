@@ -4,7 +4,7 @@
  *   0               8              24              56
  *   | flags, I = 08 | reserved     | VNI           | reserved |
  *
- * Sent with every reserved bit zero, received with every reserved bit ignored. Mirror of `src/encap/vxlan.ts`.
+ * Sent with every reserved bit zero; received with every reserved bit ignored, or dropped. Mirror of `src/encap/vxlan.ts`.
  */
 import { DROP_RX_BAD_HEADER, DROP_RX_SHORT_DATAGRAM } from '../layout';
 import { refuse } from './refusal';
@@ -35,6 +35,14 @@ export function decapVxlan(datagram: usize, length: u32): i32 {
   if ((load<u8>(datagram, FLAGS) & I_FLAG) == 0) return refuse(DROP_RX_BAD_HEADER);
   vxlanVnetid = bswap(load<u32>(datagram, VNI)) >> 8;
   return VXLAN_BYTES;
+}
+
+// All but the I flag and the VNI.
+const RESERVED_MASK: u64 = 0xff000000fffffff7;
+
+/** True when a reserved bit of a header that was accepted is not zero. */
+export function vxlanReserved(datagram: usize): bool {
+  return (load<u64>(datagram) & RESERVED_MASK) != 0;
 }
 
 // Flags byte and VNI of the header as one little-endian word.

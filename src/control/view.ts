@@ -95,7 +95,9 @@ export interface StatsView {
   /** A sentence for each drop that stands below. */
   readonly meanings: Readonly<Partial<Record<DropName, string>>>;
   readonly overlays: Readonly<Record<string, RowView & { link_overflow: string | number }>>;
-  readonly muxes: Readonly<Record<string, RowView & { encap: string; socket_overflow: number }>>;
+  readonly muxes: Readonly<
+    Record<string, RowView & { encap: string; socket_overflow: number; ports_skipped: number }>
+  >;
   readonly workers: readonly (RowView & {
     worker: number;
     directions: string;
@@ -244,8 +246,10 @@ export function statsView(overlay: Overlay, mayRead: boolean): StatsView {
     const { counts, linkOverflow } = all[index]!;
     return [name, { ...rowView(counts, deviceCounters), link_overflow: countToJson(linkOverflow) }] as const;
   });
-  const muxes = (mayRead ? overlay.muxStats() : []).map(({ name, encap, counts, socketOverflow }) => {
-    return [name, { encap, ...rowView(counts, muxCounters), socket_overflow: socketOverflow }] as const;
+  const muxes = (mayRead ? overlay.muxStats() : []).map((mux) => {
+    const { name, encap, counts, socketOverflow, portsSkipped } = mux;
+    const row = rowView(counts, muxCounters);
+    return [name, { encap, ...row, socket_overflow: socketOverflow, ports_skipped: portsSkipped }] as const;
   });
   const workers = overlay.workerStats().map(({ worker, directions, state, restarts, counts }) => {
     return { worker, directions, state, restarts, ...rowView(counts, workerCounters) };

@@ -54,6 +54,8 @@ export const dropSentences: Readonly<Record<DropName, string>> = {
   rx_control_packet:
     'a control packet of the other end (Geneve: the O flag was set), which is not for guests',
   rx_not_ethernet: 'the outer header says that something else than an Ethernet frame is in it',
+  rx_reserved_bits:
+    'reserved bits of the outer header were not zero, and the device wants them to be (<encap>/reserved)',
   rx_congestion:
     'a router of the underlay was congested, and the inner packet is of a sender that wants to know by loss (RFC 6040)',
   rx_critical_option:

@@ -6,7 +6,6 @@ import { ENCAP_GENEVE } from '../../assembly/layout.js';
 import { OverlayError } from '../errors.js';
 import type { PropertyInfo } from '../property.js';
 import { OPTIONS_TEXT_BYTES_MAX, optionsBytes, optionsFault } from './geneve-options.js';
-import { outerOperations } from './outer.js';
 import {
   DESTINATION_IP,
   DESTINATION_PORT,
@@ -14,7 +13,7 @@ import {
   ENCAP_VERSION,
   type EncapPlugin,
 } from './plugin.js';
-import { udpInfos } from './udp.js';
+import { udpInfos, udpOperations } from './udp.js';
 
 const NAME = 'geneve';
 const OPTIONS = `${NAME}/options`;
@@ -54,7 +53,7 @@ export const geneve: EncapPlugin = {
   core: ENCAP_GENEVE,
   properties: infos.map(({ name }) => name),
   operations: {
-    ...outerOperations(NAME, infos),
+    ...udpOperations(NAME, infos),
     encap: (vnetid, properties, options) => {
       const fault = options === undefined ? undefined : optionsFault(options);
       if (fault !== undefined) {

@@ -1,10 +1,13 @@
 /** What all encapsulations have in common: where they listen, what the outer IP header says, and who may send to them. */
 import { OverlayError } from '../errors.js';
 import { endpointFault } from '../ip.js';
+import { DEVICE_NAME_BYTES_MAX } from '../limits.js';
 import { type PropertyInfo, PropertyStore } from '../property.js';
-import { type EncapOperations, outerDefault } from './plugin.js';
+import { socketDefault } from '../sys/socket-settings.js';
+import { type EncapOperations, type OuterHeader, outerDefault } from './plugin.js';
 
 const INHERIT = 'inherit';
+const ANY_DEVICE = 'any';
 const DSCP_MAX = 63;
 const writable = { isReadable: true, isWritable: true } as const;
 
@@ -20,7 +23,7 @@ export function listenInfo(encap: string): PropertyInfo {
   };
 }
 
-/** `<encap>/ttl`, `dscp` and `source_check`. */
+/** `<encap>/ttl`, `dscp`, `source_check`, `reserved`, `mark` and `device`. */
 export function outerInfos(encap: string): PropertyInfo[] {
   return [
     {
@@ -50,7 +53,40 @@ export function outerInfos(encap: string): PropertyInfo[] {
       default: 'auto',
       possible: ['auto', 'off', 'known', 'strict'],
     },
+    {
+      ...writable,
+      name: `${encap}/reserved`,
+      type: 'string',
+      isRequired: false,
+      applies: 'reopen',
+      default: outerDefault.reserved,
+      possible: ['ignore', 'drop'],
+    },
+    {
+      ...writable,
+      name: `${encap}/mark`,
+      type: 'uint',
+      isRequired: false,
+      applies: 'reopen',
+      default: BigInt(socketDefault.mark),
+      possible: [{ min: 0n, max: 0xffffffffn }],
+    },
+    {
+      ...writable,
+      name: `${encap}/device`,
+      type: 'string',
+      isRequired: false,
+      applies: 'reopen',
+      default: ANY_DEVICE,
+      fault: (value) => deviceFault(String(value)),
+    },
   ];
+}
+
+function deviceFault(name: string): string | undefined {
+  return Buffer.byteLength(name) <= DEVICE_NAME_BYTES_MAX && !/[/:\s]/.test(name)
+    ? undefined
+    : `it is the name of a network device, or ${ANY_DEVICE}`;
 }
 
 function dscpFault(text: string): string | undefined {
@@ -81,6 +117,15 @@ export function outerOperations(
       return {
         ttl: Number(properties.get(`${encap}/ttl`)),
         dscp: dscp === INHERIT ? INHERIT : Number(dscp),
+        reserved: properties.get(`${encap}/reserved`) as OuterHeader['reserved'],
+      };
+    },
+    sockets: (properties) => {
+      const device = String(properties.get(`${encap}/device`));
+      return {
+        ...socketDefault,
+        mark: Number(properties.get(`${encap}/mark`)),
+        device: device === ANY_DEVICE ? '' : device,
       };
     },
     getprop: (properties, name) => properties.get(name),

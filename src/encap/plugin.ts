@@ -6,6 +6,7 @@
 import { OverlayError } from '../errors.js';
 import { PLUGIN_NAME_BYTES_MAX, PROPERTY_NAME_BYTES_MAX, VNETID_BYTES_MAX } from '../limits.js';
 import type { PropertyInfo, PropertyStore } from '../property.js';
+import type { SocketSettings } from '../sys/socket-settings.js';
 
 export const ENCAP_VERSION = 1;
 /** Flag: inner VLAN tags are carried, so frames may be four bytes longer. */
@@ -26,11 +27,13 @@ export interface OuterHeader {
   readonly ttl: number;
   /** 0 to 63 (RFC 2474), or that of the inner header. */
   readonly dscp: number | 'inherit';
+  /** Whether what is received with reserved bits that are not zero is dropped. */
+  readonly reserved: 'ignore' | 'drop';
 }
 
-export const outerDefault: OuterHeader = { ttl: 64, dscp: 0 };
+export const outerDefault: OuterHeader = { ttl: 64, dscp: 0, reserved: 'ignore' };
 
-/** The operations; all but `sockopt` and `outer` must be there. */
+/** The operations; all but `sockopt`, `outer` and `sockets` must be there. */
 export interface EncapOperations {
   /** Values of a new device's properties. Throws an OverlayError to refuse the device. */
   init(): PropertyStore;
@@ -51,6 +54,8 @@ export interface EncapOperations {
   propinfo(name: string): PropertyInfo;
   /** What the outer IP header says; `outerDefault` where it is left out. */
   outer?(properties: PropertyStore): OuterHeader;
+  /** What the sockets are like; `socketDefault` where it is left out. */
+  sockets?(properties: PropertyStore): SocketSettings;
   /** Further socket options, once for each mux. */
   sockopt?(fd: number): void;
 }
@@ -84,7 +89,7 @@ const operationNames = [
   'setprop',
   'propinfo',
 ] as const;
-const optionalNames = ['sockopt', 'outer'];
+const optionalNames = ['sockopt', 'outer', 'sockets'];
 const nameRule = `the name is 1 to ${PLUGIN_NAME_BYTES_MAX} bytes without '/'`;
 
 /** Lowest and highest vnetid of an encapsulation. */

@@ -1,21 +1,77 @@
-/** What encapsulations over UDP have in common: the port they listen at, between the rest. */
-import type { PropertyInfo } from '../property.js';
-import { listenInfo, outerInfos } from './outer.js';
+/** What encapsulations over UDP have in common beyond the rest: ports and checksums. */
+import { SOURCE_PORT_MAX, SOURCE_PORT_MIN } from '../limits.js';
+import type { PropertyInfo, PropertyStore } from '../property.js';
+import { listenInfo, outerInfos, outerOperations } from './outer.js';
+import type { EncapOperations } from './plugin.js';
 
-/** `<encap>/listen_ip`, `listen_port` with its default, and those of every encapsulation. */
+const PORT_MAX = 65535;
+const writable = { isReadable: true, isWritable: true } as const;
+
+/**
+ * `<encap>/listen_ip`, `listen_port` with its default, those of every encapsulation, `source_ports`, `zerocsum6_tx` and
+ * `zerocsum6_rx`.
+ */
 export function udpInfos(encap: string, port: bigint): PropertyInfo[] {
   return [
     listenInfo(encap),
     {
-      isReadable: true,
-      isWritable: true,
+      ...writable,
       name: `${encap}/listen_port`,
       type: 'uint',
       isRequired: true,
       applies: 'reopen',
       default: port,
-      possible: [{ min: 1n, max: 65535n }],
+      possible: [{ min: 1n, max: BigInt(PORT_MAX) }],
     },
     ...outerInfos(encap),
+    {
+      ...writable,
+      name: `${encap}/source_ports`,
+      type: 'string',
+      isRequired: false,
+      applies: 'reopen',
+      default: `${SOURCE_PORT_MIN}-${SOURCE_PORT_MAX}`,
+      fault: (value) =>
+        portsOf(String(value)) ? undefined : `it is a range within 1-${PORT_MAX}, such as 50000-50999`,
+    },
+    checksumInfo(`${encap}/zerocsum6_tx`),
+    checksumInfo(`${encap}/zerocsum6_rx`),
   ];
+}
+
+function checksumInfo(name: string): PropertyInfo {
+  return {
+    ...writable,
+    name,
+    type: 'string',
+    isRequired: false,
+    applies: 'reopen',
+    default: 'off',
+    possible: ['on', 'off'],
+  };
+}
+
+/** First and last port of a range, undefined for what is none. */
+function portsOf(text: string): [number, number] | undefined {
+  const match = /^(\d{1,5})-(\d{1,5})$/.exec(text);
+  if (!match) return undefined;
+  const [first, last] = [Number(match[1]), Number(match[2])];
+  return first >= 1 && first <= last && last <= PORT_MAX ? [first, last] : undefined;
+}
+
+/** The operations on properties, of an encapsulation that has `udpInfos` among them. */
+export function udpOperations(
+  encap: string,
+  infos: readonly PropertyInfo[],
+): Omit<EncapOperations, 'encap' | 'decap'> {
+  const operations = outerOperations(encap, infos);
+  return {
+    ...operations,
+    sockets: (properties: PropertyStore) => ({
+      ...operations.sockets!(properties),
+      sourcePorts: portsOf(String(properties.get(`${encap}/source_ports`)))!,
+      zerocsum6Tx: properties.get(`${encap}/zerocsum6_tx`) === 'on',
+      zerocsum6Rx: properties.get(`${encap}/zerocsum6_rx`) === 'on',
+    }),
+  };
 }

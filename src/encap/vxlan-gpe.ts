@@ -4,7 +4,6 @@
  * `assembly/encap/vxlan-gpe.ts`.
  */
 import { ENCAP_VXLAN_GPE } from '../../assembly/layout.js';
-import { outerOperations } from './outer.js';
 import {
   DESTINATION_IP,
   DESTINATION_PORT,
@@ -13,7 +12,7 @@ import {
   type EncapPlugin,
   refuseOptions,
 } from './plugin.js';
-import { udpInfos } from './udp.js';
+import { udpInfos, udpOperations } from './udp.js';
 
 const NAME = 'vxlan-gpe';
 const HEADER_BYTES = 8;
@@ -38,7 +37,7 @@ export const vxlanGpe: EncapPlugin = {
   core: ENCAP_VXLAN_GPE,
   properties: infos.map(({ name }) => name),
   operations: {
-    ...outerOperations(NAME, infos),
+    ...udpOperations(NAME, infos),
     encap: (vnetid, _properties, options) => {
       refuseOptions(NAME, options);
       const header = new Uint8Array(HEADER_BYTES);

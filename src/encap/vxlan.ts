@@ -3,7 +3,6 @@
  * receive. Mirror of `assembly/encap/vxlan.ts`.
  */
 import { ENCAP_VXLAN } from '../../assembly/layout.js';
-import { outerOperations } from './outer.js';
 import {
   DESTINATION_IP,
   DESTINATION_PORT,
@@ -12,7 +11,7 @@ import {
   type EncapPlugin,
   refuseOptions,
 } from './plugin.js';
-import { udpInfos } from './udp.js';
+import { udpInfos, udpOperations } from './udp.js';
 
 const NAME = 'vxlan';
 const HEADER_BYTES = 8;
@@ -32,7 +31,7 @@ export const vxlan: EncapPlugin = {
   core: ENCAP_VXLAN,
   properties: infos.map(({ name }) => name),
   operations: {
-    ...outerOperations(NAME, infos),
+    ...udpOperations(NAME, infos),
     encap: (vnetid, _properties, options) => {
       refuseOptions(NAME, options);
       const header = new Uint8Array(HEADER_BYTES);

@@ -9,6 +9,7 @@ import type { Mux, Muxes } from '../mux.js';
 import { Serial } from '../serial.js';
 import { greDomain } from '../sys/gre-underlay.js';
 import { sockaddr } from '../sys/sockaddr.js';
+import { type SocketSettings, socketDefault } from '../sys/socket-settings.js';
 import { usableDomain } from '../sys/underlay.js';
 import type { Destination } from '../target/destination.js';
 import type { Kept } from './kept.js';
@@ -51,6 +52,11 @@ export function ttlOf(device: Device): number | undefined {
   return ttl === outerDefault.ttl ? undefined : ttl;
 }
 
+/** What the sockets of a device's underlay address are to be like. */
+export function socketsOf({ encap, properties }: Device): SocketSettings {
+  return encap.operations.sockets?.(properties) ?? socketDefault;
+}
+
 function dscpOf(device: Device): number {
   const { dscp } = outerOf(device);
   return dscp === 'inherit' ? layout.DSCP_INHERIT : dscp;
@@ -81,7 +87,7 @@ export class Attachments {
     const { encap, row, vnetid, mtu } = device;
     const { tables, destinations } = this.engine;
     const { ip, port } = encap.operations.socket(device.properties);
-    const mux = this.muxes.hold(ip, port, encap, device.underlayNetns);
+    const mux = this.muxes.hold(ip, port, encap, device.underlayNetns, socketsOf(device));
     let destination: number | undefined;
     try {
       if ('point' in route && route.point.ip !== undefined) refuseOtherFamily(encap, ip, route.point.ip);
@@ -99,6 +105,7 @@ export class Attachments {
       }
       let flags = this.offloads.flags(device);
       if (encap.flags & ENCAP_FLAG_VLAN_TAG) flags |= layout.DEVICE_FLAG_VLAN;
+      if (outerOf(device).reserved === 'drop') flags |= layout.DEVICE_FLAG_RESERVED;
       if ('isProxied' in route && route.isProxied) flags |= layout.DEVICE_FLAG_PROXY;
       tables.writeDevice(row, {
         mux: mux.row,
@@ -126,8 +133,8 @@ export class Attachments {
   keepMux(device: Device): Promise<Mux | undefined> {
     return this.#serial.run(() => {
       if (!device.attachment) return undefined;
-      const { ip, port, encap, netns } = device.attachment.mux;
-      return this.muxes.hold(ip, port, encap, netns);
+      const { ip, port, encap, netns, settings } = device.attachment.mux;
+      return this.muxes.hold(ip, port, encap, netns, settings);
     });
   }
 

@@ -153,9 +153,13 @@ export class Offloads {
     return offloadState(device.offloads[name], this.#has(device, name), this.#isDown(device, name));
   }
 
-  #has({ port, encap }: Device, name: OffloadName): boolean {
+  #has({ port, encap, properties }: Device, name: OffloadName): boolean {
     if (name === 'gro') return port.takes !== 'none';
-    if (name === 'udp_segment' || name === 'udp_gro') return encap.transport !== 'gre' && this.sockets[name];
+    if (name === 'udp_segment' || name === 'udp_gro') {
+      // The kernel cuts nothing that is to have no checksum.
+      const isCut = name === 'udp_gro' || !encap.operations.sockets?.(properties).zerocsum6Tx;
+      return encap.transport !== 'gre' && isCut && this.sockets[name];
+    }
     return port.offloads[name];
   }
 }

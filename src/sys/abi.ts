@@ -40,6 +40,8 @@ export const macros = {
     SO_RCVBUFFORCE: 33,
     SO_MEMINFO: 55,
     SO_PEERGROUPS: 59,
+    SO_MARK: 36,
+    SO_BINDTODEVICE: 25,
     SOL_NETLINK: 270,
     MSG_PEEK: 2,
     MSG_TRUNC: 0x20,
@@ -61,12 +63,13 @@ export const macros = {
     IPV6_V6ONLY: 26,
     IPV6_HOPLIMIT: 52,
     IPV6_RECVTCLASS: 66,
+    IPV6_AUTOFLOWLABEL: 70,
     IPV6_TCLASS: 67,
     IPV6_PMTUDISC_DO: 2,
   },
   'linux/sockios.h': { SIOCETHTOOL: 0x8946 },
   'linux/ethtool.h': { ETHTOOL_SSET: 2, DUPLEX_UNKNOWN: 0xff },
-  'linux/udp.h': { UDP_SEGMENT: 103, UDP_GRO: 104 },
+  'linux/udp.h': { UDP_SEGMENT: 103, UDP_GRO: 104, UDP_NO_CHECK6_TX: 101, UDP_NO_CHECK6_RX: 102 },
   'sys/mman.h': { MADV_HUGEPAGE: 14, MFD_CLOEXEC: 1 },
   'linux/if_tun.h': {
     IFF_TAP: 2,
@@ -185,6 +188,8 @@ export const {
   SO_RCVBUFFORCE,
   SO_MEMINFO,
   SO_PEERGROUPS,
+  SO_MARK,
+  SO_BINDTODEVICE,
   SOL_NETLINK,
   MSG_PEEK,
   MSG_TRUNC,
@@ -206,6 +211,7 @@ export const {
   IPV6_V6ONLY,
   IPV6_HOPLIMIT,
   IPV6_RECVTCLASS,
+  IPV6_AUTOFLOWLABEL,
   IPV6_TCLASS,
   IPV6_PMTUDISC_DO,
 } = macros['netinet/in.h'];
@@ -229,7 +235,7 @@ export const {
 export const { SIOCETHTOOL } = macros['linux/sockios.h'];
 export const { ETHTOOL_SSET, DUPLEX_UNKNOWN } = macros['linux/ethtool.h'];
 
-export const { UDP_SEGMENT, UDP_GRO } = macros['linux/udp.h'];
+export const { UDP_SEGMENT, UDP_GRO, UDP_NO_CHECK6_TX, UDP_NO_CHECK6_RX } = macros['linux/udp.h'];
 
 export const { MADV_HUGEPAGE, MFD_CLOEXEC } = macros['sys/mman.h'];
 

@@ -13,7 +13,15 @@ import { closeFd } from './fd.js';
 import * as libc from './libc.js';
 import { sockaddr } from './sockaddr.js';
 import * as bpf from './socket-filter.js';
-import { bindTo, enlargeBuffers, reportTrafficClass, setOuterHeader, type Underlay } from './underlay.js';
+import type { SocketSettings } from './socket-settings.js';
+import {
+  applySettings,
+  bindTo,
+  enlargeBuffers,
+  reportTrafficClass,
+  setOuterHeader,
+  type Underlay,
+} from './underlay.js';
 
 /** The key's last byte, behind the IP header where there is one; and the bytes up to it. */
 const FLOW_ID = 7;
@@ -26,6 +34,7 @@ export interface GreUnderlayOptions {
   readonly workers: number;
   /** How often the send socket stands in the list. */
   readonly bank: number;
+  readonly settings: Pick<SocketSettings, 'mark' | 'device'>;
 }
 
 /** AF_INET or AF_INET6, as the address is: raw sockets have one family. */
@@ -35,10 +44,10 @@ export function greDomain(ip: string): number {
 
 /**
  * Opens and binds all of them in the namespace of the calling thread, or none. Throws EPERM without CAP_NET_RAW,
- * EADDRNOTAVAIL when the address is not this host's.
+ * EADDRNOTAVAIL when the address is not this host's, ENODEV for a network device that there is not.
  */
 export function openGreUnderlay(options: GreUnderlayOptions): Underlay {
-  const { ip, workers, bank } = options;
+  const { ip, workers, bank, settings } = options;
   const domain = greDomain(ip);
   const opened: number[] = [];
   const address = sockaddr(domain, ip, 0);
@@ -47,6 +56,7 @@ export function openGreUnderlay(options: GreUnderlayOptions): Underlay {
     opened.push(fd);
     // Until it is bound it would get what is for other addresses of this host.
     bpf.filterInput(fd, bpf.DROP_ALL);
+    applySettings(fd, settings);
     setOuterHeader(fd, [familyOf(ip)]);
     bindTo(fd, address, 0, `listening for GRE on ${ip}`);
     return fd;
@@ -60,7 +70,7 @@ export function openGreUnderlay(options: GreUnderlayOptions): Underlay {
     });
     const send = open();
     const isBufferShort = opened.map((fd) => enlargeBuffers(fd)).some((short) => short);
-    return { domain, receive, send: new Array<number>(bank).fill(send), isBufferShort };
+    return { domain, receive, send: new Array<number>(bank).fill(send), isBufferShort, portsSkipped: 0 };
   } catch (error) {
     for (const fd of opened) closeFd(fd);
     throw error;

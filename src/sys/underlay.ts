@@ -10,7 +10,7 @@
  */
 import { OverlayError } from '../errors.js';
 import { formatEndpoint } from '../ip.js';
-import { SOCKET_BUFFER_BYTES, SOURCE_PORT_MAX, SOURCE_PORT_MIN, SOURCE_PORT_TRIES_MAX } from '../limits.js';
+import { SOCKET_BUFFER_BYTES } from '../limits.js';
 import {
   AF_INET,
   AF_INET6,
@@ -21,12 +21,15 @@ import {
   IPPROTO_IP,
   IPPROTO_IPV6,
   IPPROTO_UDP,
+  IPV6_AUTOFLOWLABEL,
   IPV6_MTU_DISCOVER,
   IPV6_PMTUDISC_DO,
   IPV6_RECVTCLASS,
   IPV6_UNICAST_HOPS,
   IPV6_V6ONLY,
   SK_MEMINFO_DROPS,
+  SO_BINDTODEVICE,
+  SO_MARK,
   SO_MEMINFO,
   SO_RCVBUF,
   SO_RCVBUFFORCE,
@@ -38,14 +41,16 @@ import {
   SOCK_NONBLOCK,
   SOL_SOCKET,
   UDP_GRO,
+  UDP_NO_CHECK6_RX,
+  UDP_NO_CHECK6_TX,
 } from './abi.js';
-import { EADDRINUSE, lastErrno, must, SystemError } from './errno.js';
+import { EADDRINUSE, ENODEV, lastErrno, must, SystemError } from './errno.js';
 import { closeFd } from './fd.js';
 import * as libc from './libc.js';
 import { udpPortOwner } from './port-owner.js';
-import { randomBetween } from './random.js';
+import { openSendBank } from './send-bank.js';
 import { sockaddr } from './sockaddr.js';
-import { DROP_ALL, filterInput } from './socket-filter.js';
+import type { SocketSettings } from './socket-settings.js';
 
 const TTL = 64;
 
@@ -56,6 +61,7 @@ export interface UnderlayOptions {
   readonly workers: number;
   /** Send sockets. */
   readonly bank: number;
+  readonly settings: SocketSettings;
 }
 
 export interface Underlay {
@@ -66,17 +72,22 @@ export interface Underlay {
   readonly send: readonly number[];
   /** True when the kernel gave less buffer than asked for (no right to force it). */
   readonly isBufferShort: boolean;
+  /** Source ports that were passed over, since somebody else had them. */
+  readonly portsSkipped: number;
 }
 
 /**
  * Opens and binds all of them in the namespace of the calling thread, or none. Throws EADDRINUSE when anyone holds
- * the listen port, EADDRNOTAVAIL when the address is not this host's.
+ * the listen port or too many source ports, EADDRNOTAVAIL when the address is not this host's, ENODEV for a network device
+ * that there is not, EINVAL for too few source ports.
  */
 export function openUnderlay(options: UnderlayOptions): Underlay {
   const opened: number[] = [];
+  const { settings } = options;
   const open = (domain: number) => {
     const fd = openSocket(domain);
     opened.push(fd);
+    applySettings(fd, settings);
     return fd;
   };
   try {
@@ -88,16 +99,19 @@ export function openUnderlay(options: UnderlayOptions): Underlay {
       bindTo(fd, address, options.port, `listening on ${formatEndpoint(options.ip, options.port)}`);
       if (worker === 0 && options.workers > 1) setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
       reportTrafficClass(fd, familiesOf(domain));
+      if (settings.zerocsum6Rx && domain === AF_INET6) setInt(fd, IPPROTO_UDP, UDP_NO_CHECK6_RX, 1);
       return fd;
     });
-    const send = Array.from({ length: options.bank }, () => {
+    const { ip, bank } = options;
+    const openSender = () => {
       const fd = open(domain);
-      filterInput(fd, DROP_ALL);
-      bindSource(fd, domain, options.ip);
+      if (settings.zerocsum6Tx && domain === AF_INET6) setInt(fd, IPPROTO_UDP, UDP_NO_CHECK6_TX, 1);
       return fd;
-    });
+    };
+    const ports = settings.sourcePorts;
+    const { fds: send, skipped } = openSendBank({ open: openSender, domain, ip, count: bank, ports });
     const isShort = [...opened].map((fd) => enlargeBuffers(fd)).some((short) => short);
-    return { domain, receive, send, isBufferShort: isShort };
+    return { domain, receive, send, isBufferShort: isShort, portsSkipped: skipped };
   } catch (error) {
     for (const fd of opened) closeFd(fd);
     throw error;
@@ -171,7 +185,24 @@ export function setOuterHeader(fd: number, families: readonly (4 | 6)[]): void {
   if (families.includes(6)) {
     setInt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO);
     setInt(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, TTL);
+    // Of the addresses and ports (RFC 6438): where the system leaves it to sockets, and it is no default.
+    setInt(fd, IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 1);
   }
+}
+
+/** Puts a socket's mark and network device into force. Throws ENODEV, EPERM. */
+export function applySettings(fd: number, { mark, device }: Pick<SocketSettings, 'mark' | 'device'>): void {
+  if (mark !== 0) setInt(fd, SOL_SOCKET, SO_MARK, mark | 0);
+  if (device === '') return;
+  const name = Buffer.from(device);
+  if (libc.setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, name.length) >= 0) return;
+  const errno = lastErrno();
+  if (errno !== ENODEV) throw new SystemError(errno, `binding a socket to the network device ${device}`);
+  throw new OverlayError(
+    'ENODEV',
+    'no_such_link',
+    `there is no network device '${device}' where the underlay's sockets are: create it, or set the device to any`,
+  );
 }
 
 /** Those of the datagrams of a socket; one of AF_INET6 is for both. */
@@ -209,18 +240,6 @@ export function bindTo(fd: number, address: Uint8Array, port: number, what: stri
     'address_not_here',
     `${what}: no interface of this host has the address`,
   );
-}
-
-/** Binds to a random free port of the dynamic range. */
-function bindSource(fd: number, domain: number, ip: string): void {
-  let errno = 0;
-  for (let tries = 0; tries < SOURCE_PORT_TRIES_MAX; tries++) {
-    const address = sockaddr(domain, ip, randomBetween(SOURCE_PORT_MIN, SOURCE_PORT_MAX));
-    if (libc.bind(fd, address, address.length) >= 0) return;
-    errno = lastErrno();
-    if (errno !== EADDRINUSE) break;
-  }
-  throw new SystemError(errno, `binding a send socket to a source port of ${ip}`);
 }
 
 /** Asks for large buffers, past the system's limit where we may. True when the kernel gave less. */

@@ -1,0 +1,131 @@
+/** Reserved bits of outer headers: each alone, ignored or dropped as `<encap>/reserved` says; sent as zero. */
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import * as layout from '../assembly/layout.js';
+import { dropNames } from '../src/datapath/drop.js';
+import { CoreRig } from './harness/core-rig.js';
+import {
+  type Encapsulation,
+  geneveEncapsulation,
+  nvgreEncapsulation,
+  vxlanEncapsulation,
+  vxlanGpeEncapsulation,
+} from './harness/encapsulations.js';
+import * as frames from './reference/frames.js';
+import * as geneve from './reference/geneve.js';
+
+const VNETID = 0x123456;
+const FRAME = frames.ethernet(0x88b5, frames.counting(86));
+
+const reserved = suite('reserved bits');
+
+/** Bits of a header by number; 0 is the highest of its first byte. */
+function bits(...ranges: readonly (readonly [first: number, last: number])[]): number[] {
+  return ranges.flatMap(([first, last]) => Array.from({ length: last - first + 1 }, (_, i) => first + i));
+}
+
+const twoOptions = frames.concat(
+  geneve.option(0x0102, 3, Uint8Array.of(1, 2, 3, 4)),
+  geneve.option(0x0103, 4, new Uint8Array(0)),
+);
+
+interface Case {
+  readonly what: string;
+  readonly encapsulation: Encapsulation;
+  readonly datagram: Uint8Array;
+  /** Of the outer header, from its RFC. */
+  readonly reserved: readonly number[];
+  /** Bits that change what others are. */
+  readonly changing?: readonly number[];
+}
+
+const headerOf = (encapsulation: Encapsulation) =>
+  frames.concat(encapsulation.header(VNETID), FRAME) as Uint8Array;
+
+const cases: readonly Case[] = [
+  {
+    what: 'VXLAN: the 39 of RFC 7348 section 5',
+    encapsulation: vxlanEncapsulation,
+    datagram: headerOf(vxlanEncapsulation),
+    reserved: bits([0, 3], [5, 7], [8, 31], [56, 63]),
+  },
+  {
+    what: 'VXLAN-GPE: two flags, 16 bits, the last byte',
+    encapsulation: vxlanGpeEncapsulation,
+    datagram: headerOf(vxlanGpeEncapsulation),
+    reserved: bits([0, 1], [8, 23], [56, 63]),
+    // Without P the next protocol is reserved, too.
+    changing: [5],
+  },
+  {
+    what: 'Geneve: six behind the flags, the last byte, and three of each option (RFC 8926 sections 3.4, 3.5)',
+    encapsulation: geneveEncapsulation,
+    datagram: geneve.encap(VNETID, FRAME, twoOptions),
+    reserved: bits([10, 15], [56, 63], [88, 90], [152, 154]),
+  },
+  {
+    what: 'NVGRE: bits 6 to 12 of GRE (RFC 2784 section 2)',
+    encapsulation: nvgreEncapsulation,
+    datagram: headerOf(nvgreEncapsulation),
+    reserved: bits([6, 12]),
+  },
+];
+
+function withBit(datagram: Uint8Array, bit: number): Uint8Array {
+  const changed = datagram.slice();
+  changed[bit >>> 3]! ^= 0x80 >>> (bit & 7);
+  return changed;
+}
+
+for (const { what, encapsulation, datagram, reserved: numbers, changing = [] } of cases) {
+  reserved(`${what}: each alone, ignored and dropped`, () => {
+    for (const drops of [false, true]) {
+      const rig = new CoreRig({ encapsulation });
+      const flags = drops ? layout.DEVICE_FLAG_RESERVED : 0;
+      const device = rig.addDevice({ vnetid: VNETID, flags });
+      const verdictOf = (bytes: Uint8Array) => {
+        rig.placeDatagramAtEnd(bytes);
+        const verdict = rig.core.rxDatagram(rig.arena, rig.mux);
+        return verdict === layout.VERDICT_PASS ? 'pass' : dropNames[verdict];
+      };
+      assert.is(verdictOf(datagram), 'pass', 'none set');
+      for (const bit of numbers) {
+        assert.is(verdictOf(withBit(datagram, bit)), drops ? 'rx_reserved_bits' : 'pass', `bit ${bit}`);
+      }
+      const counted = rig.deviceCount(device, layout.DROP_RX_RESERVED_BITS);
+      assert.is(counted, drops ? numbers.length : 0);
+    }
+  });
+
+  reserved(`${what}: all others are not`, () => {
+    const rig = new CoreRig({ encapsulation });
+    rig.addDevice({ vnetid: VNETID, flags: layout.DEVICE_FLAG_RESERVED });
+    const headerBytes = datagram.length - FRAME.length;
+    for (let bit = 0; bit < headerBytes * 8; bit++) {
+      if (numbers.includes(bit) || changing.includes(bit)) continue;
+      rig.placeDatagramAtEnd(withBit(datagram, bit));
+      const verdict = rig.core.rxDatagram(rig.arena, rig.mux);
+      assert.is.not(verdict, layout.DROP_RX_RESERVED_BITS, `bit ${bit}`);
+    }
+  });
+
+  reserved(
+    `${what}: neighbours in a batch, each by itself, on a device that drops and one that does not`,
+    () => {
+      const rig = new CoreRig({ encapsulation });
+      rig.addDevice({ vnetid: VNETID, flags: layout.DEVICE_FLAG_RESERVED });
+      rig.addDevice({ vnetid: 0x1000 });
+      const other = datagram.slice();
+      other.set([0, 0x10, 0], 4);
+      const datagrams = Array.from({ length: 48 }, (_, number) => {
+        const base = number & 1 ? other : datagram;
+        return number % 3 === 0 ? base : withBit(base, numbers[number % numbers.length]!);
+      });
+      rig.placeDatagrams(datagrams);
+      assert.is(rig.decideRx(datagrams.length), 0);
+      assert.is(rig.writes().length, 24 + 8, 'all of one device, and every third of the other');
+    },
+  );
+}
+
+reserved.run();
