@@ -60,6 +60,7 @@ class UpPorts implements PortSource {
   discard = () => {};
   isNamespaceThere = () => true;
   underlayFault = () => undefined;
+  underlayMtu = () => undefined;
   holdNamespace = () => ({ isThere: true, leave: () => {} });
   inNamespace = <T>(_netns: string, work: () => T) => work();
   overflows = (ports: readonly Port[]) => ports.map(() => 0n);

@@ -12,6 +12,7 @@
  * PROHIBITED: started without activated; back from activated to created; fixed properties changed by SETPROP once
  * activated (ENOTSUP).
  */
+import type { Headers } from './encap/overhead.js';
 import type { EncapPlugin } from './encap/plugin.js';
 import { OverlayError } from './errors.js';
 import { DEVICE_NAME_BYTES_MAX, MTU_MAX_BYTES, TARGETS_DEFAULT } from './limits.js';
@@ -25,6 +26,20 @@ export interface Attachment {
   readonly mux: Mux;
   /** Destination row of a POINT device. */
   readonly destination: number | undefined;
+}
+
+/** What the underlay takes. */
+export interface UnderlayMtu {
+  /** Of an IP packet. */
+  readonly bytes: number;
+  /** Name of the link that says so, or that the route leads over. */
+  readonly link: string;
+}
+
+/** What the MTU of a device has to do with that of the underlay. */
+export interface MtuSum {
+  readonly underlay: UnderlayMtu;
+  readonly headers: Headers;
 }
 
 export class Device {
@@ -56,6 +71,10 @@ export class Device {
   isNamespaceMissing = false;
   /** The most that the MTU may be. */
   mtuMax = MTU_MAX_BYTES;
+  /** Nobody has set the MTU: it is what the underlay has room for. */
+  isMtuAuto = true;
+  /** By what the underlay has room for it, as far as that is known. */
+  mtuSum: MtuSum | undefined;
   /** What is asked of each offload. */
   readonly offloads = eachOffload<OffloadSetting>(() => 'auto');
   /** DYNAMIC: entries of the target cache, at most. */

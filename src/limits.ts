@@ -72,6 +72,8 @@ export const OFFLOAD_RETRY_MS_MAX = 3_600_000;
 
 /** How often link and address events are read. */
 export const NETLINK_POLL_MS = 50;
+/** How long after a change of routes MTUs are looked at. */
+export const ROUTES_MS = 250;
 /** A lookup plugin that takes longer than this to start after a restart is a fault of its device. */
 export const RESUME_LATE_MS = 1000;
 /** What devices get to come back whole before the daemon serves. */

@@ -97,6 +97,7 @@ import type { Dynamic } from './overlay/dynamic.js';
 import { Kept } from './overlay/kept.js';
 import { aliasOf, Life } from './overlay/life.js';
 import type { Association } from './overlay/lookup.js';
+import { Mtus } from './overlay/mtus.js';
 import { Offloads } from './overlay/offloads.js';
 import { Perimeters } from './overlay/perimeter.js';
 import { Persistence, type Store } from './overlay/persistence.js';
@@ -220,6 +221,7 @@ export class Overlay {
       sockets,
       options.offloadRetryMs ?? OFFLOAD_RETRY_MS,
     );
+    const mtus = new Mtus({ engine, ports, fma: this.fma, events: this.events, log });
     const attachments = new Attachments(engine, this.#muxes, kept, this.#offloads);
     this.#kept = kept;
     this.#targets = new Targets(engine, log);
@@ -240,6 +242,7 @@ export class Overlay {
       targets: this.#targets,
       traps: this.#traps,
       offloads: this.#offloads,
+      mtus,
       kept,
       perimeters: this.#perimeters,
       persistence: this.#persistence,
@@ -253,6 +256,7 @@ export class Overlay {
       attachments,
       targets: this.#targets,
       offloads: this.#offloads,
+      mtus,
       ports,
       persistence: this.#persistence,
       events: this.events,

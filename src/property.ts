@@ -51,7 +51,7 @@ export function parseProperty(info: PropertyInfo, input: unknown): PropertyValue
   const value = parseType(info, input);
   const { possible } = info;
   if (possible && !possible.some((one) => isWithin(one, value))) {
-    const isAbove = possible.every((one) => typeof one !== 'string' && (value as bigint) > one.max);
+    const isAbove = typeof value === 'bigint' && possible.every((one) => isBelow(one, value));
     const beyond = isAbove && info.beyond !== undefined ? `; ${info.beyond}` : '';
     throw badValue(info, input, `it may be ${formatPossible(possible)}${beyond}`);
   }
@@ -61,6 +61,8 @@ export function parseProperty(info: PropertyInfo, input: unknown): PropertyValue
 }
 
 function parseType(info: PropertyInfo, input: unknown): PropertyValue {
+  // A number may have words that stand for one.
+  if (typeof input === 'string' && info.possible?.includes(input)) return input;
   switch (info.type) {
     case 'int':
     case 'uint':
@@ -107,6 +109,11 @@ function parseWhole(info: PropertyInfo, type: 'int' | 'uint', input: unknown): b
 function isWithin(possible: Possible, value: PropertyValue): boolean {
   if (typeof possible === 'string') return possible === value;
   return typeof value === 'bigint' && value >= possible.min && value <= possible.max;
+}
+
+/** A word is below every number. */
+function isBelow(possible: Possible, value: bigint): boolean {
+  return typeof possible === 'string' || value > possible.max;
 }
 
 function badValue(info: PropertyInfo, input: unknown, remedy: string): OverlayError {

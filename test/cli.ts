@@ -572,7 +572,7 @@ testWith(cli, needs, 'the commands, their tables and documents', () =>
     assert.equal(
       lines.map((line) => line.split(/ +/).join(' ')),
       [
-        'ov0 mtu rw - 1400 1400 576-8900',
+        'ov0 mtu rw - 1400 auto 576-8900,auto',
         'ov0 vnetid rw - 23 -- 0-16777215',
         'ov0 encap r- - vxlan -- vxlan,geneve,nvgre,vxlan-gpe',
         'ov0 varpd/id r- - 1 -- --',
@@ -591,6 +591,7 @@ testWith(cli, needs, 'the commands, their tables and documents', () =>
         'ov0 direct/dest_ip rw y 192.0.2.2 -- --',
         'ov0 direct/dest_port rw y 4789 -- 1-65535',
         'ov0 mtu_max rw - 8900 8900 576-65481',
+        'ov0 mtu_sum r- - -- -- --',
         'ov0 netns rw - -- -- --',
         'ov0 underlay_netns rw - -- -- --',
         'ov0 checksum rw - auto auto auto,on,off',

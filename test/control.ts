@@ -67,8 +67,8 @@ control('every operation of the table, once', () =>
       permission: 'rw',
       required: false,
       value: 1500,
-      default: 1400,
-      possible: '576-8900',
+      default: 'auto',
+      possible: '576-8900,auto',
     };
     for (const property of ['mtu', '0']) {
       assert.equal(await client.get(`${path}/properties/${property}`), { version: 1, property: expected });
@@ -136,6 +136,7 @@ control('every operation of the table, once', () =>
           ['direct/dest_ip', '127.0.0.2'],
           ['direct/dest_port', port],
           ['mtu_max', 8900],
+          ['mtu_sum', null],
           ['netns', null],
           ['underlay_netns', null],
           ...offloadNames.map((name) => [name, 'auto']),

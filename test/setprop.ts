@@ -26,6 +26,7 @@ const propertyOrder = [
   'direct/dest_ip',
   'direct/dest_port',
   'mtu_max',
+  'mtu_sum',
   'netns',
   'underlay_netns',
   ...offloadNames,
@@ -59,6 +60,7 @@ setprop('properties: order, permissions, by name and by id', async () => {
       'rw',
       'rw',
       'rw',
+      'r-',
       'rw',
       'rw',
     ];
@@ -77,6 +79,7 @@ setprop('properties: order, permissions, by name and by id', async () => {
       false,
       false,
       false,
+      false,
       ...offloadNames.map(() => false),
     ]);
     for (const [id, name] of propertyOrder.entries()) {
@@ -84,8 +87,10 @@ setprop('properties: order, permissions, by name and by id', async () => {
       assert.is(overlay.property('ov0', id).info.name, name);
     }
     // Illumos' bugs 9 and 10: plugin properties by name; an id equal to the count.
-    for (const id of [27, 28, -1, -2, 1.5, Number.NaN, 2 ** 31, Number.POSITIVE_INFINITY]) {
-      await assertRefused(() => overlay.property('ov0', id), 'EINVAL', 'bad_property_id', /not 0 to 26/);
+    const count = propertyOrder.length;
+    const last = new RegExp(`not 0 to ${count - 1}$`);
+    for (const id of [count, count + 1, -1, -2, 1.5, Number.NaN, 2 ** 31, Number.POSITIVE_INFINITY]) {
+      await assertRefused(() => overlay.property('ov0', id), 'EINVAL', 'bad_property_id', last);
       await assertRefused(overlay.setprop('ov0', id, '1'), 'EINVAL', 'bad_property_id');
     }
     for (const name of ['nope', '', 'MTU', 'listen_ip', 'vxlan/', '__proto__', 'constructor', '0']) {
@@ -132,9 +137,9 @@ setprop('setprop mtu: 576 to 8900, and the link has it', async () => {
       await overlay.setprop('ov0', 'mtu', mtu);
       assert.equal([overlay.property('ov0', 'mtu').value, links.get('ov0').mtu], [BigInt(mtu), mtu]);
     }
-    const remedy = /576-8900; for more, set mtu_max first \(up to 65481\)/;
+    const remedy = /576-8900,auto; for more, set mtu_max first \(up to 65481\)/;
     for (const mtu of [575, 8901, 8950, 0]) {
-      const said = mtu > 8900 ? remedy : /may be 576-8900$/;
+      const said = mtu > 8900 ? remedy : /may be 576-8900,auto$/;
       await assertRefused(overlay.setprop('ov0', 'mtu', mtu), 'EINVAL', 'bad_property_value', said);
       assert.equal([overlay.property('ov0', 'mtu').value, links.get('ov0').mtu], [8900n, 8900]);
     }
@@ -151,11 +156,16 @@ setprop('setprop mtu_max: raises the bound of the MTU, and is not put below it',
   await withMemory(async ({ overlay, links }) => {
     await overlay.create('ov0', 'vxlan', 'direct', 1);
     await overlay.setprop('ov0', 'mtu_max', 65_481);
-    assert.equal(overlay.property('ov0', 'mtu').info.possible, [{ min: 576n, max: 65_481n }]);
+    assert.equal(overlay.property('ov0', 'mtu').info.possible, [{ min: 576n, max: 65_481n }, 'auto']);
     await overlay.setprop('ov0', 'mtu', 65_481);
     assert.is(links.get('ov0').mtu, 65_481);
     // No more than that whatever is set: nothing to be done is named.
-    await assertRefused(overlay.setprop('ov0', 'mtu', 65_482), 'EINVAL', 'bad_property_value', /576-65481$/);
+    await assertRefused(
+      overlay.setprop('ov0', 'mtu', 65_482),
+      'EINVAL',
+      'bad_property_value',
+      /576-65481,auto$/,
+    );
     await assertRefused(overlay.setprop('ov0', 'mtu_max', 65_480), 'EBUSY', 'mtu_above', /lower that first/);
     await assertRefused(overlay.setprop('ov0', 'mtu_max', 65_482), 'EINVAL', 'bad_property_value');
     await overlay.setprop('ov0', 'mtu', 576);

@@ -185,7 +185,7 @@ testWith(
       );
       assert.is(
         administer(a, 'show-vnic', '-p', '-o', 'link,netns,mtu,state', 'v1'),
-        `v1:${zone('1')}:1400:up\n`,
+        `v1:${zone('1')}:1446:up\n`,
       );
       assert.is(JSON.parse(administer(a, 'show-vnic', '--json', '-l', 'ov0')).vnics.length, 3);
       const absent = adm(a, 'show-vnic', '-p', '-o', 'link', 'v2', 'nope');

@@ -1,6 +1,8 @@
 /** Does the steps of a reload: all of them, or none that lasts. */
 import { OverlayError } from '../errors.js';
+import { MTU_DEFAULT_BYTES } from '../limits.js';
 import type { Log } from '../log.js';
+import type { DeviceProperty } from '../overlay/properties.js';
 import type { Overlay, OverlayRequest } from '../overlay.js';
 import { type PropertyInfo, type PropertyValue, parseProperty } from '../property.js';
 import type { Declared } from './declared.js';
@@ -117,9 +119,14 @@ function differencesOf(overlay: Overlay, name: string, declared: Declared): stri
   return Object.entries({ encap, search, vnetid, ...properties })
     .filter(([property, value]) => {
       const has = list.get(property);
-      return has === undefined || has.value !== parsed(has.info, value);
+      return has === undefined || askedOf(has) !== parsed(has.info, value);
     })
     .map(([property]) => property);
+}
+
+/** What sets a property to what it is. */
+function askedOf({ asked, value }: DeviceProperty): PropertyValue | undefined {
+  return asked ?? value;
 }
 
 /** The value that the text stands for; undefined when it stands for none. */
@@ -142,7 +149,7 @@ async function change(overlay: Overlay, step: Change, undos: Undo[]): Promise<vo
   const sets = settingsOf(overlay, step);
   try {
     for (const [property, value] of sets ?? []) {
-      const old = overlay.property(name, property).value;
+      const old = askedOf(overlay.property(name, property));
       await overlay.setprop(name, property, value);
       undos.push({
         what: `${property} of overlay '${name}' was set`,
@@ -196,11 +203,11 @@ function snapshotOf(overlay: Overlay, name: string, { temporary }: Declared): Sn
   const list = overlay.properties(name);
   const text = (property: string) => String(list.find(({ info }) => info.name === property)?.value);
   const given = list
-    .filter(({ info, value }) => info.isWritable && value !== undefined && value !== info.default)
+    .map((property) => ({ info: property.info, asked: askedOf(property) }))
+    .filter(({ info, asked }) => info.isWritable && asked !== undefined && asked !== info.default)
     .filter(({ info }) => info.name !== 'vnetid')
-    .map(({ info, value }) => [info.name, String(value)] as const);
-  const fresh = list.find(({ info }) => info.name === 'mtu')?.info.default;
-  const properties = Object.fromEntries(boundFirst(given, Number(text('mtu')) > Number(fresh)));
+    .map(({ info, asked }) => [info.name, String(asked)] as const);
+  const properties = Object.fromEntries(boundFirst(given, Number(text('mtu')) > MTU_DEFAULT_BYTES));
   const [encap, search, vnetid] = ['encap', 'search', 'vnetid'].map(text) as [string, string, string];
   const request = requestOf(name, { encap, search, vnetid, properties, temporary });
   return { request, isActivated: overlay.state(name) !== 'created' };

@@ -50,6 +50,10 @@ export class MemorySource implements PortSource {
     return undefined; // loopback, which is always there
   }
 
+  underlayMtu(): undefined {
+    return undefined; // as long as people are used to, not that of loopback
+  }
+
   isLeftUp(): boolean {
     return false;
   }

@@ -10,7 +10,13 @@ import type { EncapRegistry } from '../encap/registry.js';
 import { OverlayError } from '../errors.js';
 import type { Events } from '../events.js';
 import type { Fma } from '../fma.js';
-import { MTU_DEFAULT_BYTES, RESUME_LATE_MS, START_RETRY_MS, START_RETRY_MS_MAX } from '../limits.js';
+import {
+  MTU_DEFAULT_BYTES,
+  RESUME_LATE_MS,
+  ROUTES_MS,
+  START_RETRY_MS,
+  START_RETRY_MS_MAX,
+} from '../limits.js';
 import type { Log } from '../log.js';
 import type { Mux } from '../mux.js';
 import { parseProperty } from '../property.js';
@@ -21,6 +27,7 @@ import type { Varpd, VarpdInstance } from '../varpd/varpd.js';
 import type { Attachments } from './attachment.js';
 import type { Kept } from './kept.js';
 import { Lookup } from './lookup.js';
+import type { Mtus } from './mtus.js';
 import type { Offloads } from './offloads.js';
 import type { Perimeters } from './perimeter.js';
 import type { Persistence } from './persistence.js';
@@ -42,6 +49,7 @@ export interface LifeContext {
   readonly targets: Targets;
   readonly traps: Traps;
   readonly offloads: Offloads;
+  readonly mtus: Mtus;
   readonly kept: Kept;
   readonly perimeters: Perimeters;
   readonly persistence: Persistence;
@@ -59,6 +67,7 @@ export class Life {
   readonly missing = new Map<string, DeviceRecord>();
   /** Called when one of them is deleted, or made anew. */
   onFound: (name: string) => void = () => {};
+  #cancelRoutes: (() => void) | undefined;
   /** Deleted, and not all of it gone yet. */
   readonly #leaving = new Set<Device>();
 
@@ -155,7 +164,7 @@ export class Life {
       if (!record.isActivated) return;
       device.isActivated = true;
       device.isUp = ports.isUp(device.port);
-      this.#followMtu(device, ports.mtu(device.port));
+      this.#followMtu(entry, ports.mtu(device.port), device.isMtuAuto);
       lookup.prepare();
       // With what is known already: one VTEP, or nothing yet but those who ask.
       if (lookup.isRouted) await this.#start(entry);
@@ -283,6 +292,7 @@ export class Life {
       throw error;
     }
     device.isActivated = true;
+    this.context.mtus.follow([entry]);
     this.context.events.emit('activated', { device: device.name, text: 'its link has carrier' });
     await this.startIfUp(entry);
   }
@@ -419,6 +429,7 @@ export class Life {
     try {
       lookup.applySources();
       await attachments.start(device, lookup.route());
+      this.context.mtus.follow([entry]);
       device.retries = 0;
       device.isNamespaceMissing = false;
       events.emit('started', { device: device.name, text: 'it forwards' });
@@ -441,6 +452,7 @@ export class Life {
     const { fma } = this.context;
     try {
       await lookup.activate();
+      this.context.mtus.follow([entry]);
       fma.restore(device.name, 'lookup_stale');
       if (device.isStarted) lookup.applySources();
     } catch (error) {
@@ -494,6 +506,10 @@ export class Life {
           !device.isLinkGone && !device.isAway && device.port.index === index && device.netns === netns,
       );
       return entry ? [[entry.device.name, () => this.#followLink(entry, event)]] : [];
+    }
+    if (event.kind === 'routes') {
+      this.#followRoutes();
+      return [];
     }
     if (event.kind === 'underlay') {
       this.#followUnderlay();
@@ -564,17 +580,21 @@ export class Life {
       device.mac = event.mac;
       persistence.saveAside(entry);
     }
-    if (this.#followMtu(device, event.mtu)) persistence.saveAside(entry);
+    if (this.#followMtu(entry, event.mtu)) persistence.saveAside(entry);
     if (event.isUp === device.isUp) return;
     device.isUp = event.isUp;
     if (event.isUp) await this.startIfUp(entry);
     else await this.#stop(entry);
   }
 
-  /** The link's MTU is the property's, both ways; one we cannot have is put back. True when the property has changed. */
-  #followMtu(device: Device, told: number): boolean {
+  /**
+   * The link's MTU is the property's, both ways; one we cannot have is put back. True when the property has changed.
+   * @param isAuto it is not somebody's wish, but what was worked out before a restart
+   */
+  #followMtu(entry: Entry, told: number, isAuto = false): boolean {
+    const { device } = entry;
     if (told === device.mtu) return false;
-    const { ports, log, engine, events } = this.context;
+    const { ports, log, engine, events, mtus } = this.context;
     // What an event tells may be a moment old: of a link that is being made, or of an MTU that was corrected since.
     const mtu = ports.mtu(device.port);
     if (mtu === device.mtu || mtu === 0) return false;
@@ -587,9 +607,19 @@ export class Life {
       return false;
     }
     device.mtu = mtu;
+    device.isMtuAuto = isAuto;
     engine.tables.setDeviceMtu(device.row, mtu);
     events.emit('mtu-changed', { device: device.name, text: `it is ${mtu}` });
+    mtus.follow([entry]);
     return true;
+  }
+
+  /** At most once in a while: a router's table may change all the time. */
+  #followRoutes(): void {
+    this.#cancelRoutes ??= after(ROUTES_MS, () => {
+      this.#cancelRoutes = undefined;
+      this.context.mtus.follow(this.entries.values());
+    });
   }
 
   /** Addresses or interfaces have changed: devices may be without the address of their mux, or have it again. */
@@ -604,6 +634,7 @@ export class Life {
       if (fault === undefined) fma.restore(device.name, 'underlay_gone');
       else fma.degrade(device.name, 'underlay_gone', `${fault}; resumes by itself when it is back`);
     }
+    this.context.mtus.follow(this.entries.values());
   }
 
   /** The namespace of its link has gone, or come back as another one, in which the link is made anew. */

@@ -1,4 +1,5 @@
 /** Where devices get their ports from, and what they hear of the host's network: TAP links (`tap-source.ts`), or memory. */
+import type { UnderlayMtu } from '../device.js';
 import type { Namespaces } from '../mux.js';
 import type { Port } from '../sys/port.js';
 
@@ -18,6 +19,8 @@ export type PortEvent =
     }
   /** An address or an interface of an underlay came or went: a start that failed may work now. */
   | { kind: 'underlay' }
+  /** Routes have changed. */
+  | { kind: 'routes' }
   /** A namespace came or went. */
   | { kind: 'netns' };
 
@@ -106,6 +109,11 @@ export interface PortSource extends Namespaces {
   overflows(ports: readonly Port[]): bigint[];
   /** Why the address cannot be an underlay in that namespace just now, as a sentence, or undefined when it can. */
   underlayFault(ip: string, netns: string): string | undefined;
+  /**
+   * The MTU of the route from an address of this host to another one, or where that is not known of the link that has the
+   * address. Undefined when there is none.
+   */
+  underlayMtu(from: string, to: string | undefined, netns: string): UnderlayMtu | undefined;
   /** Calls the listener on every change from here on; returns how to stop that. */
   watch(listener: (event: PortEvent) => void): () => void;
   close(): void;

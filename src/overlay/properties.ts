@@ -5,7 +5,6 @@ import { vnetidRange } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
 import {
   MTU_CEILING_BYTES,
-  MTU_DEFAULT_BYTES,
   MTU_MAX_BYTES,
   MTU_MIN_BYTES,
   NEGATIVE_TTL_MAX,
@@ -14,6 +13,7 @@ import {
 import { type OffloadName, offloadNames, offloadSettings } from '../offload.js';
 import type { PropertyInfo, PropertyValue } from '../property.js';
 import type { VarpdInstance } from '../varpd/varpd.js';
+import { formatMtuSum } from './mtus.js';
 import { namespaceNameFault } from './space.js';
 
 export type Origin = 'generic' | 'encap' | 'lookup';
@@ -23,9 +23,14 @@ export interface DeviceProperty {
   readonly origin: Origin;
   readonly info: PropertyInfo;
   readonly value: PropertyValue | undefined;
+  /** What was asked for, where the value follows from that: what sets it again. */
+  readonly asked?: PropertyValue;
 }
 
 const fixed = { isReadable: true, isRequired: false };
+
+/** What the underlay has room for. */
+export const MTU_AUTO = 'auto';
 
 /** Its upper bound is the device's `mtu_max`. */
 export function mtuInfo({ mtuMax }: Pick<Device, 'mtuMax'>): PropertyInfo {
@@ -35,8 +40,8 @@ export function mtuInfo({ mtuMax }: Pick<Device, 'mtuMax'>): PropertyInfo {
     type: 'uint',
     isWritable: true,
     applies: 'live',
-    default: BigInt(MTU_DEFAULT_BYTES),
-    possible: [{ min: BigInt(MTU_MIN_BYTES), max: BigInt(mtuMax) }],
+    default: MTU_AUTO,
+    possible: [{ min: BigInt(MTU_MIN_BYTES), max: BigInt(mtuMax) }, MTU_AUTO],
     ...(mtuMax < MTU_CEILING_BYTES
       ? { beyond: `for more, set mtu_max first (up to ${MTU_CEILING_BYTES})` }
       : {}),
@@ -123,7 +128,7 @@ export function deviceProperties(
   const { encap, properties } = device;
   const lookup = instance.lookup.properties;
   return [
-    { origin: 'generic', info: mtuInfo(device), value: BigInt(device.mtu) },
+    { origin: 'generic', info: mtuInfo(device), value: BigInt(device.mtu), asked: mtuAsked(device) },
     { origin: 'generic', info: vnetidInfo(device), value: device.vnetid },
     {
       origin: 'generic',
@@ -147,6 +152,11 @@ export function deviceProperties(
     },
     ...lookup.infos.map((info) => ({ origin: 'lookup' as const, info, value: lookup.get(info.name) })),
     { origin: 'generic', info: mtuMaxInfo, value: BigInt(device.mtuMax) },
+    {
+      origin: 'generic',
+      info: { ...readOnly, name: 'mtu_sum', type: 'string' },
+      value: formatMtuSum(device),
+    },
     { origin: 'generic', info: netnsInfo, value: device.netns || undefined },
     { origin: 'generic', info: underlayNetnsInfo, value: device.underlayNetns || undefined },
     ...offloadNames.map((name) => ({
@@ -161,6 +171,11 @@ export function deviceProperties(
           { origin: 'generic' as const, info: negativeTtlInfo, value: BigInt(device.negativeTtl) },
         ]),
   ];
+}
+
+/** The `mtu` that was asked for. */
+export function mtuAsked({ isMtuAuto, mtu }: Pick<Device, 'isMtuAuto' | 'mtu'>): PropertyValue {
+  return isMtuAuto ? MTU_AUTO : BigInt(mtu);
 }
 
 /** The property of that name or id. Throws ENOENT for an unknown name, EINVAL for an id that is none. */

@@ -1,7 +1,7 @@
 /** What a restart must not lose of a device, and a device made anew from it. */
 import type { Device } from '../device.js';
 import { OverlayError } from '../errors.js';
-import { MTU_DEFAULT_BYTES, MTU_MAX_BYTES, TARGETS_DEFAULT } from '../limits.js';
+import { MTU_MAX_BYTES, TARGETS_DEFAULT } from '../limits.js';
 import { type OffloadSetting, offloadNames } from '../offload.js';
 import { type PropertyInfo, type PropertyValue, parseProperty, propertyToJson } from '../property.js';
 import type { DeviceRecord } from '../state/record.js';
@@ -9,6 +9,8 @@ import type { VarpdInstance } from '../varpd/varpd.js';
 import type { Association } from './lookup.js';
 import {
   type DeviceProperty,
+  MTU_AUTO,
+  mtuAsked,
   mtuInfo,
   mtuMaxInfo,
   negativeTtlInfo,
@@ -38,11 +40,12 @@ const kept: readonly Kept[] = [
   },
   {
     info: mtuInfo,
-    get: ({ mtu }) => BigInt(mtu),
+    get: mtuAsked,
     set: (device, value) => {
-      device.mtu = Number(value);
+      device.isMtuAuto = value === MTU_AUTO;
+      if (!device.isMtuAuto) device.mtu = Number(value);
     },
-    first: BigInt(MTU_DEFAULT_BYTES),
+    first: MTU_AUTO,
   },
   {
     info: () => targetsInfo,

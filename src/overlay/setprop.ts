@@ -19,10 +19,11 @@ import { type PropertyInfo, type PropertyValue, parseProperty } from '../propert
 import type { Attachments } from './attachment.js';
 import { refuseAway } from './life.js';
 import type { Lookup } from './lookup.js';
+import { automaticMtu, type Mtus } from './mtus.js';
 import type { Offloads } from './offloads.js';
 import type { Persistence } from './persistence.js';
 import type { PortSource } from './ports.js';
-import type { Origin } from './properties.js';
+import { MTU_AUTO, type Origin } from './properties.js';
 import { changed } from './record.js';
 import type { Targets } from './targets.js';
 
@@ -37,6 +38,7 @@ export interface SetpropContext {
   readonly attachments: Attachments;
   readonly targets: Targets;
   readonly offloads: Offloads;
+  readonly mtus: Mtus;
   readonly ports: PortSource;
   readonly persistence: Persistence;
   readonly events: Events;
@@ -84,6 +86,8 @@ export class Setprop {
     }
     // Before activation it is part of making the device.
     if (!device.isActivated) return;
+    // Nearly each may have to do with it: addresses, headers, namespaces, bounds.
+    this.context.mtus.follow([entry]);
     this.context.events.emit('property-changed', { device: device.name, text: info.name });
   }
 
@@ -123,9 +127,9 @@ export class Setprop {
   /** How each of the generic properties that can be written is stored, and put into force where it is live. */
   readonly #generic: Readonly<Record<string, (entry: Entry, value: PropertyValue) => void>> = {
     mtu: ({ device }, value) => {
-      device.port.setMtu(Number(value));
-      device.mtu = Number(value);
-      if (device.isStarted) this.context.engine.tables.setDeviceMtu(device.row, device.mtu);
+      const isMtuAuto = value === MTU_AUTO;
+      this.context.mtus.set(device, isMtuAuto ? automaticMtu(device) : Number(value));
+      device.isMtuAuto = isMtuAuto;
     },
     mtu_max: ({ device }, value) => {
       device.mtuMax = Number(value);

@@ -5,7 +5,7 @@
 import { readdirSync, statSync } from 'node:fs';
 import { assert, OverlayError } from '../errors.js';
 import { closeFd } from '../sys/fd.js';
-import { EventSocket, Netlink } from '../sys/netlink/index.js';
+import { EventSocket, Netlink, RouteWatch } from '../sys/netlink/index.js';
 import { currentNamespace, inNamespace, namespaceOfPath } from '../sys/netns.js';
 
 const DIRECTORY = '/run/netns';
@@ -27,6 +27,7 @@ export function namespaceNameFault(name: string): string | undefined {
 export class Space {
   readonly netlink: Netlink;
   readonly events: EventSocket;
+  readonly routes: RouteWatch;
   readonly #inode: number | undefined;
   users = 0;
 
@@ -36,17 +37,19 @@ export class Space {
     readonly fd: number,
   ) {
     this.#inode = name === '' ? undefined : inodeOf(name);
-    const { netlink, events } = this.run(() => {
-      const netlink = new Netlink();
-      try {
-        return { netlink, events: new EventSocket() };
-      } catch (error) {
-        netlink.close();
-        throw error;
-      }
-    });
-    this.netlink = netlink;
-    this.events = events;
+    const opened: { close(): void }[] = [];
+    const open = <T extends { close(): void }>(socket: T): T => {
+      opened.push(socket);
+      return socket;
+    };
+    try {
+      [this.netlink, this.events, this.routes] = this.run(
+        () => [open(new Netlink()), open(new EventSocket()), open(new RouteWatch())] as const,
+      );
+    } catch (error) {
+      for (const socket of opened) socket.close();
+      throw error;
+    }
   }
 
   /** Runs synchronous work with this thread in the namespace. */
@@ -60,6 +63,7 @@ export class Space {
   }
 
   close(): void {
+    this.routes.close();
     this.events.close();
     this.netlink.close();
     closeFd(this.fd);

@@ -1,5 +1,6 @@
 /** TAP links, in the network namespace the process was started in or in named ones. */
 import { existsSync, writeFileSync } from 'node:fs';
+import type { UnderlayMtu } from '../device.js';
 import { assert, OverlayError } from '../errors.js';
 import { NETLINK_POLL_MS } from '../limits.js';
 import type { HeldNamespace } from '../mux.js';
@@ -164,12 +165,21 @@ export class TapSource implements PortSource {
     try {
       if (!space.isThere) return `the network namespace '${netns}' is gone`;
       if (!space.run(() => canBind(ip))) return `no interface of this host has ${ip}`;
-      const address = space.netlink.listAddresses().find((each) => each.address.split('/')[0] === ip);
+      const index = indexOf(space.netlink, ip);
       // Of a loopback network every address is there, and most are in no list.
-      const link = address && space.netlink.getLink(address.index);
+      const link = index === undefined ? undefined : space.netlink.getLink(index);
       return link && !link.isUp ? `${link.name}, which has ${ip}, is down` : undefined;
     } finally {
       this.#spaces.release(space);
+    }
+  }
+
+  underlayMtu(from: string, to: string | undefined, netns: string): UnderlayMtu | undefined {
+    try {
+      return this.#enterWithout(netns, ({ netlink }) => mtuTo(netlink, from, to));
+    } catch (error) {
+      if (error instanceof OverlayError && ['ENOENT', 'ENODEV'].includes(error.errno)) return undefined;
+      throw error;
     }
   }
 
@@ -251,6 +261,7 @@ export class TapSource implements PortSource {
       for (const event of events) this.#pass(space, event, listener);
       // Once for all of them: each makes every device look at its underlay.
       if (this.#isUnderlayChanged(space, events)) listener({ kind: 'underlay' });
+      if (space.routes.hasChanged()) listener({ kind: 'routes' });
       if (this.#behind.has(space)) this.#resync(space, listener);
     } catch (error) {
       // A list that changes while it is read, no memory: the next turn lists everything afresh.
@@ -304,6 +315,24 @@ function quietIpv6(tap: Tap, { netlink }: Space): void {
       if (!['EROFS', 'EACCES'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
     }
   }
+}
+
+/** By the route to an address, or by the link that has the other one. */
+function mtuTo(netlink: Space['netlink'], from: string, to: string | undefined): UnderlayMtu | undefined {
+  const isAny = from === '0.0.0.0' || from === '::';
+  if (to === undefined && isAny) return undefined;
+  const own = to === undefined ? indexOf(netlink, from) : undefined;
+  // Of a loopback network every address is there, and most are in no list: the route to it says where.
+  const route = own === undefined ? netlink.getRoute(to ?? from, isAny ? undefined : from) : undefined;
+  const index = own ?? route?.link;
+  if (index === undefined) return undefined;
+  const { name, mtu } = netlink.getLink(index);
+  return { bytes: Math.min(mtu, route?.mtu ?? mtu), link: name };
+}
+
+/** Of the link that has an address. */
+function indexOf(netlink: Space['netlink'], ip: string): number | undefined {
+  return netlink.listAddresses().find(({ address }) => address.split('/')[0] === ip)?.index;
 }
 
 function linkOf(netlink: Space['netlink'], nameOrIndex: string | number): Link | undefined {

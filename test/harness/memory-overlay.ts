@@ -8,6 +8,7 @@ import * as assert from 'uvu/assert';
 import * as layout from '../../assembly/layout.js';
 import { type DropName, dropNames } from '../../src/datapath/drop.js';
 import { memoryBytesNeeded } from '../../src/datapath/memory.js';
+import type { UnderlayMtu } from '../../src/device.js';
 import type { EncapRegistry } from '../../src/encap/registry.js';
 import { OverlayError } from '../../src/errors.js';
 import { ARENAS_SPARE } from '../../src/limits.js';
@@ -102,6 +103,10 @@ export class TestLinks implements PortSource {
   /** What is the matter with an underlay address. */
   faultOf: (ip: string) => string | undefined = () => undefined;
 
+  /** What an underlay takes. */
+  underlayMtuOf: (from: string, to: string | undefined, netns: string) => UnderlayMtu | undefined = () =>
+    undefined;
+
   open({ name, queues, mtu, alias }: PortRequest): TestLink {
     const failure = this.openFailure;
     this.openFailure = undefined;
@@ -129,6 +134,10 @@ export class TestLinks implements PortSource {
 
   underlayFault(ip: string): string | undefined {
     return this.faultOf(ip);
+  }
+
+  underlayMtu(from: string, to: string | undefined, netns: string): UnderlayMtu | undefined {
+    return this.underlayMtuOf(from, to, netns);
   }
 
   holdNamespace(): HeldNamespace {
@@ -203,6 +212,11 @@ export class TestLinks implements PortSource {
   /** An address of the host came or went. */
   addressChanged(): void {
     for (const listener of this.#listeners) listener({ kind: 'underlay' });
+  }
+
+  /** Routes came or went. */
+  routesChanged(): void {
+    for (const listener of this.#listeners) listener({ kind: 'routes' });
   }
 
   /** Tells the link's state, changed or not. */

@@ -42,6 +42,7 @@ class OnePort implements PortSource {
   move = () => {};
   isNamespaceThere = () => true;
   underlayFault = () => undefined;
+  underlayMtu = () => undefined;
   isLeftUp = () => false;
   discard = () => {};
   holdNamespace = () => ({ isThere: true, leave: () => {} });

@@ -1,12 +1,14 @@
-/** The kernel's links, addresses and neighbours of one network namespace, through one request socket. */
+/** The kernel's links, addresses, routes and neighbours of one network namespace, through one request socket. */
 import * as address from './address.js';
 import * as link from './link.js';
 import * as namespace from './namespace.js';
+import * as route from './route.js';
 import { RequestSocket } from './socket.js';
 
 export type { Address, AddressOptions, Neighbour } from './address.js';
 export type { Link, LinkChange, LinkStats, MacvlanOptions, OperState, VethOptions } from './link.js';
-export { EventSocket, type LinkEvent } from './socket.js';
+export type { RouteTo } from './route.js';
+export { EventSocket, type LinkEvent, RouteWatch } from './socket.js';
 
 /**
  * Every method waits for the kernel's answer and throws SystemError with what it was refused for, ETIME when there
@@ -75,6 +77,11 @@ export class Netlink {
   /** Of one link, or of all. */
   listAddresses(index?: number): address.Address[] {
     return address.listAddresses(this.#socket, index);
+  }
+
+  /** Undefined when there is none. */
+  getRoute(to: string, from?: string): route.RouteTo | undefined {
+    return route.getRoute(this.#socket, to, from);
   }
 
   addNeighbour(index: number, ip: string, mac: string): void {

@@ -1,6 +1,6 @@
 /**
  * Sockets of the kernel's link and address tables (man 7 netlink, AF_NETLINK and NETLINK_ROUTE): one for requests
- * and their answers, one for events. Both belong to the network namespace the calling thread is in when they are
+ * and their answers, one for events, one that tells of changed routes. All belong to the network namespace the calling thread is in when they are
  * opened, wherever the thread goes later.
  *
  * Who sent a message is not checked: rtnetlink lets only CAP_NET_ADMIN send to another process' socket.
@@ -58,7 +58,9 @@ const {
   RTM_NEWADDR,
   RTM_NEWLINK,
   RTNLGRP_IPV4_IFADDR,
+  RTNLGRP_IPV4_ROUTE,
   RTNLGRP_IPV6_IFADDR,
+  RTNLGRP_IPV6_ROUTE,
   RTNLGRP_LINK,
 } = macros['linux/rtnetlink.h'];
 const { IFLA_WIRELESS } = macros['linux/if_link.h'];
@@ -68,6 +70,8 @@ const BUFFER_BYTES = 65536;
 const ANSWER_MS_MAX = 2000;
 const DUMP_TRIES_MAX = 4;
 const DRAIN_DATAGRAMS_MAX = 256;
+/** Some dozens of route events. */
+const ROUTE_QUEUE_BYTES = 32_768;
 
 export interface Request {
   /** RTM_... */
@@ -236,6 +240,41 @@ export class EventSocket {
     if (this.#isClosed) return;
     this.#isClosed = true;
     closeFd(this.fd);
+  }
+}
+
+/**
+ * Says that routes have changed, and no more: a router may have a million of them, so that the queue is short and what does not
+ * fit in it is a change too.
+ */
+export class RouteWatch {
+  readonly #fd = openSocket(SOCK_NONBLOCK, [RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE]);
+  readonly #buffer = new Uint8Array(1);
+
+  constructor() {
+    closeOnError(this.#fd, () => {
+      const value = new Int32Array([ROUTE_QUEUE_BYTES]);
+      must(libc.setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUF, value, 4), 'setsockopt SO_RCVBUF');
+    });
+  }
+
+  /** Whether a route came, went or changed since this was asked last. Throws SystemError. */
+  hasChanged(): boolean {
+    let hasChanged = false;
+    for (let count = 0; count < DRAIN_DATAGRAMS_MAX; count++) {
+      if (libc.recv(this.#fd, this.#buffer, 1, 0) < 0) {
+        const errno = lastErrno();
+        if (errno === EAGAIN) break;
+        if (errno === EINTR) continue;
+        if (errno !== ENOBUFS) throw new SystemError(errno, 'netlink: reading route events');
+      }
+      hasChanged = true;
+    }
+    return hasChanged;
+  }
+
+  close(): void {
+    closeFd(this.#fd);
   }
 }
 

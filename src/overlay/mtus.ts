@@ -1,0 +1,126 @@
+/**
+ * The MTU of devices, by that of the underlay: what is left of it when the outer headers are taken away. A device whose `mtu`
+ * nobody has set has that one, and follows when routes, links or its own headers change; one that was set stays, and the
+ * device says so when it does not fit.
+ */
+import type { Engine } from '../datapath/engine.js';
+import type { Device, MtuSum, UnderlayMtu } from '../device.js';
+import { formatOverhead, overhead, overheadBytes, taggedOverhead } from '../encap/overhead.js';
+import { OverlayError } from '../errors.js';
+import type { Events } from '../events.js';
+import type { Fma } from '../fma.js';
+import { familyOf } from '../ip.js';
+import { MTU_DEFAULT_BYTES, MTU_MIN_BYTES } from '../limits.js';
+import type { Log } from '../log.js';
+import type { PortSource } from './ports.js';
+import type { Entry } from './setprop.js';
+
+export interface MtusContext {
+  readonly engine: Engine;
+  readonly ports: PortSource;
+  readonly fma: Fma;
+  readonly events: Events;
+  readonly log: Log;
+}
+
+/** Largest packet that the underlay takes with all headers, and a tag where the encapsulation carries tags. */
+function roomOf({ underlay, headers }: MtuSum): number {
+  return underlay.bytes - overheadBytes(taggedOverhead(headers));
+}
+
+/** The MTU of a device that nobody has set one for. */
+export function automaticMtu({ mtuSum, mtuMax }: Pick<Device, 'mtuSum' | 'mtuMax'>): number {
+  if (!mtuSum) return Math.min(MTU_DEFAULT_BYTES, mtuMax);
+  return Math.max(MTU_MIN_BYTES, Math.min(roomOf(mtuSum), mtuMax));
+}
+
+/** `1446 = 1500 - 20 IPv4 - 8 UDP - 8 vxlan - 14 Ethernet - 4 VLAN`; undefined while the underlay's is not known. */
+export function formatMtuSum({
+  mtu,
+  mtuMax,
+  isMtuAuto,
+  mtuSum,
+}: Pick<Device, 'mtu' | 'mtuMax' | 'isMtuAuto' | 'mtuSum'>): string | undefined {
+  if (!mtuSum) return undefined;
+  const room = roomOf(mtuSum);
+  const sum = `${room} = ${mtuSum.underlay.bytes}${formatOverhead('-', taggedOverhead(mtuSum.headers))}`;
+  if (!isMtuAuto) return `${mtu} set, of ${sum}`;
+  if (room === mtu) return sum;
+  return `${mtu} (${mtu === mtuMax ? 'mtu_max' : 'the least there can be'}), of ${sum}`;
+}
+
+export class Mtus {
+  constructor(readonly context: MtusContext) {}
+
+  /** Looks at the underlays of devices that are activated, and does what follows from that. */
+  follow(entries: Iterable<Entry>): void {
+    // Many devices have one underlay.
+    const known = new Map<string, UnderlayMtu | undefined>();
+    for (const entry of entries) {
+      const { device } = entry;
+      if (!device.isActivated || device.isLinkGone || device.isAway) continue;
+      const sum = this.#sumOf(entry, known);
+      // What was known last holds while there is no way: there is nobody whom another one would help.
+      if (sum) device.mtuSum = sum;
+      if (!device.mtuSum) continue;
+      if (device.isMtuAuto) this.#set(device, automaticMtu(device));
+      this.#judge(device);
+    }
+  }
+
+  /** Gives a device an MTU, on the link and for its frames. Throws what the link does. */
+  set(device: Device, mtu: number): void {
+    device.port.setMtu(mtu);
+    device.mtu = mtu;
+    if (device.isStarted) this.context.engine.tables.setDeviceMtu(device.row, mtu);
+  }
+
+  #set(device: Device, mtu: number): void {
+    const { events, log } = this.context;
+    if (mtu === device.mtu) return;
+    try {
+      this.set(device, mtu);
+    } catch (error) {
+      if (!(error instanceof OverlayError)) throw error;
+      log.warn({ device: device.name, mtu, error: error.message }, 'the link does not take the MTU');
+      return;
+    }
+    events.emit('mtu-changed', { device: device.name, text: `it is ${formatMtuSum(device) ?? mtu}` });
+  }
+
+  #judge(device: Device): void {
+    const { fma } = this.context;
+    const { name, mtu, mtuSum } = device;
+    if (!mtuSum) return;
+    const { underlay, headers } = mtuSum;
+    const parts = overhead(headers);
+    const needed = mtu + overheadBytes(parts);
+    if (needed <= underlay.bytes) {
+      fma.restore(name, 'mtu_above_underlay');
+      return;
+    }
+    const remedy = device.isMtuAuto
+      ? `raise the MTU of ${underlay.link}`
+      : `set mtu to auto or at most ${underlay.bytes - overheadBytes(parts)}, or raise the MTU of ${underlay.link}`;
+    fma.degrade(
+      name,
+      'mtu_above_underlay',
+      `a packet of the MTU takes ${needed} = ${mtu}${formatOverhead('+', [...parts].reverse())}, ` +
+        `and the underlay (${underlay.link}) takes ${underlay.bytes}: ${remedy}`,
+    );
+  }
+
+  #sumOf({ device, lookup }: Entry, known: Map<string, UnderlayMtu | undefined>): MtuSum | undefined {
+    const { encap, properties, underlayNetns } = device;
+    const { point } = lookup;
+    // It has one destination, and which is not known yet.
+    if (lookup.mode === 'point' && !point) return undefined;
+    const { ip } = encap.operations.socket(properties);
+    const key = `${ip} ${point?.ip} ${underlayNetns}`;
+    if (!known.has(key)) known.set(key, this.context.ports.underlayMtu(ip, point?.ip, underlayNetns));
+    const underlay = known.get(key);
+    if (!underlay) return undefined;
+    const encapBytes = encap.operations.encap(0n, properties).length;
+    return { underlay, headers: { encap, encapBytes, family: familyOf(point?.ip ?? ip) } };
+  }
+}
