@@ -83,6 +83,8 @@ export const DEVICE_FLAG_COALESCE: u32 = 8;
 export const DEVICE_FLAG_COALESCE_UDP: u32 = 16;
 /** Datagrams with reserved bits that are not zero in their outer header are dropped. */
 export const DEVICE_FLAG_RESERVED: u32 = 32;
+/** Inner source addresses that are not in the table, or behind another VTEP there, are reported. */
+export const DEVICE_FLAG_LEARN: u32 = 64;
 export const TARGET_MODE_NONE: u32 = 0;
 export const TARGET_MODE_POINT: u32 = 1;
 export const TARGET_MODE_DYNAMIC: u32 = 2;
@@ -176,6 +178,8 @@ export const COLUMN_BYTES: u32 = 32;
 export const COLUMN_FRAMES: u32 = 0; // u64
 export const COLUMN_TX_BYTES: u32 = 8; // u64
 export const COLUMN_LAST_USE: u32 = 16; // u32, seconds by ARENA_NOW
+/** When a frame from it came in, of a device that learns. */
+export const COLUMN_LAST_SEEN: u32 = 20; // u32, likewise
 
 // ─── Set of sources: open addressing of IPv6 or IPv4-mapped addresses (immutable once published) ────────
 export const SOURCES_SLOTS: u32 = 0; // u32, a power of two; at most half are used
@@ -199,6 +203,9 @@ export const ARENA_WAIT_USED: u32 = 88; // u32, worker
 /** What the inject batch is: an INJECT_ number, and the device. */
 export const ARENA_INJECT_KIND: u32 = 92; // u32, worker
 export const ARENA_INJECT_DEVICE: u32 = 96; // u32, worker
+/** Addresses reported in a second, and which one. */
+export const ARENA_LEARN_COUNT: u32 = 100; // u32, worker
+export const ARENA_LEARN_SECOND: u32 = 104; // u32, worker
 
 // Descriptors of the queue (main writes; -1 is none).
 export const ARENA_TAP_FDS: u32 = 4096; // i32[DEVICES_MAX]
@@ -335,11 +342,17 @@ export const RX_FLOWS_MAX: u32 = 256;
 export const RX_FLOW_BYTES: u32 = 64;
 export const ARENA_RX_FLOWS: u32 = ARENA_RX_WRITE_IOVECS + RX_DATAGRAMS_MAX * 32;
 
+/** What was reported a moment ago: a digest of address, sender and second. A power of two. */
+export const RX_LEARNED_MAX: u32 = 1024;
+export const ARENA_RX_LEARNED: u32 = ARENA_RX_FLOWS + RX_FLOWS_MAX * RX_FLOW_BYTES; // u64[RX_LEARNED_MAX]
+/** Addresses that a worker reports in a second, at most. */
+export const LEARN_REPORTS_MAX: u32 = 4096;
+
 // Miss ring, worker -> main, and inject ring, main -> worker: records {u32 device, u32 kind, u32 generation, u32 0},
 // vnet_hdr, frame. Generation: on the inject ring, that with which the frame's target began to drain, or NONE. The wait queue has records of the same form, each behind its u32 length padded to 8 bytes.
 export const FRAME_RECORD_BYTES: u32 = 16;
 export const MISS_RING_BYTES: u32 = 1048576;
-export const ARENA_MISSES: u32 = ARENA_RX_FLOWS + RX_FLOWS_MAX * RX_FLOW_BYTES;
+export const ARENA_MISSES: u32 = ARENA_RX_LEARNED + RX_LEARNED_MAX * 8;
 export const INJECT_RING_BYTES: u32 = 1048576;
 export const ARENA_INJECTS: u32 = ARENA_MISSES + RING_DATA + MISS_RING_BYTES;
 export const WAIT_BYTES: u32 = 524288;
@@ -350,6 +363,8 @@ export const MISS_TARGET: u32 = 0;
 export const MISS_PROXY: u32 = 1;
 /** A received frame whose source is not in the table (SOURCE_MODE_STRICT): its Ethernet header alone. */
 export const MISS_SOURCE: u32 = 2;
+/** A received frame whose source is to be learned: its Ethernet header, then 16 bytes of the sender's address. */
+export const MISS_LEARN: u32 = 3;
 /** Out, the ordinary way. */
 export const INJECT_TX: u32 = 0;
 /** Out, but never back to varpd: it has seen the frame. */
@@ -496,6 +511,12 @@ export const COUNTER_RX_WRITES: u32 = 83;
 export const COUNTER_RX_MESSAGES: u32 = 84;
 /** Frames that were marked because their outer header was: the sender is told of congestion by them. */
 export const COUNTER_RX_MARKED: u32 = 85;
+/** Sources that were not reported for learning, since there are many or main is behind: they are when they send again. */
+export const COUNTER_RX_LEARN_LIMITED: u32 = 86;
+/** Main's: addresses learned, those that were found behind another VTEP, and those that were not learned. */
+export const COUNTER_RX_LEARNED: u32 = 87;
+export const COUNTER_RX_MOVED: u32 = 93;
+export const COUNTER_RX_UNLEARNED: u32 = 94;
 // Worker row only.
 export const COUNTER_WAKEUPS: u32 = 88;
 export const COUNTER_TX_BATCHES: u32 = 89;

@@ -36,11 +36,11 @@ import {
   DESTINATION_KIND_UNICAST,
   DESTINATION_LIST,
   DESTINATION_LIST_COUNT,
-  DESTINATION_NAME,
   DEVICES_MAX,
   DEVICE_FLAGS,
   DEVICE_FLAG_COALESCE,
   DEVICE_FLAG_COALESCE_UDP,
+  DEVICE_FLAG_LEARN,
   DEVICE_FLAG_RESERVED,
   DEVICE_MTU,
   DEVICE_SOURCES,
@@ -86,7 +86,8 @@ import {
 } from './layout';
 import { frameBytesMax, refusesTags } from './limit';
 import { IOVEC_BYTES, storeIovec } from './message';
-import { isKnownSource, sourceHigh, sourceLow } from './source';
+import { learnSource } from './learn';
+import { isDestination, isKnownSource, sourceHigh, sourceLow } from './source';
 import { destinationRow, deviceRow, findDevice, muxRow } from './table';
 import { rxBegin, rxUnfold } from './unfold';
 import { entryDestination, entryFlags, keyOf, targetFind } from './target';
@@ -120,6 +121,7 @@ let isIpv6: bool = true;
 let isCoalescing: bool = false;
 let joinsUdp: bool = false;
 let refusesReserved: bool = false;
+let isLearning: bool = false;
 
 /** Takes the header off datagram `i` and finds the device; a drop reason, or VERDICT_PASS with the run's globals set. */
 function rxSelect(arena: usize, mux: u32, i: u32): u32 {
@@ -144,6 +146,7 @@ function rxSelect(arena: usize, mux: u32, i: u32): u32 {
   isCoalescing = (flags & DEVICE_FLAG_COALESCE) != 0;
   joinsUdp = (flags & DEVICE_FLAG_COALESCE_UDP) != 0;
   refusesReserved = (flags & DEVICE_FLAG_RESERVED) != 0;
+  isLearning = (flags & DEVICE_FLAG_LEARN) != 0;
   return VERDICT_PASS;
 }
 
@@ -221,6 +224,7 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
   const fd = tapFd;
   const device = runDevice;
   const untagged = isUntagged;
+  const learns = isLearning;
   const kind = encap;
   const signature = signatureOf(kind, load<u32>(arena + first * RX_DATAGRAM_BYTES, ARENA_RX_DATAGRAMS));
   // One comparison finds the datagrams that are too short and those that are too long. A stopped device has no others.
@@ -251,6 +255,8 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
       }
       if (ecn == ECN_MARK) add(deviceCounters(arena, device), COUNTER_RX_MARKED, 1);
     }
+    // Of what is too long as well: it is there, whatever becomes of the frame.
+    if (learns && isActive && bytes >= shortest) learnSource(arena, device, frame, senderOf(arena, i), isIpv6);
     if (bytes - shortest >= lengths) {
       const verdict = decideOdd(arena, at, frame, length);
       if (verdict != VERDICT_PASS) {
@@ -376,12 +382,12 @@ function checkSourceMac(arena: usize, device: u32, frame: usize, high: u64, low:
   }
   const row = destinationRow(entryDestination(entry));
   if (load<u32>(row, DESTINATION_KIND) == DESTINATION_KIND_UNICAST) {
-    return isDestination(row, high, low) ? VERDICT_PASS : DROP_RX_SOURCE_MAC;
+    return isDestination(row, high, low, isIpv6) ? VERDICT_PASS : DROP_RX_SOURCE_MAC;
   }
   const rows: usize = load<u32>(row, DESTINATION_LIST);
   const count = load<u32>(row, DESTINATION_LIST_COUNT);
   for (let i: u32 = 0; i < count; i++) {
-    if (isDestination(destinationRow(load<u32>(rows + i * 4)), high, low)) return VERDICT_PASS;
+    if (isDestination(destinationRow(load<u32>(rows + i * 4)), high, low, isIpv6)) return VERDICT_PASS;
   }
   return DROP_RX_SOURCE_MAC;
 }
@@ -392,11 +398,6 @@ function askSource(arena: usize, device: u32, frame: usize): void {
   writeZero(copy);
   memory.copy(copy + VNET_HDR_BYTES, frame, ETHERNET_BYTES);
   missPush(arena, device, MISS_SOURCE, copy, VNET_HDR_BYTES + ETHERNET_BYTES);
-}
-
-function isDestination(row: usize, high: u64, low: u64): bool {
-  const name = row + DESTINATION_NAME;
-  return sourceHigh(name, isIpv6) == high && sourceLow(name, isIpv6) == low;
 }
 
 /** Verdict on a frame that is shorter or longer than those of an active device; one that passes has its vnet_hdr. */

@@ -1,5 +1,5 @@
 /** Who sent a datagram, and whether they may: a set of addresses, immutable while published (layout: SOURCES_). */
-import { SOURCES_BYTES, SOURCES_SLOTS } from './layout';
+import { DESTINATION_NAME, SOURCES_BYTES, SOURCES_SLOTS } from './layout';
 
 const MULTIPLIER_A: u64 = 0x9e3779b97f4a7c15;
 const MULTIPLIER_B: u64 = 0xbf58476d1ce4e5b9;
@@ -21,6 +21,12 @@ export function sourceHigh(name: usize, isIpv6: bool): u64 {
 @inline
 export function sourceLow(name: usize, isIpv6: bool): u64 {
   return isIpv6 ? load<u64>(name, IN6_ADDRESS + 8) : MAPPED | (u64(load<u32>(name, IN_ADDRESS)) << 32);
+}
+
+/** True when the VTEP of a unicast destination row has the address. */
+export function isDestination(row: usize, high: u64, low: u64, isIpv6: bool): bool {
+  const name = row + DESTINATION_NAME;
+  return sourceHigh(name, isIpv6) == high && sourceLow(name, isIpv6) == low;
 }
 
 /** Slot in which a probe for an address begins. Main calls it too, to insert. */

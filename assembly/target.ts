@@ -29,6 +29,7 @@ import {
   BATCH_MAX,
   COLUMN_BYTES,
   COLUMN_FRAMES,
+  COLUMN_LAST_SEEN,
   COLUMN_LAST_USE,
   COLUMN_TX_BYTES,
   DEVICE_TARGETS,
@@ -310,6 +311,16 @@ export function targetCount(table: usize, arena: usize, count: u32): void {
     store<u64>(at, load<u64>(at, COLUMN_TX_BYTES) + bytes, COLUMN_TX_BYTES);
     store<u32>(at, now, COLUMN_LAST_USE);
   }
+}
+
+/** Notes that a frame from an entry's address has come in. */
+export function targetSeen(table: usize, arena: usize, id: u32): void {
+  const ids = load<u32>(table, TABLE_IDS);
+  // Of a table that has grown since: noted with the next frame.
+  if (id >= ids) return;
+  const index = u32(arena - ARENAS_OFFSET) / ARENA_BYTES;
+  const column: usize = load<u32>(table, TABLE_COLUMNS) + (index * ids + id) * COLUMN_BYTES;
+  store<u32>(column, load<u32>(arena, ARENA_NOW), COLUMN_LAST_SEEN);
 }
 
 /** For the bench: counts the entries of a looked-up batch that are there. */

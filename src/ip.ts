@@ -38,6 +38,11 @@ export function ipBytes(ip: string): Uint8Array {
   return Uint8Array.from(v6.toByteArray());
 }
 
+/** The reverse of `ipBytes`: canonical text of 16 bytes. */
+export function ipOfBytes(bytes: Uint8Array): string {
+  return parseIp(ipaddr.fromByteArray([...bytes]).toString());
+}
+
 /** 4 bytes of an IPv4 address or 16 of an IPv6 one. */
 export function ipNativeBytes(ip: string): Uint8Array {
   return Uint8Array.from(ipaddr.parse(ip).toByteArray());

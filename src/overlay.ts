@@ -7,7 +7,7 @@
  * questions, apart from each other:
  *
  *   1. How is the frame transformed to go on the wire?   an encap plugin (vxlan, vxlan-gpe, geneve, nvgre)
- *   2. Where is the transformed frame sent?              a lookup plugin (direct, files, external), run by varpd
+ *   2. Where is the transformed frame sent?              a lookup plugin (direct, files, learn, external), run by varpd
  *
  * Parties
  * ───────

@@ -587,7 +587,7 @@ testWith(cli, needs, 'the commands, their tables and documents', () =>
         'ov0 vxlan/source_ports rw - 49152-65535 49152-65535 --',
         'ov0 vxlan/zerocsum6_tx rw - off off on,off',
         'ov0 vxlan/zerocsum6_rx rw - off off on,off',
-        'ov0 search r- - direct -- direct,files,external',
+        'ov0 search r- - direct -- direct,files,learn,external',
         'ov0 direct/dest_ip rw y 192.0.2.2 -- --',
         'ov0 direct/dest_port rw y 4789 -- 1-65535',
         'ov0 mtu_max rw - 8900 8900 576-65481',

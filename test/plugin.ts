@@ -200,9 +200,9 @@ plugins('lookup plugins: version, name, a name that is taken', async () => {
     await assertRefused(() => varpd.register(given(changes)), 'EINVAL', 'bad_lookup_plugin', /lookup plugin/);
   }
   await assertRefused(() => varpd.register(given({ name: 'direct' })), 'EEXIST', 'lookup_exists', /'direct'/);
-  assert.equal(varpd.pluginNames, ['direct', 'files', 'external']);
+  assert.equal(varpd.pluginNames, ['direct', 'files', 'learn', 'external']);
   varpd.register(given({ name: 'n'.repeat(31) }));
-  assert.equal(varpd.pluginNames, ['direct', 'files', 'external', 'n'.repeat(31)]);
+  assert.equal(varpd.pluginNames, ['direct', 'files', 'learn', 'external', 'n'.repeat(31)]);
 });
 
 /** Starts an instance that makes no use of its services. */

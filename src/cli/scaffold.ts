@@ -13,7 +13,7 @@ const packageName = /^(?:@[a-z0-9][a-z0-9._-]*\/)?([a-z0-9][a-z0-9._-]*)$/;
 const PACKAGE_NAME_CHARACTERS_MAX = 214;
 const reserved: readonly string[] = [...builtinModules, 'node_modules', 'favicon.ico', 'overlayd'];
 /** Lookup plugins that are there already. */
-const lookups: readonly string[] = ['direct', 'files', 'external'];
+const lookups: readonly string[] = ['direct', 'files', 'learn', 'external'];
 
 /**
  * Writes a new plugin and gives the paths of its files, in the order in which they are of interest. The directory is

@@ -235,6 +235,10 @@ const deviceCounters = [
   'rx_marked',
   'rx_writes',
   'rx_injected',
+  'rx_learned',
+  'rx_moved',
+  'rx_unlearned',
+  'rx_learn_limited',
 ];
 const muxCounters = ['rx_read', 'rx_messages'];
 const workerCounters = ['wakeups', 'tx_batches', 'rx_batches', 'send_calls', 'events_lost'];

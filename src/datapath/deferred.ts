@@ -133,7 +133,8 @@ export function abandon(
 
 /** Whether a record on the ring at `offset` of an arena is a frame that a guest sent: only those are in the tx books. */
 function isSent(offset: number, kind: number): boolean {
-  return offset === layout.ARENA_MISSES ? kind !== layout.MISS_SOURCE : kind !== layout.INJECT_RX;
+  if (offset !== layout.ARENA_MISSES) return kind !== layout.INJECT_RX;
+  return kind !== layout.MISS_SOURCE && kind !== layout.MISS_LEARN;
 }
 
 interface Injected {

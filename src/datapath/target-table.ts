@@ -379,6 +379,21 @@ export class TargetTable {
     return (this.#build.offset + layout.TABLE_BYTES + slot * layout.SLOT_BYTES) / 8;
   }
 
+  /** Seconds since 1970 when a frame from the address came in, as far as this table knows; 0 for never. */
+  lastSeen(mac: number): number {
+    const entry = this.find(mac);
+    if (!entry) return 0;
+    let last = 0;
+    for (const build of [this.#build, ...this.#retired]) {
+      if (entry.id >= build.ids || build.isDiscarded) continue;
+      for (let arena = 0; arena < this.options.arenas; arena++) {
+        const at = build.columns + (arena * build.ids + entry.id) * layout.COLUMN_BYTES;
+        last = Math.max(last, Atomics.load(this.options.views.u32, (at + layout.COLUMN_LAST_SEEN) / 4));
+      }
+    }
+    return last;
+  }
+
   #countsOf(id: number): TargetCounts {
     const sum = {
       frames: this.#baseFrames[id]!,

@@ -18,7 +18,7 @@ import type { Offloads } from './offloads.js';
 /** Where frames go: to one VTEP, or where the target table at an offset says. */
 export type Route =
   | { readonly point: Destination }
-  | { readonly targets: number; readonly isProxied: boolean };
+  | { readonly targets: number; readonly isProxied: boolean; readonly isLearning: boolean };
 
 /** Family of the addresses that the sockets of a device take. Throws EINVAL when it has no listen_ip. */
 export function underlayDomain({ encap, properties }: Device): number {
@@ -107,6 +107,7 @@ export class Attachments {
       if (encap.flags & ENCAP_FLAG_VLAN_TAG) flags |= layout.DEVICE_FLAG_VLAN;
       if (outerOf(device).reserved === 'drop') flags |= layout.DEVICE_FLAG_RESERVED;
       if ('isProxied' in route && route.isProxied) flags |= layout.DEVICE_FLAG_PROXY;
+      if ('isLearning' in route && route.isLearning) flags |= layout.DEVICE_FLAG_LEARN;
       tables.writeDevice(row, {
         mux: mux.row,
         vnetid,

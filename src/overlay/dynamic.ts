@@ -20,6 +20,8 @@ export interface DynamicOptions {
   readonly negativeMs: number;
   ask(request: TargetRequest): void;
   onLate(isLate: boolean): void;
+  /** A frame from an address has come from a VTEP, and the table does not have it there (DEVICE_FLAG_LEARN). */
+  onSource(mac: number, ip: string): void;
   /** See `CacheServices.settle`. */
   settle(dynamic: Dynamic, mac: number, generation: number): void;
 }
@@ -62,6 +64,11 @@ export class Dynamic {
   /** Offset of the table, for the device's row. */
   get offset(): number {
     return this.#table.offset;
+  }
+
+  /** See `TargetTable.lastSeen`. */
+  lastSeen(mac: number): number {
+    return this.#table.lastSeen(mac);
   }
 
   get hasLeft(): boolean {

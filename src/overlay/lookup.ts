@@ -11,7 +11,7 @@ import type { Fma } from '../fma.js';
 import { familyOf, isMulticast, parseIp } from '../ip.js';
 import type { Log } from '../log.js';
 import { checkDestination, checkRoute, type Destination } from '../target/destination.js';
-import { parseMac } from '../target/mac.js';
+import { formatMac, parseMac } from '../target/mac.js';
 import type { TargetRequest } from '../target/request.js';
 import { Dispatcher } from '../varpd/dispatch.js';
 import { external } from '../varpd/external-plugin.js';
@@ -29,6 +29,11 @@ const ETHERNET_BYTES = 14;
 const ETHERNET_AND_TAG_BYTES = 18;
 /** IEEE 802.1Q: 4095 is reserved. */
 const VLAN_MAX = 4094;
+const learnCounters = {
+  learned: layout.COUNTER_RX_LEARNED,
+  moved: layout.COUNTER_RX_MOVED,
+  unlearned: layout.COUNTER_RX_UNLEARNED,
+};
 
 export interface LookupContext {
   readonly engine: Engine;
@@ -123,8 +128,12 @@ export class Lookup {
   route(): Route {
     if (this.mode === 'point') return { point: this.point! };
     assert(this.dynamic, 'an active DYNAMIC device has a table');
-    const { arp, dhcp } = this.instance.lookup;
-    return { targets: this.dynamic.offset, isProxied: arp !== undefined || dhcp !== undefined };
+    const { arp, dhcp, learn } = this.instance.lookup;
+    return {
+      targets: this.dynamic.offset,
+      isProxied: arp !== undefined || dhcp !== undefined,
+      isLearning: learn !== undefined,
+    };
   }
 
   /** Puts the device's source policy into force; call before each start. Throws ENOTSUP, ENOMEM. */
@@ -240,6 +249,7 @@ export class Lookup {
           );
       },
       settle: (dynamic, mac, generation) => targets.settle(dynamic, mac, generation),
+      onSource: (mac, ip) => this.#learn(mac, ip),
     });
     targets.add(device.row, this.dynamic);
   }
@@ -249,6 +259,21 @@ export class Lookup {
     if (this.isExternal) context.varpd.external.ask(device.name, device.vnetid, request);
     // Not started yet after a restart: asked again at the request's deadline.
     else if (instance.isActive) this.#dispatcher!.ask(request);
+  }
+
+  #learn(mac: number, ip: string): void {
+    const { instance, device, context } = this;
+    if (!this.#isOpen || !instance.isActive) return;
+    try {
+      instance.lookup.learn?.(formatMac(mac), ip);
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      context.fma.degrade(
+        device.name,
+        'lookup_failed',
+        `${formatMac(mac)} behind ${ip} was not learned: ${why}`,
+      );
+    }
   }
 
   #createDispatcher(): Dispatcher {
@@ -327,6 +352,11 @@ export class Lookup {
         fma.restore(overlay, 'plugin');
       },
       log: (level, message) => log[level]({ device: overlay }, message),
+      learning: {
+        lastSeen: (mac) => open('lastSeen')?.lastSeen(parseMac(mac)) ?? 0,
+        isStatic: (mac) => open('isStatic')?.cache.get(parseMac(mac))?.source === 'operator',
+        count: (what) => this.context.engine.counters.add(device.row, learnCounters[what], 1),
+      },
     };
   }
 }

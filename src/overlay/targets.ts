@@ -12,6 +12,7 @@ import type { Miss } from '../datapath/deferred.js';
 import { dropReason } from '../datapath/drop.js';
 import type { Engine } from '../datapath/engine.js';
 import { OverlayError } from '../errors.js';
+import { ipOfBytes } from '../ip.js';
 import { QUIESCE_MS_MAX } from '../limits.js';
 import type { Log } from '../log.js';
 import { every, monotonicMs, nextTurn, sleep } from '../sys/clock.js';
@@ -29,6 +30,8 @@ const POLL_MS = 1;
 const POLL_TURNS = 50;
 /** Destination, source: the two addresses of an Ethernet header. */
 const ADDRESS_BYTES = 6;
+const ETHERNET_BYTES = 14;
+const SENDER_BYTES = 16;
 
 interface Settling {
   readonly dynamic: Dynamic;
@@ -195,6 +198,11 @@ export class Targets {
       asked.set(header.subarray(ADDRESS_BYTES, 2 * ADDRESS_BYTES), layout.VNET_HDR_BYTES);
       asked.set(header.subarray(0, ADDRESS_BYTES), layout.VNET_HDR_BYTES + ADDRESS_BYTES);
       dynamic?.cache.missSource(macAt(header, ADDRESS_BYTES), asked);
+      return;
+    }
+    if (kind === layout.MISS_LEARN) {
+      const sender = header.subarray(ETHERNET_BYTES, ETHERNET_BYTES + SENDER_BYTES);
+      dynamic?.options.onSource(macAt(header, ADDRESS_BYTES), ipOfBytes(sender));
       return;
     }
     const drop = (reason: Parameters<typeof dropReason>[0]) =>

@@ -80,6 +80,18 @@ export interface LookupServices {
   degrade(text: string): void;
   restore(): void;
   log(level: 'info' | 'warn' | 'error', message: string): void;
+  /** For plugins of ours that have `learn`; those that run in a thread of their own have none. */
+  readonly learning?: LearningServices;
+}
+
+/** What a plugin that learns asks of the data path. */
+export interface LearningServices {
+  /** Seconds since 1970 when a frame from the address came in, 0 for not that is known. */
+  lastSeen(mac: string): number;
+  /** An operator has set the target: it stays as it is. */
+  isStatic(mac: string): boolean;
+  /** Counts an address as learned, found elsewhere, or not learned. */
+  count(what: 'learned' | 'moved' | 'unlearned'): void;
 }
 
 /** One overlay's use of a plugin. Every call has a deadline; a throw or a rejection degrades the device. */
@@ -97,6 +109,11 @@ export interface LookupInstance {
   arp?(query: ArpQuery): string | undefined | Promise<string | undefined>;
   /** DYNAMIC, with `proxy-dhcp`: MAC address of the DHCP server for the request's source, or undefined. */
   dhcp?(request: LookupRequest): string | undefined | Promise<string | undefined>;
+  /**
+   * DYNAMIC, plugins of ours: a frame from `mac` has come from the VTEP `ip`, and the target cache does not have it there. Told
+   * once a second at most for each, and only for senders that `<encap>/source_check` lets in.
+   */
+  learn?(mac: string, ip: string): void;
   /** Addresses of every VTEP it may answer with; those may send to us under `source_check=auto`. */
   peers?(): readonly string[];
   /** What a restart must not lose, besides properties; JSON. */

@@ -7,6 +7,7 @@ import { direct } from './direct.js';
 import { External } from './external.js';
 import { external } from './external-plugin.js';
 import { files } from './files.js';
+import { learn } from './learn.js';
 import { LOOKUP_VERSION, type LookupInstance, type LookupPlugin, type LookupServices } from './plugin.js';
 
 /** A lookup plugin at work for one overlay. */
@@ -29,7 +30,7 @@ export class Varpd {
   #nextId = 1;
   readonly #waits = new Waits();
 
-  constructor(plugins: readonly LookupPlugin[] = [direct, files, external]) {
+  constructor(plugins: readonly LookupPlugin[] = [direct, files, learn, external]) {
     for (const plugin of plugins) this.register(plugin);
   }
 

@@ -216,7 +216,7 @@ const good: Readonly<Record<string, readonly unknown[]>> = {
   overlay: ['ov0', 'ov1', 'ext', 'nope'],
   property: ['mtu', 'vnetid', '0', '1', 'vxlan/listen_ip', 'direct/dest_ip', 'direct/dest_port', 'search'],
   encap: ['vxlan'],
-  search: ['direct', 'files', 'external'],
+  search: ['direct', 'files', 'learn', 'external'],
   vnetid: [1, 2, 3, 16_777_215, '9007199254740993'],
   properties: [
     {},
