@@ -15,6 +15,7 @@
 import type { Headers } from './encap/overhead.js';
 import type { EncapPlugin } from './encap/plugin.js';
 import { OverlayError } from './errors.js';
+import type { Group } from './groups.js';
 import { DEVICE_NAME_BYTES_MAX, MTU_MAX_BYTES, TARGETS_DEFAULT } from './limits.js';
 import type { Mux } from './mux.js';
 import { eachOffload, type OffloadSetting } from './offload.js';
@@ -26,6 +27,8 @@ export interface Attachment {
   readonly mux: Mux;
   /** Destination row of a POINT device. */
   readonly destination: number | undefined;
+  /** Multicast groups that it is in. */
+  readonly groups: readonly Group[];
 }
 
 /** What the underlay takes. */

@@ -11,13 +11,7 @@ import { formatEndpoint } from './ip.js';
 import { AF_INET, AF_INET6 } from './sys/abi.js';
 import { openGreUnderlay } from './sys/gre-underlay.js';
 import type { SocketSettings } from './sys/socket-settings.js';
-import {
-  closeUnderlay,
-  joinDatagrams,
-  openUnderlay,
-  type Underlay,
-  underlayOverflow,
-} from './sys/underlay.js';
+import { closeUnderlay, joinDatagrams, openUnderlay, socketOverflow, type Underlay } from './sys/underlay.js';
 
 export interface Mux {
   readonly row: number;
@@ -135,7 +129,7 @@ export class Muxes {
 
   /** Datagrams lost because the receive sockets were full. */
   overflow(mux: Mux): number {
-    return underlayOverflow(mux.underlay);
+    return socketOverflow(mux.underlay.receive);
   }
 
   /** Says so when it is we ourselves who hold the port: a wildcard and an address exclude each other. */
@@ -217,6 +211,7 @@ function isRaw(encap: EncapPlugin): boolean {
   return encap.transport === 'gre';
 }
 
-function isWildcard(ip: string): boolean {
+/** True for the address that stands for all of a host's. */
+export function isWildcard(ip: string): boolean {
   return ip === '0.0.0.0' || ip === '::';
 }

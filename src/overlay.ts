@@ -88,6 +88,7 @@ import { EncapRegistry } from './encap/registry.js';
 import { OverlayError } from './errors.js';
 import { Events } from './events.js';
 import { type FaultStatus, Fma } from './fma.js';
+import { Groups, groupName } from './groups.js';
 import { OFFLOAD_RETRY_MS, RESUMES_MAX } from './limits.js';
 import type { Log } from './log.js';
 import { keyOf, type Mux, Muxes } from './mux.js';
@@ -111,6 +112,7 @@ import type { DeviceRecord } from './state/record.js';
 import { isOverWithin, monotonicMs } from './sys/clock.js';
 import { errnoName } from './sys/errno.js';
 import { probeUdpOffloads } from './sys/udp-offload.js';
+import { socketOverflow } from './sys/underlay.js';
 import type { CacheStats, TargetView } from './target/cache.js';
 import { checkDestination, checkRoute, type Destination, type Route } from './target/destination.js';
 import { formatMac } from './target/mac.js';
@@ -186,6 +188,7 @@ export class Overlay {
   /** What has happened, for whoever reads along. */
   readonly events = new Events();
   readonly #muxes: Muxes;
+  readonly #groups: Groups;
   readonly #perimeters = new Perimeters();
   readonly #traps: Traps;
   readonly #offloads: Offloads;
@@ -222,7 +225,8 @@ export class Overlay {
       options.offloadRetryMs ?? OFFLOAD_RETRY_MS,
     );
     const mtus = new Mtus({ engine, ports, fma: this.fma, events: this.events, log });
-    const attachments = new Attachments(engine, this.#muxes, kept, this.#offloads);
+    this.#groups = new Groups(engine, ports);
+    const attachments = new Attachments(engine, this.#muxes, this.#groups, kept, this.#offloads);
     this.#kept = kept;
     this.#targets = new Targets(engine, log);
     this.#traps = new Traps(
@@ -573,14 +577,23 @@ export class Overlay {
     }));
   }
 
+  /** Of underlay addresses, then of the groups on them. */
   muxStats(): MuxStats[] {
-    return this.#muxes.list.map((mux: Mux) => ({
+    const muxes = this.#muxes.list.map((mux: Mux) => ({
       name: keyOf(mux.ip, mux.port, mux.netns),
       encap: mux.encap.name,
       counts: this.engine.counters.mux(mux.row),
       socketOverflow: this.#muxes.overflow(mux),
       portsSkipped: mux.underlay.portsSkipped,
     }));
+    const groups = this.#groups.list.map((group) => ({
+      name: groupName(group),
+      encap: group.mux.encap.name,
+      counts: this.engine.counters.mux(group.row),
+      socketOverflow: socketOverflow([group.fd]),
+      portsSkipped: 0,
+    }));
+    return [...muxes, ...groups];
   }
 
   workerStats(): WorkerStats[] {

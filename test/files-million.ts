@@ -74,7 +74,7 @@ million('loaded with progress, and any of them answers', async () => {
     assert.ok(turns > 50, 'the event loop went on');
     assert.match(logs.at(-1)!, /: 1000000 mappings to 2000 VTEPs in /);
     for (const line of logs.slice(0, -1)) assert.match(line, /: (reading|indexing) the mappings, \d+% done$/);
-    assert.is(instance.peers!().length, VTEPS);
+    assert.is(instance.peers!()!.length, VTEPS);
     const random = new Xorshift(1);
     const request = { etherType: 0x0800, source: macOf(0), kind: 'unicast' } as LookupRequest;
     for (let turn = 0; turn < 20_000; turn++) {

@@ -65,7 +65,7 @@ class Rig {
     invalidate: (mac) => this.calls.push(`invalidate ${mac}`),
     invalidateAll: () => this.calls.push('invalidateAll'),
     gratuitousArp: ({ mac, ip, vlan }) => this.calls.push(`arp ${ip} ${mac} ${vlan}`),
-    peersChanged: () => this.calls.push(`peers ${[...this.instance.peers!()].sort().join(' ')}`),
+    peersChanged: () => this.calls.push(`peers ${[...this.instance.peers!()!].sort().join(' ')}`),
     degrade: (text) => this.calls.push(`degrade ${text}`),
     restore: () => this.calls.push('restore'),
     log: (level, message) => this.logs.push(`${level} ${message}`),

@@ -31,7 +31,7 @@ const rooms: readonly Room[] = [
   },
   {
     layer: 5,
-    path: /^src\/(device|mux|fma|events)\.ts$/,
+    path: /^src\/(device|mux|groups|fma|events)\.ts$/,
     why: 'devices and underlays, below the operations on them',
   },
   { layer: 6, path: /^src\/varpd\//, why: 'varpd knows plugin interfaces and state, not the operations' },

@@ -3,6 +3,7 @@ import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { capture } from './harness/capture.js';
 import { Daemon, until } from './harness/hosts.js';
 import { testWith } from './harness/needs.js';
 import { Network, type NetworkHost, VNI } from './harness/network.js';
@@ -21,12 +22,30 @@ interface Scene {
 
 const linkOf = ({ daemon }: NetworkHost) => (daemon ? 'ov0' : 'vx0');
 
-async function withNetwork(work: (scene: Scene) => Promise<void>): Promise<void> {
+interface Flood {
+  /** What ours floods to; the other hosts when it is left out. */
+  readonly group?: string;
+  readonly flags?: readonly string[];
+  /** Number of the host's address on the underlay in the group's family. */
+  readonly addressOf: (host: NetworkHost) => string;
+}
+
+const unicast: Flood = { addressOf: ({ underlay }) => underlay };
+
+async function withNetwork(
+  work: (scene: Scene) => Promise<void>,
+  { group, flags = [], addressOf }: Flood = unicast,
+): Promise<void> {
   const network = new Network(4);
   try {
     const [ours, ...kernels] = network.hosts as [NetworkHost, ...NetworkHost[]];
+    for (const each of network.hosts) {
+      const { netlink } = each.host;
+      const link = netlink.getLink('underlay0').index;
+      if (addressOf(each).includes(':')) netlink.addAddress(link, `${addressOf(each)}/64`, { noDad: true });
+    }
     const others = (host: NetworkHost) => network.hosts.filter((each) => each !== host);
-    const daemon = await Daemon.start(ours.host, mkdtempSync(join(network.directory, 'ours-')));
+    const daemon = await Daemon.start(ours.host, mkdtempSync(join(network.directory, 'ours-')), { flags });
     ours.daemon = daemon;
     await daemon.client.post('/v1/overlays', {
       name: 'ov0',
@@ -35,17 +54,28 @@ async function withNetwork(work: (scene: Scene) => Promise<void>): Promise<void>
       vnetid: VNI,
       properties: {
         mtu: MTU,
-        'vxlan/listen_ip': ours.underlay,
+        'vxlan/listen_ip': addressOf(ours),
         'learn/port': 4789,
-        'learn/flood': kernels.map(({ underlay }) => underlay).join('+'),
+        'learn/flood': group ?? kernels.map(addressOf).join('+'),
       },
     });
     for (const each of kernels) {
-      const { host, underlay } = each;
-      const vxlan = ['type', 'vxlan', 'id', `${VNI}`, 'local', underlay, 'dstport', '4789', 'learning'];
-      host.run('ip', 'link', 'add', 'vx0', 'mtu', `${MTU}`, ...vxlan);
-      for (const peer of others(each)) {
-        host.run('bridge', 'fdb', 'append', '00:00:00:00:00:00', 'dev', 'vx0', 'dst', peer.underlay);
+      const { host } = each;
+      const vxlan = [
+        'type',
+        'vxlan',
+        'id',
+        `${VNI}`,
+        'local',
+        addressOf(each),
+        'dstport',
+        '4789',
+        'learning',
+      ];
+      const joins = group === undefined ? [] : ['group', group, 'dev', 'underlay0', 'ttl', '5'];
+      host.run('ip', 'link', 'add', 'vx0', 'mtu', `${MTU}`, ...vxlan, ...joins);
+      for (const peer of group === undefined ? others(each) : []) {
+        host.run('bridge', 'fdb', 'append', '00:00:00:00:00:00', 'dev', 'vx0', 'dst', addressOf(peer));
       }
     }
     for (const each of network.hosts) {
@@ -196,5 +226,54 @@ while True:
     assert.equal((await ours.daemon!.stats()).overlays.ov0!.drops.tx_vlan_not_carried, undefined);
   }),
 );
+
+for (const [family, group, addressOf] of [
+  [4, '239.1.1.1', unicast.addressOf],
+  [6, 'ff05::4711', ({ index }: NetworkHost) => `2001:db8::${index + 1}`],
+] as const) {
+  const flood: Flood = { group, flags: ['--workers', '4'], addressOf };
+  testWith(
+    learnHosts,
+    [...needs, 'tcpdump'],
+    `a multicast group over IPv${family}: joined, and each frame once with 4 workers`,
+    () =>
+      withNetwork(async ({ network, ours, kernels, counters }) => {
+        for (const from of network.hosts) {
+          for (const to of network.hosts) {
+            if (from !== to) assert.ok(pings(from, to.inner[4]), `from ${from.index} to ${to.index}`);
+          }
+        }
+        assert.is((await counters()).rx_learned, kernels.length);
+        const before = await counters();
+        const broadcasts = 200;
+        const captured = await capture(ours.host, 'icmp and dst 198.51.100.255', { link: 'ov0' });
+        kernels[0]!.host.attempt(
+          'ping',
+          '-q',
+          '-b',
+          '-c',
+          `${broadcasts}`,
+          '-i',
+          '0.01',
+          '-W',
+          '1',
+          '198.51.100.255',
+        );
+        const lines = () => captured.seen().trim().split('\n').length;
+        await until('all are there', 3000, () => lines() >= broadcasts);
+        await captured();
+        assert.is(lines(), broadcasts, 'none is there twice');
+        const after = await counters();
+        assert.is(after.tx_copies, before.tx_copies, 'one datagram to the group is enough');
+        const { muxes } = await ours.daemon!.stats();
+        const [name, row] = Object.entries(muxes).find(([each]) => each.includes(group))!;
+        assert.ok(Number(row.counters.rx_read) >= broadcasts, name);
+        const text = ours.host.run('ip', 'maddress', 'show', 'dev', 'underlay0');
+        assert.match(text, new RegExp(`inet6? +${group}\\b`), 'the kernel has joined');
+        await ours.daemon!.client.delete('/v1/overlays/ov0?force=true');
+        assert.not.match(ours.host.run('ip', 'maddress', 'show', 'dev', 'underlay0'), new RegExp(group));
+      }, flood),
+  );
+}
 
 learnHosts.run();

@@ -309,6 +309,47 @@ learn('a flood of made-up addresses: the table stays within the limit, and the r
   }),
 );
 
+learn('a group: not on all addresses, not without ports; nothing is left of what failed', async () => {
+  const memory = await MemoryOverlay.start();
+  try {
+    const { overlay } = memory;
+    const port = await freePort('127.0.0.1');
+    await overlay.createOverlay({
+      name: 'ov0',
+      encap: 'vxlan',
+      search: 'learn',
+      vnetid: VNETID,
+      properties: {
+        'vxlan/listen_ip': '0.0.0.0',
+        'vxlan/listen_port': port,
+        'learn/port': port,
+        'learn/flood': '239.1.1.1',
+      },
+    });
+    await memory.up('ov0');
+    assert.match(
+      overlay.status('ov0').message,
+      /joined on the link that has listen_ip.*set it to one address/,
+    );
+    assert.equal(overlay.muxStats(), []);
+    await overlay.setprop('ov0', 'vxlan/listen_ip', '127.0.0.1');
+    await until('it runs', 3000, () => overlay.status('ov0').status === 'ONLINE');
+    assert.equal(
+      overlay.muxStats().map(({ name }) => name),
+      [`127.0.0.1:${port}`, `127.0.0.1:${port} 239.1.1.1:${port}`],
+    );
+    await assertRefused(
+      overlay.setprop('ov0', 'learn/flood', 'ff05::1'),
+      'EINVAL',
+      'other_family',
+      /must be of one family; learn\/flood is as it was/,
+    );
+    assert.is(overlay.muxStats().length, 2);
+  } finally {
+    await memory.close();
+  }
+});
+
 learn('its properties: what is missing, what is wrong', async () => {
   const memory = await MemoryOverlay.start();
   try {

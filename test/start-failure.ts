@@ -98,64 +98,48 @@ startFailure(
   'the address is not this host’s: degraded, and an address event brings a try forward',
   async () => {
     const tries: number[] = [];
-    const plugin = counting({
-      operations: {
-        ...vxlan.operations,
-        socket: (properties) => {
-          tries.push(performance.now());
-          return vxlan.operations.socket(properties);
-        },
-      },
+    await withMemory(async (memory) => {
+      const { overlay } = memory;
+      const before = memory.holdings();
+      memory.links.inNamespace = (_netns, work) => {
+        tries.push(performance.now());
+        return work();
+      };
+      await overlay.createOverlay(request('ov0', 1, await freePort(HERE), { ip: '203.0.113.1' }));
+      await memory.up('ov0');
+      assert.match(faultOf(memory, 'ov0'), /no interface of this host has the address \(EADDRNOTAVAIL\)/);
+      assert.is(tries.length, 1);
+      memory.links.addressChanged();
+      await memory.settle();
+      assert.is(tries.length, 2, 'tried at once');
+      await until('it is tried again by itself', 4000, () => tries.length >= 3);
+      await assertRefused(overlay.delete('ov0', gently), 'EBUSY', 'link_up');
+      await overlay.delete('ov0', force);
+      assert.equal(memory.holdings(), before, 'a degraded device can be deleted');
+      const count = tries.length;
+      memory.links.addressChanged();
+      await new Promise((resolve) => setTimeout(resolve, 1200));
+      assert.is(tries.length, count, 'and is tried no more');
     });
-    await withMemory(
-      async (memory) => {
-        const { overlay } = memory;
-        const before = memory.holdings();
-        await overlay.createOverlay(request('ov0', 1, await freePort(HERE), { ip: '203.0.113.1' }));
-        await memory.up('ov0');
-        assert.match(faultOf(memory, 'ov0'), /no interface of this host has the address \(EADDRNOTAVAIL\)/);
-        assert.is(tries.length, 1);
-        memory.links.addressChanged();
-        await memory.settle();
-        assert.is(tries.length, 2, 'tried at once');
-        await until('it is tried again by itself', 4000, () => tries.length >= 3);
-        await assertRefused(overlay.delete('ov0', gently), 'EBUSY', 'link_up');
-        await overlay.delete('ov0', force);
-        assert.equal(memory.holdings(), before, 'a degraded device can be deleted');
-        const count = tries.length;
-        memory.links.addressChanged();
-        await new Promise((resolve) => setTimeout(resolve, 1200));
-        assert.is(tries.length, count, 'and is tried no more');
-      },
-      { encaps: new EncapRegistry([plugin]) },
-    );
   },
 );
 
 startFailure('tries are apart: 0.5 s, 1 s, and so on', async () => {
   const tries: number[] = [];
-  const plugin = counting({
-    operations: {
-      ...vxlan.operations,
-      socket: () => {
-        tries.push(performance.now());
-        throw new OverlayError('EIO', 'test', 'it does not work today');
-      },
-    },
+  await withMemory(async (memory) => {
+    memory.links.inNamespace = () => {
+      tries.push(performance.now());
+      throw new OverlayError('EIO', 'test', 'it does not work today');
+    };
+    await memory.overlay.createOverlay(request('ov0', 1, 4789));
+    await memory.up('ov0');
+    await until('four tries', 6000, () => tries.length >= 4);
+    const pauses = tries.slice(1, 4).map((at, index) => at - tries[index]!);
+    for (const [index, least] of [500, 1000, 2000].entries()) {
+      assert.ok(pauses[index]! > least - 20 && pauses[index]! < least + 400, `${pauses}`);
+    }
+    assert.match(faultOf(memory, 'ov0'), /^not started: it does not work today \(EIO\); will try again$/);
   });
-  await withMemory(
-    async (memory) => {
-      await memory.overlay.createOverlay(request('ov0', 1, 4789));
-      await memory.up('ov0');
-      await until('four tries', 6000, () => tries.length >= 4);
-      const pauses = tries.slice(1, 4).map((at, index) => at - tries[index]!);
-      for (const [index, least] of [500, 1000, 2000].entries()) {
-        assert.ok(pauses[index]! > least - 20 && pauses[index]! < least + 400, `${pauses}`);
-      }
-      assert.match(faultOf(memory, 'ov0'), /^not started: it does not work today \(EIO\); will try again$/);
-    },
-    { encaps: new EncapRegistry([plugin]) },
-  );
 });
 
 startFailure('a socket option that the mux refuses: nothing stays open', async () => {

@@ -107,9 +107,9 @@ export class Engine {
     for (const { queue } of this.workers.list) queue.removeTap(device);
   }
 
-  /** Gives each worker its receive socket, and all of them the bank of send sockets. */
+  /** Gives each worker its receive socket, the first alone where there is one, and all of them the bank of send sockets. */
   attachMux(mux: number, receive: readonly number[], send: readonly number[]): void {
-    for (const { queue } of this.workers.list) queue.addMux(mux, receive[queue.lane]!, send);
+    for (const { queue } of this.workers.list) queue.addMux(mux, receive[queue.lane] ?? -1, send);
   }
 
   /** The reverse of `attachMux`; quiesce before closing the descriptors. */

@@ -48,19 +48,24 @@ export class Queue {
     this.#store(layout.ARENA_TAP_FDS, device, -1);
   }
 
+  /** @param receive -1 when another queue has the only one */
   addMux(mux: number, receive: number, send: readonly number[]): void {
     this.#muxes.set(mux, { receive, send });
     this.#storeMux(mux, receive, send);
-    if (this.directions !== 'out') watch(this.epoll, receive, layout.SOURCE_UNDERLAY, mux);
+    if (this.#waitsFor(receive)) watch(this.epoll, receive, layout.SOURCE_UNDERLAY, mux);
   }
 
   /** The worker no longer hears of it; close the descriptors only after a quiesce. */
   removeMux(mux: number): void {
     const sockets = this.#muxes.get(mux);
     if (sockets === undefined) return;
-    if (this.directions !== 'out') unwatch(this.epoll, sockets.receive);
+    if (this.#waitsFor(sockets.receive)) unwatch(this.epoll, sockets.receive);
     this.#muxes.delete(mux);
     this.#storeMux(mux, -1, new Array<number>(sockets.send.length).fill(-1));
+  }
+
+  #waitsFor(receive: number): boolean {
+    return this.directions !== 'out' && receive >= 0;
   }
 
   /** Gives the queue another arena, descriptors and all. */

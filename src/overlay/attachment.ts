@@ -4,6 +4,7 @@ import type { Engine } from '../datapath/engine.js';
 import type { Device } from '../device.js';
 import { ENCAP_FLAG_VLAN_TAG, type EncapPlugin, type OuterHeader, outerDefault } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
+import type { Group, Groups } from '../groups.js';
 import { familyOf } from '../ip.js';
 import type { Mux, Muxes } from '../mux.js';
 import { Serial } from '../serial.js';
@@ -16,9 +17,13 @@ import type { Kept } from './kept.js';
 import type { Offloads } from './offloads.js';
 
 /** Where frames go: to one VTEP, or where the target table at an offset says. */
-export type Route =
+export type Route = (
   | { readonly point: Destination }
-  | { readonly targets: number; readonly isProxied: boolean; readonly isLearning: boolean };
+  | { readonly targets: number; readonly isProxied: boolean; readonly isLearning: boolean }
+) & {
+  /** Multicast groups of the underlay that the device is in. */
+  readonly groups: readonly string[];
+};
 
 /** Family of the addresses that the sockets of a device take. Throws EINVAL when it has no listen_ip. */
 export function underlayDomain({ encap, properties }: Device): number {
@@ -69,6 +74,7 @@ export class Attachments {
   constructor(
     readonly engine: Engine,
     readonly muxes: Muxes,
+    readonly groups: Groups,
     readonly kept: Kept,
     readonly offloads: Offloads,
   ) {}
@@ -89,7 +95,12 @@ export class Attachments {
     const { ip, port } = encap.operations.socket(device.properties);
     const mux = this.muxes.hold(ip, port, encap, device.underlayNetns, socketsOf(device));
     let destination: number | undefined;
+    const groups: Group[] = [];
     try {
+      for (const group of route.groups) {
+        refuseOtherFamily(encap, ip, group);
+        groups.push(this.groups.hold(mux, group));
+      }
       if ('point' in route && route.point.ip !== undefined) refuseOtherFamily(encap, ip, route.point.ip);
       if (tables.findVnet(mux.row, vnetid) !== undefined) {
         throw new OverlayError('EEXIST', 'vnetid_in_use', `vnetid ${vnetid} is in use on ${ip} port ${port}`);
@@ -119,12 +130,13 @@ export class Attachments {
         destination: destination ?? layout.NONE,
         targets: 'point' in route ? 0 : route.targets,
       });
-      tables.insertVnet(mux.row, vnetid, row);
+      for (const each of [mux, ...groups]) tables.insertVnet(each.row, vnetid, row);
       tables.setDeviceState(row, layout.DEVICE_STATE_ACTIVE);
-      device.attachment = { mux, destination };
+      device.attachment = { mux, destination, groups };
       this.offloads.apply(device);
     } catch (error) {
       if (destination !== undefined) destinations.release(destination);
+      for (const group of groups) await this.groups.release(group);
       await this.muxes.release(mux);
       throw error;
     }
@@ -152,17 +164,18 @@ export class Attachments {
   async #stop(device: Device): Promise<void> {
     const { attachment, row, vnetid } = device;
     if (!attachment) return;
-    const { mux, destination } = attachment;
+    const { mux, destination, groups } = attachment;
     device.attachment = undefined;
     this.muxes.joinDatagrams(mux, device.name, true);
     this.engine.tables.setDeviceState(row, layout.DEVICE_STATE_DROP);
-    this.engine.tables.removeVnet(mux.row, vnetid);
+    for (const each of [mux, ...groups]) this.engine.tables.removeVnet(each.row, vnetid);
     const { destinations } = this.engine;
     if (destination !== undefined) destinations.release(destination);
     const rows = destinations.leaving();
-    const giveBack = () => {
+    const giveBack = async () => {
       rows();
-      return this.muxes.release(mux);
+      for (const group of groups) await this.groups.release(group);
+      await this.muxes.release(mux);
     };
     try {
       await this.engine.quiesce();

@@ -126,13 +126,17 @@ export class Lookup {
 
   /** Where frames of the device go, for its start. */
   route(): Route {
-    if (this.mode === 'point') return { point: this.point! };
+    if (this.mode === 'point') {
+      const point = this.point!;
+      return { point, groups: point.ip !== undefined && isMulticast(point.ip) ? [point.ip] : [] };
+    }
     assert(this.dynamic, 'an active DYNAMIC device has a table');
     const { arp, dhcp, learn } = this.instance.lookup;
     return {
       targets: this.dynamic.offset,
       isProxied: arp !== undefined || dhcp !== undefined,
       isLearning: learn !== undefined,
+      groups: this.instance.lookup.groups?.() ?? [],
     };
   }
 

@@ -115,12 +115,23 @@ export class Mtus {
     const { point } = lookup;
     // It has one destination, and which is not known yet.
     if (lookup.mode === 'point' && !point) return undefined;
-    const { ip } = encap.operations.socket(properties);
+    const ip = listenIp(device);
+    if (ip === undefined) return undefined;
     const key = `${ip} ${point?.ip} ${underlayNetns}`;
     if (!known.has(key)) known.set(key, this.context.ports.underlayMtu(ip, point?.ip, underlayNetns));
     const underlay = known.get(key);
     if (!underlay) return undefined;
     const encapBytes = encap.operations.encap(0n, properties).length;
     return { underlay, headers: { encap, encapBytes, family: familyOf(point?.ip ?? ip) } };
+  }
+}
+
+/** Undefined while there is something wrong with it: that shows when the device is started. */
+function listenIp({ encap, properties }: Device): string | undefined {
+  try {
+    return encap.operations.socket(properties).ip;
+  } catch (error) {
+    if (error instanceof OverlayError) return undefined;
+    throw error;
   }
 }

@@ -52,7 +52,8 @@ import { openSendBank } from './send-bank.js';
 import { sockaddr } from './sockaddr.js';
 import type { SocketSettings } from './socket-settings.js';
 
-const TTL = 64;
+/** Of outer headers, where nobody says another one. */
+export const TTL = 64;
 
 export interface UnderlayOptions {
   readonly ip: string;
@@ -128,12 +129,12 @@ export function closeUnderlay(underlay: Underlay): void {
   for (const fd of new Set([...underlay.receive, ...underlay.send])) closeFd(fd);
 }
 
-/** Datagrams the kernel dropped because the receive sockets were full, since they were opened. */
-export function underlayOverflow(underlay: Underlay): number {
+/** Datagrams the kernel dropped because sockets were full, since they were opened. */
+export function socketOverflow(sockets: readonly number[]): number {
   const info = new Uint32Array(16);
   const bytes = new Uint32Array(1);
   let drops = 0;
-  for (const fd of underlay.receive) {
+  for (const fd of sockets) {
     bytes[0] = info.byteLength;
     must(libc.getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, bytes), 'getsockopt SO_MEMINFO');
     drops += info[SK_MEMINFO_DROPS]!;
@@ -257,6 +258,7 @@ export function enlargeBuffers(fd: number): boolean {
   return isShort;
 }
 
-function setInt(fd: number, level: number, name: number, value: number): void {
+/** @param level protocol of the option */
+export function setInt(fd: number, level: number, name: number, value: number): void {
   must(libc.setsockopt(fd, level, name, new Int32Array([value]), 4), `setsockopt ${level}/${name}`);
 }

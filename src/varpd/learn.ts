@@ -4,10 +4,11 @@
  * each address is. Only with this plugin does a received frame change where frames are sent.
  *
  * What is learned dies with the process and is learned again. The VTEPs of the list are those that may send
- * (`<encap>/source_check=auto`): who is not among them teaches nothing.
+ * (`<encap>/source_check=auto`): who is not among them teaches nothing. With a multicast group in the list it is everybody.
  */
 import { DESTINATION_IP, DESTINATION_PORT } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
+import { isMulticast } from '../ip.js';
 import { type PropertyInfo, PropertyStore } from '../property.js';
 import { every, wallSeconds } from '../sys/clock.js';
 import { type Destination, parseDestination, ROUTE_DESTINATIONS_MAX } from '../target/destination.js';
@@ -98,8 +99,8 @@ function floodFault(text: string): string | undefined {
 
 class LearnInstance implements LookupInstance {
   readonly properties: PropertyStore;
+  /** What was in the list when it was started. */
   #flood: readonly Destination[] = [];
-  #port: number | undefined;
   #addresses: LearnedAddresses | undefined;
   #stopSweeping = () => {};
   #told: string | undefined;
@@ -115,8 +116,7 @@ class LearnInstance implements LookupInstance {
     if (missing.length > 0) {
       throw new OverlayError('EAGAIN', 'property_missing', `not set: ${missing.join(', ')}`);
     }
-    this.#port = this.kinds & DESTINATION_PORT ? Number(this.properties.get(port.name)) : undefined;
-    this.#flood = floodOf(String(this.properties.get(flood.name)), this.kinds, this.#port);
+    this.#flood = this.#list();
     this.#services = services;
     const { learning } = services;
     this.#addresses = new LearnedAddresses({
@@ -155,17 +155,37 @@ class LearnInstance implements LookupInstance {
     this.#addresses?.observe(mac, ip);
   }
 
-  peers(): readonly string[] {
-    return [...new Set(this.#flood.map(({ ip }) => ip!))];
+  /** Who is in a group cannot be told: with one of them, anyone may send. */
+  peers(): readonly string[] | undefined {
+    const ips = [...new Set(this.#list().map(({ ip }) => ip!))];
+    return ips.some((ip) => isMulticast(ip)) ? undefined : ips;
   }
 
-  #routeTo(ip: string): Destination {
-    return this.#port === undefined ? { ip } : { ip, port: this.#portOf(ip) };
+  groups(): readonly string[] {
+    return [
+      ...new Set(
+        this.#list()
+          .map(({ ip }) => ip!)
+          .filter((ip) => isMulticast(ip)),
+      ),
+    ];
   }
 
   /** A peer listens where it is flooded to. */
-  #portOf(ip: string): number {
-    return this.#flood.find((each) => each.ip === ip)?.port ?? this.#port!;
+  #routeTo(ip: string): Destination {
+    return (
+      this.#flood.find((each) => each.ip === ip) ??
+      (this.#port === undefined ? { ip } : { ip, port: this.#port })
+    );
+  }
+
+  get #port(): number | undefined {
+    return this.kinds & DESTINATION_PORT ? Number(this.properties.get(port.name)) : undefined;
+  }
+
+  #list(): Destination[] {
+    const text = this.properties.get(flood.name);
+    return text === undefined ? [] : floodOf(String(text), this.kinds, this.#port);
   }
 
   #tell(): void {

@@ -114,8 +114,13 @@ export interface LookupInstance {
    * once a second at most for each, and only for senders that `<encap>/source_check` lets in.
    */
   learn?(mac: string, ip: string): void;
-  /** Addresses of every VTEP it may answer with; those may send to us under `source_check=auto`. */
-  peers?(): readonly string[];
+  /**
+   * Addresses of every VTEP it may answer with; those may send to us under `source_check=auto`. Undefined where that cannot be
+   * told.
+   */
+  peers?(): readonly string[] | undefined;
+  /** Plugins of ours: multicast groups of the underlay that the device is in while it is started. Asked before `start`, too. */
+  groups?(): readonly string[];
   /** What a restart must not lose, besides properties; JSON. */
   save?(): unknown;
   /** Before `start`: what `save` gave. */

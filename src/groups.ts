@@ -1,0 +1,99 @@
+/**
+ * Multicast groups on muxes. A group is a mux row of its own, with the devices of those that joined it and one socket, which the
+ * first worker alone reads: so that each datagram comes in once, however many workers there are.
+ */
+import type { Engine } from './datapath/engine.js';
+import { assert, OverlayError } from './errors.js';
+import { formatEndpoint, isMulticast } from './ip.js';
+import { isWildcard, keyOf, type Mux, type Namespaces } from './mux.js';
+import { AF_INET6 } from './sys/abi.js';
+import { closeFd } from './sys/fd.js';
+import { aimAtGroups, openGroup } from './sys/group-socket.js';
+
+/** A group that somebody on a mux is in. */
+export interface Group {
+  readonly row: number;
+  readonly ip: string;
+  readonly mux: Mux;
+  readonly fd: number;
+  users: number;
+}
+
+export class Groups {
+  readonly #joined: Group[] = [];
+
+  constructor(
+    readonly engine: Engine,
+    readonly namespaces: Namespaces,
+  ) {}
+
+  get list(): readonly Group[] {
+    return this.#joined;
+  }
+
+  /**
+   * The group on the mux, joined when nobody is in it yet; the mux must be held until it is released. Throws ENOTSUP for an
+   * encapsulation without ports, EINVAL for a mux of all addresses, EADDRINUSE, EADDRNOTAVAIL, ENOSPC.
+   */
+  hold(mux: Mux, ip: string): Group {
+    assert(isMulticast(ip), `${ip} is no group`);
+    const known = this.#joined.find((group) => group.mux === mux && group.ip === ip);
+    if (known) {
+      known.users++;
+      return known;
+    }
+    const group = this.#join(mux, ip);
+    this.#joined.push(group);
+    return group;
+  }
+
+  /** The reverse of `hold`, when no worker finds a device by it any more. Resolves when nobody reads its socket. */
+  async release(group: Group): Promise<void> {
+    assert(group.users > 0, `the group ${group.ip} is released once too often`);
+    group.users--;
+    if (group.users > 0) return;
+    this.#joined.splice(this.#joined.indexOf(group), 1);
+    this.engine.detachMux(group.row);
+    await this.engine.quiesce();
+    closeFd(group.fd);
+    this.engine.tables.muxes.free(group.row);
+  }
+
+  #join(mux: Mux, ip: string): Group {
+    const { encap, port, settings } = mux;
+    const { engine } = this;
+    if (encap.transport === 'gre') {
+      throw new OverlayError(
+        'ENOTSUP',
+        'no_groups',
+        `${encap.name} has no multicast groups: list the VTEPs instead`,
+      );
+    }
+    if (isWildcard(mux.ip)) {
+      throw new OverlayError(
+        'EINVAL',
+        'group_needs_address',
+        `the group ${ip} is joined on the link that has listen_ip, and ${mux.ip} is on all of them: set it to one address`,
+      );
+    }
+    const { fd, domain } = this.namespaces.inNamespace(mux.netns, () => {
+      aimAtGroups(mux.underlay, mux.ip);
+      return openGroup({ group: ip, port, ip: mux.ip, settings });
+    });
+    try {
+      const row = engine.tables.muxes.take();
+      engine.counters.clearMux(row);
+      engine.tables.writeMux(row, encap.core, 1, domain === AF_INET6);
+      engine.attachMux(row, [fd], []);
+      return { row, ip, mux, fd, users: 1 };
+    } catch (error) {
+      closeFd(fd);
+      throw error;
+    }
+  }
+}
+
+/** How a group is called: its address, behind that of its mux. */
+export function groupName({ ip, mux }: Group): string {
+  return `${keyOf(mux.ip, mux.port, mux.netns)} ${formatEndpoint(ip, mux.port)}`;
+}
