@@ -2,10 +2,6 @@
  * Proxy ARP, NDP and DHCP: what is taken for a question and what is not, check by check; the answers, byte by
  * byte and as another program (tshark) reads them.
  */
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -18,6 +14,7 @@ import { dhcpRequestTo, parseDhcpRequest } from '../src/varpd/proxy/dhcp.js';
 import { parseEthernet } from '../src/varpd/proxy/ethernet.js';
 import { advertisement, parseSolicitation, unsolicitedAdvertisement } from '../src/varpd/proxy/ndp.js';
 import { testWith } from './harness/needs.js';
+import { dissected } from './harness/tshark.js';
 import {
   bigEndian,
   type ChecksumKind,
@@ -835,52 +832,6 @@ proxy('checksums: compared with a slow twin, any part of any bytes', () => {
 });
 
 // As others read it
-
-/** A capture file of the frames (the classic format of libpcap, link type Ethernet, big endian). */
-function capture(frames: readonly Uint8Array[]): Uint8Array {
-  const header = concat(
-    bigEndian(0xa1b2c3d4, 4),
-    Uint8Array.of(0, 2, 0, 4),
-    bigEndian(0, 8),
-    bigEndian(65535, 4),
-  );
-  const records = frames.map((frame, i) =>
-    concat(bigEndian(i, 4), bigEndian(0, 4), bigEndian(frame.length, 4), bigEndian(frame.length, 4), frame),
-  );
-  return concat(header, bigEndian(1, 4), ...records);
-}
-
-/**
- * What tshark says of each frame, fields with bars between them; it finds none malformed and no checksum bad.
- */
-function dissected(frames: readonly Uint8Array[], fields: readonly string[]): string[] {
-  const folder = mkdtempSync(join(tmpdir(), 'proxy-'));
-  try {
-    const file = join(folder, 'frames.pcap');
-    writeFileSync(file, capture(frames));
-    const health = ['_ws.malformed', 'ip.checksum.status', 'udp.checksum.status', 'icmpv6.checksum.status'];
-    const { status, stdout, stderr } = spawnSync(
-      'tshark',
-      [
-        ...['-n', '-r', file, '-o', 'ip.check_checksum:TRUE', '-o', 'udp.check_checksum:TRUE'],
-        ...['-T', 'fields', '-E', 'separator=|', '-E', 'occurrence=a', '-E', 'aggregator=+'],
-        ...[...health, ...fields].flatMap((field) => ['-e', field]),
-      ],
-      { encoding: 'utf8' },
-    );
-    assert.is(status, 0, stderr);
-    const rows = stdout.trimEnd().split('\n');
-    assert.is(rows.length, frames.length);
-    return rows.map((row, i) => {
-      const [malformed, ...values] = row.split('|');
-      assert.is(malformed, '', `frame ${i}`);
-      for (const checksum of values.slice(0, 3)) assert.match(checksum!, /^1?$/, `frame ${i}`);
-      return values.slice(3).join('|');
-    });
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
 
 const ASKER_TEXT = '02:00:00:00:00:01';
 const OWNER_TEXT = '02:08:20:00:00:aa';
