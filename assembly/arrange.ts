@@ -61,6 +61,7 @@ import {
   DEVICE_TARGETS,
   DEVICE_VNETID,
   DEVICES_MAX,
+  DROP_TX_UNDERLAY_MTU,
   HEADER_BASE,
   HEADER_OFFSET,
   NONE,
@@ -80,6 +81,7 @@ import { IOVEC_BYTES, MESSAGE_BYTES, storeIovec, storeMessage, storeSegmentSize,
 import { segmentBegin, segmentHeaders, segmentPayload, segmentPayloadBytes } from './segment';
 import { destinationRow, deviceRow } from './table';
 import { targetCount } from './target';
+import { tellTooBig } from './too-big';
 
 /** The most one message holds: of an IPv4 datagram 65,535 bytes less the headers of IP and UDP. */
 const MESSAGE_DATA_BYTES_MAX: u32 = 65507;
@@ -404,6 +406,12 @@ export function txFailed(arena: usize, device: u32, message: u32, reason: u32): 
     if (load<u8>(arena + i, ARENA_TX_FAILED)) continue;
     store<u8>(arena + i, 1, ARENA_TX_FAILED);
     dropDevice(arena, device, reason, 1);
+    if (reason == DROP_TX_UNDERLAY_MTU) {
+      const entry = arena + ARENA_TX_FRAMES + i * TX_FRAME_BYTES;
+      const frame = load<u32>(entry) + VNET_HDR_BYTES;
+      const route = load<u32>(arena + i * 4, ARENA_TX_ROUTES);
+      tellTooBig(arena, device, frame, load<u32>(entry, 4) - VNET_HDR_BYTES, route, 0);
+    }
   }
 }
 

@@ -52,7 +52,7 @@ const WAIT_HEADER_BYTES: u32 = 8;
 /** Writes a record's header in front of `[vnetHdr, …)`, where a transmit frame has its headroom. */
 // @ts-expect-error: decorator
 @inline
-function writeRecord(vnetHdr: usize, device: u32, kind: u32): usize {
+export function writeRecord(vnetHdr: usize, device: u32, kind: u32): usize {
   const record = vnetHdr - FRAME_RECORD_BYTES;
   store<u32>(record, device, DEVICE);
   store<u32>(record, kind, KIND);

@@ -125,6 +125,8 @@ export const DESTINATION_LIST: u32 = 48; // u32, offset in the pool of the rows 
 export const DESTINATION_LIST_COUNT: u32 = 52; // u32
 /** 1 for an IPv6 address, 0 for IPv4, mapped or not: the form of control messages. */
 export const DESTINATION_IS_IPV6: u32 = 56; // u32
+/** Bytes of the largest inner frame that the path takes, 0 where nothing is known of it. */
+export const DESTINATION_FRAME_MAX: u32 = 60; // u32 atomic
 export const DESTINATION_NAME_BYTES_MAX: u32 = 28;
 export const DESTINATION_CONTROL: u32 = 64;
 export const DESTINATION_CONTROL_BYTES_MAX: u32 = 128;
@@ -206,6 +208,9 @@ export const ARENA_INJECT_DEVICE: u32 = 96; // u32, worker
 /** Addresses reported in a second, and which one. */
 export const ARENA_LEARN_COUNT: u32 = 100; // u32, worker
 export const ARENA_LEARN_SECOND: u32 = 104; // u32, worker
+/** How many frames that are too big main has heard of, in which second. */
+export const ARENA_TOO_BIG_TELLS: u32 = 108; // u32, worker
+export const ARENA_TOO_BIG_SECOND: u32 = 112; // u32, worker
 
 // Descriptors of the queue (main writes; -1 is none).
 export const ARENA_TAP_FDS: u32 = 4096; // i32[DEVICES_MAX]
@@ -213,7 +218,7 @@ export const ARENA_RECEIVE_FDS: u32 = ARENA_TAP_FDS + DEVICES_MAX * 4; // i32[MU
 export const ARENA_SEND_FDS: u32 = ARENA_RECEIVE_FDS + MUXES_MAX * 4; // i32[MUXES_MAX][BANK_MAX]
 
 // Counters (worker writes): a row for each device, then for each mux, then one for the worker itself.
-export const COUNTERS_MAX: u32 = 96;
+export const COUNTERS_MAX: u32 = 104;
 export const COUNTER_ROW_BYTES: u32 = COUNTERS_MAX * 8;
 export const COUNTER_ROWS: u32 = DEVICES_MAX + MUXES_MAX + 1;
 export const ARENA_COUNTERS: u32 = ARENA_SEND_FDS + MUXES_MAX * BANK_MAX * 4;
@@ -365,6 +370,15 @@ export const MISS_PROXY: u32 = 1;
 export const MISS_SOURCE: u32 = 2;
 /** A received frame whose source is to be learned: its Ethernet header, then 16 bytes of the sender's address. */
 export const MISS_LEARN: u32 = 3;
+/**
+ * A frame that was dropped because it is too big: the beginning of it. In place of the generation the destination row or NONE,
+ * behind it the bytes of the largest frame that may pass, or 0 when only the kernel knows.
+ */
+export const MISS_TOO_BIG: u32 = 4;
+/** As much of one as an answer can quote (RFC 4443 section 3.2: 1,280 bytes with its own headers), with tags. */
+export const TOO_BIG_HEAD_BYTES: u32 = 1280;
+/** Of so many a second, in one arena, main hears. */
+export const TOO_BIG_TELLS_MAX: u32 = 128;
 /** Out, the ordinary way. */
 export const INJECT_TX: u32 = 0;
 /** Out, but never back to varpd: it has seen the frame. */
@@ -383,7 +397,10 @@ export const VNET_HDR_BYTES: u32 = 10; // struct virtio_net_hdr without num_buff
 export const TX_HEADROOM_BYTES: u32 = 320;
 /** The largest frame a TAP or a datagram can hand over: an IP packet of 65,535 bytes behind two VLAN tags and a vnet_hdr. */
 export const FRAME_BYTES_MAX: u32 = 65568;
-export const ARENA_TX_BUFFER: u32 = ARENA_WAIT + WAIT_BYTES;
+/** Where the record of a frame that is too big is put together. */
+export const ARENA_TOO_BIG: u32 = ARENA_WAIT + WAIT_BYTES;
+export const TOO_BIG_BYTES: u32 = 1344;
+export const ARENA_TX_BUFFER: u32 = ARENA_TOO_BIG + TOO_BIG_BYTES;
 /** Frames are packed one after the other; a batch ends when less than one largest frame fits. */
 export const TX_BUFFER_BYTES: u32 = 1048576;
 /** An odd number of lines, so that the slots do not all fall on one cache set. */
@@ -467,7 +484,10 @@ export const DROP_RX_CRITICAL_OPTION: u32 = 42;
 export const DROP_RX_CONGESTION: u32 = 43;
 /** Where a device wants them to be zero. */
 export const DROP_RX_RESERVED_BITS: u32 = 44;
-export const DROP_REASONS: u32 = 45;
+// Out, again.
+/** Longer than the path to the destination takes, as ICMP has said. */
+export const DROP_TX_PATH_MTU: u32 = 45;
+export const DROP_REASONS: u32 = 46;
 
 // ─── Counters of a row: the drops by reason, then these ─────────────────────────────────────────────────
 /** Frames read from the TAP, whatever became of them. */
@@ -517,6 +537,10 @@ export const COUNTER_RX_LEARN_LIMITED: u32 = 86;
 export const COUNTER_RX_LEARNED: u32 = 87;
 export const COUNTER_RX_MOVED: u32 = 93;
 export const COUNTER_RX_UNLEARNED: u32 = 94;
+/** Main's: senders that were told that their frame was too big, by ICMP. */
+export const COUNTER_TX_TOO_BIG_TOLD: u32 = 95;
+/** Those that were not, since too many were in that second. */
+export const COUNTER_TX_TOO_BIG_UNTOLD: u32 = 96;
 // Worker row only.
 export const COUNTER_WAKEUPS: u32 = 88;
 export const COUNTER_TX_BATCHES: u32 = 89;

@@ -34,6 +34,7 @@ import {
   COUNTER_TX_DEFERRED,
   COUNTER_TX_READ,
   COUNTER_TX_RESUMED,
+  DESTINATION_FRAME_MAX,
   DESTINATION_HEADER,
   DESTINATION_KIND,
   DESTINATION_KIND_SPREAD,
@@ -56,6 +57,7 @@ import {
   DROP_TX_HELD_FULL,
   DROP_TX_MISS_RING_FULL,
   DROP_TX_NO_TARGET,
+  DROP_TX_PATH_MTU,
   DROP_TX_SHORT_FRAME,
   DROP_TX_TARGET_DROP,
   DROP_TX_TOO_BIG,
@@ -98,6 +100,7 @@ import {
   targetLookupFrames,
 } from './target';
 import { acceptRequest, headerBytes, segmentBytes } from './segment';
+import { tellTooBig } from './too-big';
 import { isPlain } from './vnet-hdr';
 import { ETHERNET_BYTES, isProxied, isTagged } from './wire';
 
@@ -115,6 +118,8 @@ let bank: u32 = 0;
 let encap: u32 = 0;
 let vnetid: u64 = 0;
 let destination: u32 = NONE;
+/** Bytes of the largest frame that the way of the frame being decided takes, 0 where nothing is known of it. */
+let pathMax: u32 = 0;
 let isDynamic: bool = false;
 let isProxying: bool = false;
 /** Frames of the batch that varpd has seen: they are not asked about again. */
@@ -188,8 +193,16 @@ function decideFrames(arena: usize, device: u32, first: u32, count: u32): void {
     if (verdict == VERDICT_PASS) continue;
     store<u8>(arena + i, TX_SOCKET_DROPPED, ARENA_TX_SOCKETS);
     const reason = verdict < VERDICT_PASS ? verdict : defer(arena, device, i, verdict);
+    if (reason == DROP_TX_TOO_BIG) tell(arena, device, i, NONE, frameMax);
+    else if (reason == DROP_TX_PATH_MTU) tell(arena, device, i, destination, pathMax);
     if (reason != VERDICT_PASS) dropDevice(arena, device, reason, 1);
   }
+}
+
+/** Has main tell the sender of a frame that it is too big. */
+function tell(arena: usize, device: u32, i: u32, route: u32, most: u32): void {
+  const entry = arena + ARENA_TX_FRAMES + i * TX_FRAME_BYTES;
+  tellTooBig(arena, device, load<u32>(entry) + VNET_HDR_BYTES, load<u32>(entry, 4) - VNET_HDR_BYTES, route, most);
 }
 
 /** Puts a frame aside as the verdict says; a drop reason when there is no room, else VERDICT_PASS. */
@@ -272,6 +285,9 @@ function decideFrame(arena: usize, device: u32, i: u32): u32 {
       socket = u8(TX_SOCKET_REPLICATE);
     }
   }
+  // Less 1, so that 0 is beyond every length.
+  pathMax = atomic.load<u32>(row, DESTINATION_FRAME_MAX);
+  if (largest - 1 > pathMax - 1) return DROP_TX_PATH_MTU;
   store<u32>(arena + i * 4, destination, ARENA_TX_ROUTES);
   store<u8>(arena + i, u8((flowClass & classMask) | dscpClass), ARENA_TX_CLASSES);
   store<u8>(arena + i, u8(hash), ARENA_TX_FLOWS);

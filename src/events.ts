@@ -19,7 +19,8 @@ export const eventKinds = {
   degraded: 'there is a reason for which a device, or the daemon, is degraded; the code names it',
   restored: 'such a reason is gone',
   'property-changed': 'somebody has set a property; the text names it',
-  'mtu-changed': "the link's MTU was changed from outside, and the device follows",
+  'mtu-changed':
+    'the MTU of a device has changed: somebody has changed that of its link, or the underlay has another one',
   'mtu-put-back': "the link's MTU was set to one the device cannot have, and was put back",
   'link-gone': 'the link was deleted, or moved away',
   'link-renamed': 'the link was renamed',

@@ -74,6 +74,14 @@ export const OFFLOAD_RETRY_MS_MAX = 3_600_000;
 export const NETLINK_POLL_MS = 50;
 /** How long after a change of routes MTUs are looked at. */
 export const ROUTES_MS = 250;
+/** RFC 1191 section 6.3, RFC 8201 section 4: a path MTU is tried anew after ten minutes. */
+export const PATH_MTU_AGE_MS = 600_000;
+/** RFC 791 section 2.4 has every host take so much, RFC 8200 section 5 every way. */
+export const PATH_MTU_MIN_BYTES = { 4: 576, 6: 1280 } as const;
+/** How often the error queues of send sockets are looked at. */
+export const ERROR_QUEUE_MS = 100;
+/** Answers to frames that are too big, of a device. */
+export const TOO_BIG_RATE = { perSecond: 50, burst: 100 } as const;
 /** A lookup plugin that takes longer than this to start after a restart is a fault of its device. */
 export const RESUME_LATE_MS = 1000;
 /** What devices get to come back whole before the daemon serves. */

@@ -73,6 +73,9 @@
  * rx_messages; frames of a flow that follow one another are joined, so that rx_frames leave in rx_writes. What passes is the same,
  * byte for byte, with all of that or none.
  *
+ * What is too big for the device, or for the way as ICMP has said (`src/datapath/path-mtus.ts`), is dropped by name, and its
+ * sender told (`src/overlay/too-big.ts`): nothing is fragmented.
+ *
  * A worker that dies (a throw, an exit, a hang) is replaced with the same descriptors, which main owns; a trap in the
  * core costs the one frame it happened on.
  *
@@ -106,6 +109,7 @@ import type { PortSource } from './overlay/ports.js';
 import { type DeviceProperty, deviceProperties, findProperty } from './overlay/properties.js';
 import { type Entry, Setprop } from './overlay/setprop.js';
 import { Targets } from './overlay/targets.js';
+import { TooBig } from './overlay/too-big.js';
 import { Traps } from './overlay/traps.js';
 import { Vnics } from './overlay/vnics.js';
 import type { DeviceRecord } from './state/record.js';
@@ -114,7 +118,13 @@ import { errnoName } from './sys/errno.js';
 import { probeUdpOffloads } from './sys/udp-offload.js';
 import { socketOverflow } from './sys/underlay.js';
 import type { CacheStats, TargetView } from './target/cache.js';
-import { checkDestination, checkRoute, type Destination, type Route } from './target/destination.js';
+import {
+  checkDestination,
+  checkRoute,
+  type Destination,
+  destinationsOf,
+  type Route,
+} from './target/destination.js';
 import { formatMac } from './target/mac.js';
 import { Varpd } from './varpd/varpd.js';
 
@@ -193,6 +203,7 @@ export class Overlay {
   readonly #traps: Traps;
   readonly #offloads: Offloads;
   readonly #targets: Targets;
+  readonly #tooBig: TooBig;
   readonly #kept: Kept;
   readonly #setprop: Setprop;
   readonly #persistence: Persistence;
@@ -228,7 +239,12 @@ export class Overlay {
     this.#groups = new Groups(engine, ports);
     const attachments = new Attachments(engine, this.#muxes, this.#groups, kept, this.#offloads);
     this.#kept = kept;
-    this.#targets = new Targets(engine, log);
+    this.#tooBig = new TooBig({
+      engine,
+      muxes: this.#muxes,
+      entries: () => this.#life.entries.values(),
+    });
+    this.#targets = new Targets(engine, log, (miss) => this.#tooBig.onMiss(miss));
     this.#traps = new Traps(
       (device, count) =>
         this.fma.degrade(device, 'core_traps', `the core trapped on ${count} frames in 10 s`),
@@ -345,6 +361,7 @@ export class Overlay {
     await Promise.all(this.names.map(one));
     await this.#perimeters.idle();
     this.#targets.close();
+    this.#tooBig.close();
     this.#kept.close();
     await this.engine.close();
   }
@@ -662,6 +679,16 @@ export class Overlay {
     const { point, dynamic } = this.#associated(name).lookup;
     if (point) return { targets: marker === 0 ? [pointView(point)] : [], next: undefined };
     return dynamic!.cache.iterate(marker, count);
+  }
+
+  /** Least of what is known of the ways to a route's destinations, in bytes of an IP packet; undefined when nothing is. */
+  pathMtu(route: Route | undefined): number | undefined {
+    const { pathMtus } = this.engine.destinations;
+    const known = (route ? destinationsOf(route) : []).map(({ ip }) => (ip ? pathMtus.get(ip) : undefined));
+    return known.reduce(
+      (least, bytes) => (least && bytes ? Math.min(least, bytes) : (least ?? bytes)),
+      undefined,
+    );
   }
 
   /** Undefined for a POINT device and before activation. Throws ENOENT. */

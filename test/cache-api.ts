@@ -53,6 +53,7 @@ cache('set, show, set again, drop, remove', () =>
       source: 'operator',
       frames: 0,
       bytes: 0,
+      path_mtu: null,
       last_use: null,
     });
     assert.ok(age >= 0 && age < 60, `${age} s`);

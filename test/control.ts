@@ -103,6 +103,7 @@ control('every operation of the table, once', () =>
       age: 0,
       frames: 0,
       bytes: 0,
+      path_mtu: null,
       last_use: null,
     };
     assert.equal(

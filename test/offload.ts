@@ -5,14 +5,11 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as layout from '../assembly/layout.js';
-import { TUNING_DEFAULT } from '../src/limits.js';
 import { EINVAL, EIO, EMSGSIZE } from '../src/sys/errno.js';
 import { randomBetween } from '../src/sys/random.js';
-import { WorkerContext } from '../workers/context.js';
-import type { Kernel } from '../workers/kernel.js';
 import { receive } from '../workers/rx.js';
 import { transmit } from '../workers/tx.js';
-import { CoreRig } from './harness/core-rig.js';
+import { CoreRig, workerOf } from './harness/core-rig.js';
 import { FlowTraffic } from './harness/flow-traffic.js';
 import { RefusingKernel } from './harness/refusing-kernel.js';
 import { SuperFrames } from './harness/super-frames.js';
@@ -252,13 +249,6 @@ for (const [name, cutFailure] of [
       if (cutFailure !== 0) assert.ok(rig.deviceCount(device, layout.COUNTER_TX_UNCUT) > 0);
     }
   });
-}
-
-/** The real worker over a rig's memory. */
-function workerOf({ views, module, arena, core }: CoreRig, kernel: Kernel): WorkerContext {
-  core.ringCreate(arena + layout.ARENA_EVENTS, layout.EVENT_RING_BYTES);
-  const task = { memory: views.memory, module, arena, epoll: -1, wake: -1, cpu: -1, ...TUNING_DEFAULT };
-  return new WorkerContext(task, kernel);
 }
 
 // ─── In ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -36,6 +36,8 @@ export class WorkerContext {
   readonly base: number;
   readonly i32: Int32Array;
   readonly u32: Uint32Array;
+  /** errno with which the kernel has refused to cut the message that is sent in pieces now, or 0. */
+  refusal = 0;
   /** Tail of the miss ring when main was last told of it. */
   #missesSeen = 0;
 

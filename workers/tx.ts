@@ -21,6 +21,26 @@ const drops = new Map<number, number>([
   [errno.EACCES, layout.DROP_TX_NOT_PERMITTED],
 ]);
 
+/**
+ * What ICMP says of datagrams sent earlier, the kernel answers to whichever send comes next on the socket (man 7 ip, IP_RECVERR).
+ * That message has done nothing wrong: it is sent again, and what is said again and again is about itself.
+ */
+const staleFailures: readonly number[] = [
+  errno.ECONNREFUSED,
+  errno.EHOSTUNREACH,
+  errno.ENETUNREACH,
+  errno.EMSGSIZE,
+  errno.EHOSTDOWN,
+  errno.ENONET,
+  errno.EPROTO,
+  errno.ENOPROTOOPT,
+  errno.EOPNOTSUPP,
+  errno.EACCES,
+  errno.EINTR,
+];
+/** Main may take several off the queue meanwhile, each of which brings the next one up. */
+const RETRIES_MAX = 4;
+
 /** What sendmmsg says of a message that it cannot cut, or of which one datagram is too long. */
 const cutFailures: readonly number[] = [errno.EINVAL, errno.EIO, errno.EMSGSIZE];
 
@@ -124,29 +144,38 @@ function sendGroup(worker: WorkerContext, device: number, group: number): boolea
   const messages = base + arena + layout.ARENA_TX_MESSAGES;
   const end = first + count;
   let next = first;
-  let retried = -1;
+  let retries = 0;
   while (next < end) {
     const sent = kernel.sendmmsg(fd, messages + next * MESSAGE_BYTES, end - next, MSG_DONTWAIT);
     core.countWorker(arena, layout.COUNTER_SEND_CALLS, 1);
     if (sent > 0) {
+      if (worker.refusal !== 0) {
+        // What it would not cut passes in pieces: it was not the length of the datagrams.
+        worker.report(layout.EVENT_TX_UNCUT, device, worker.refusal);
+        worker.refusal = 0;
+      }
       core.txSent(arena, device, next, sent);
       next += sent;
+      retries = 0;
       continue;
     }
     const failure = kernel.errno();
-    if ((failure === errno.ECONNREFUSED || failure === errno.EINTR) && retried !== next) {
-      retried = next;
+    if (retries < RETRIES_MAX && staleFailures.includes(failure)) {
+      retries++;
       core.countDevice(arena, device, layout.COUNTER_TX_RETRIES, 1);
       continue;
     }
     if (cutFailures.includes(failure) && core.txDatagrams(arena, next) > 1) {
       core.txRetreat(arena, next);
       core.countDevice(arena, device, layout.COUNTER_TX_UNCUT, 1);
-      if (failure !== errno.EMSGSIZE) worker.report(layout.EVENT_TX_UNCUT, device, failure);
+      // Before Linux 6.13 it says EINVAL too where a datagram is longer than the way takes.
+      if (failure !== errno.EMSGSIZE) worker.refusal = failure;
       return false;
     }
+    worker.refusal = 0;
     core.txFailed(arena, device, next, drops.get(failure) ?? layout.DROP_TX_UNDERLAY_ERROR);
     next++;
+    retries = 0;
   }
   return true;
 }

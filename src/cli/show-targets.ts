@@ -29,7 +29,7 @@ const columns: Column<Row>[] = [
   column('SOURCE', 9, ({ source }) => source),
   column('FRAMES', 12, ({ frames }) => `${frames}`),
   column('BYTES', 14, ({ bytes }) => `${bytes}`),
-  column('PMTU', 6, () => unset),
+  column('PMTU', 6, ({ path_mtu }) => (path_mtu === null ? unset : `${path_mtu}`)),
   column('LASTUSE', 25, ({ last_use }) => last_use ?? unset),
 ];
 /** LINK, TARGET, DESTINATION: those of dladm. */

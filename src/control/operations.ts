@@ -224,7 +224,8 @@ export const operations: readonly Operation<unknown>[] = [
     input: targetOf,
     run: (overlay, input) => {
       const mac = parseMac(input.mac);
-      return { version: API_VERSION, target: targetJson(overlay.cacheGet(input.name, mac), formatMac(mac)) };
+      const view = overlay.cacheGet(input.name, mac);
+      return { version: API_VERSION, target: targetJson(overlay, view, formatMac(mac)) };
     },
   }),
   operation({

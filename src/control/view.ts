@@ -46,6 +46,8 @@ export interface TargetJson {
   readonly age: number;
   readonly frames: number;
   readonly bytes: number;
+  /** Largest IP packet that the way to it takes, as ICMP has said; of several the least; null where nothing is known. */
+  readonly path_mtu: number | null;
   /** ISO 8601, to the second; null when it has never been used. */
   readonly last_use: string | null;
 }
@@ -184,7 +186,7 @@ export function targetsPage(overlay: Overlay, name: string, marker: number, coun
   const { targets, next } = overlay.cacheIterate(name, marker, count);
   const isPoint = overlay.cacheStats(name) === undefined;
   return {
-    targets: targets.map((view) => targetJson(view, isPoint ? ANY_TARGET : formatMac(view.mac))),
+    targets: targets.map((view) => targetJson(overlay, view, isPoint ? ANY_TARGET : formatMac(view.mac))),
     next: next === undefined ? null : formatMac(next),
   };
 }
@@ -192,7 +194,7 @@ export function targetsPage(overlay: Overlay, name: string, marker: number, coun
 /** As dladm shows the target of a POINT device. */
 const ANY_TARGET = '*:*:*:*:*:*';
 
-export function targetJson(view: TargetView, target: string): TargetJson {
+export function targetJson(overlay: Pick<Overlay, 'pathMtu'>, view: TargetView, target: string): TargetJson {
   const { state, route, source, ageSeconds, frames, bytes, lastUse } = view;
   return {
     target,
@@ -203,6 +205,7 @@ export function targetJson(view: TargetView, target: string): TargetJson {
     age: ageSeconds,
     frames,
     bytes,
+    path_mtu: overlay.pathMtu(route) ?? null,
     last_use: lastUse === 0 ? null : new Date(lastUse * 1000).toISOString(),
   };
 }
@@ -228,6 +231,8 @@ const deviceCounters = [
   'tx_copies',
   'tx_proxied',
   'tx_resent',
+  'tx_too_big_told',
+  'tx_too_big_untold',
   'rx_frames',
   'rx_bytes',
   'rx_super_frames',

@@ -18,6 +18,9 @@ export interface Miss {
   readonly frame: Uint8Array;
   /** Index of the worker. */
   readonly worker: number;
+  /** MISS_TOO_BIG: where it should have gone, or NONE, and the bytes of the largest frame that may, or 0. */
+  readonly destination: number;
+  readonly frameMax: number;
 }
 
 const MISSES_PER_TURN = 64;
@@ -78,6 +81,8 @@ export class MissRings {
     const miss: Miss = {
       device: u32[at / 4]!,
       kind: u32[at / 4 + 1]!,
+      destination: u32[at / 4 + 2]!,
+      frameMax: u32[at / 4 + 3]!,
       frame: u8.slice(at + layout.FRAME_RECORD_BYTES, at + bytes),
       worker,
     };
@@ -131,10 +136,13 @@ export function abandon(
   return lost;
 }
 
+/** Received ones, and of those that are too big the heads, which are in the books already. */
+const unsentMisses: readonly number[] = [layout.MISS_SOURCE, layout.MISS_LEARN, layout.MISS_TOO_BIG];
+
 /** Whether a record on the ring at `offset` of an arena is a frame that a guest sent: only those are in the tx books. */
 function isSent(offset: number, kind: number): boolean {
   if (offset !== layout.ARENA_MISSES) return kind !== layout.INJECT_RX;
-  return kind !== layout.MISS_SOURCE && kind !== layout.MISS_LEARN;
+  return !unsentMisses.includes(kind);
 }
 
 interface Injected {

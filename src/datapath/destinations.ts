@@ -4,6 +4,7 @@
  */
 import { assert } from '../errors.js';
 import { ttlMessage } from '../sys/control-message.js';
+import { PathMtus } from './path-mtus.js';
 import type { Pool } from './pool.js';
 import type { Tables } from './tables.js';
 
@@ -19,12 +20,15 @@ interface Held {
 export class Destinations {
   readonly #byKey = new Map<string, Held>();
   readonly #byRow = new Map<number, Held>();
+  readonly pathMtus: PathMtus;
   #left: Held[] = [];
 
   constructor(
     readonly tables: Tables,
     readonly pool: Pool,
-  ) {}
+  ) {
+    this.pathMtus = new PathMtus(tables);
+  }
 
   get hasLeft(): boolean {
     return this.#left.length > 0;
@@ -39,6 +43,7 @@ export class Destinations {
       const row = this.tables.destinations.take();
       const control = ttl === undefined ? new Uint8Array(0) : ttlMessage(name, ttl);
       this.tables.writeDestination(row, name, control, header);
+      this.pathMtus.add(row, name, header.length);
       return { row, members: [], list: undefined };
     });
   }
@@ -71,6 +76,7 @@ export class Destinations {
     if (held.users > 0) return;
     this.#byKey.delete(held.key);
     this.#byRow.delete(row);
+    this.pathMtus.remove(row);
     this.#left.push(held);
   }
 

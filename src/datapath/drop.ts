@@ -17,7 +17,8 @@ export const dropSentences: Readonly<Record<DropName, string>> = {
   tx_no_target: 'nothing says where the frame should go',
   tx_core_trap: 'the core trapped on the frame: a defect, please report it',
   tx_underlay_full: 'the send socket was full',
-  tx_underlay_mtu: 'the datagram was longer than the path allows: lower the MTU of the device',
+  tx_underlay_mtu:
+    'the datagram was longer than the underlay takes, and that was not known yet: the sender is told, and mtu_sum says what fits',
   tx_unreachable: 'no route to the destination, or the underlay link is down',
   tx_not_permitted: 'the system refused to send (a firewall rule)',
   tx_underlay_error: 'the system refused to send for another reason',
@@ -58,6 +59,8 @@ export const dropSentences: Readonly<Record<DropName, string>> = {
     'reserved bits of the outer header were not zero, and the device wants them to be (<encap>/reserved)',
   rx_congestion:
     'a router of the underlay was congested, and the inner packet is of a sender that wants to know by loss (RFC 6040)',
+  tx_path_mtu:
+    'the datagram would be longer than the path to its destination takes, as a router has said: the sender is told',
   rx_critical_option:
     'the outer header has an option that must be understood, and is not (Geneve: a critical option)',
 };

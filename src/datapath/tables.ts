@@ -139,6 +139,13 @@ export class Tables {
     u32[(at + layout.DESTINATION_HEADER_BYTES) / 4] = header.length;
     u32[(at + layout.DESTINATION_KIND) / 4] = layout.DESTINATION_KIND_UNICAST;
     u32[(at + layout.DESTINATION_IS_IPV6) / 4] = isIpv6Name(name) ? 1 : 0;
+    this.setFrameMax(row, 0);
+  }
+
+  /** Bytes of the largest inner frame that the way to a destination takes, 0 for any. Live. */
+  setFrameMax(row: number, bytes: number): void {
+    const at = layout.DESTINATIONS_OFFSET + row * layout.DESTINATION_BYTES + layout.DESTINATION_FRAME_MAX;
+    Atomics.store(this.views.u32, at / 4, bytes);
   }
 
   /** Fills a list: `count` row numbers (u32) at `list`, all with the same encap header. */

@@ -54,6 +54,7 @@ export class Mtus {
 
   /** Looks at the underlays of devices that are activated, and does what follows from that. */
   follow(entries: Iterable<Entry>): void {
+    this.context.engine.destinations.pathMtus.forgetLocal();
     // Many devices have one underlay.
     const known = new Map<string, UnderlayMtu | undefined>();
     for (const entry of entries) {
@@ -85,7 +86,7 @@ export class Mtus {
       log.warn({ device: device.name, mtu, error: error.message }, 'the link does not take the MTU');
       return;
     }
-    events.emit('mtu-changed', { device: device.name, text: `it is ${formatMtuSum(device) ?? mtu}` });
+    events.emit('mtu-changed', { device: device.name, text: `it is ${mtu}` });
   }
 
   #judge(device: Device): void {

@@ -64,6 +64,8 @@ export class Targets {
   constructor(
     readonly engine: Engine,
     readonly log: Log,
+    /** A worker has dropped a frame as too big. */
+    readonly onTooBig: (miss: Miss) => void,
   ) {
     this.#stopTicking = every(TICK_MS, () => this.#tick());
   }
@@ -189,7 +191,12 @@ export class Targets {
     }
   }
 
-  #onMiss({ device, kind, frame, worker }: Miss): void {
+  #onMiss(miss: Miss): void {
+    const { device, kind, frame, worker } = miss;
+    if (kind === layout.MISS_TOO_BIG) {
+      this.onTooBig(miss);
+      return;
+    }
     const dynamic = this.#byRow.get(device);
     const header = frame.subarray(layout.VNET_HDR_BYTES);
     if (kind === layout.MISS_SOURCE) {

@@ -16,7 +16,7 @@ export const macros = {
   },
   'sys/file.h': { LOCK_EX: 2, LOCK_NB: 4 },
   'sched.h': { CLONE_NEWNS: 0x20000, CLONE_NEWNET: 0x40000000 },
-  'poll.h': { POLLIN: 1 },
+  'poll.h': { POLLIN: 1, POLLERR: 8 },
   'sys/epoll.h': { EPOLL_CTL_ADD: 1, EPOLL_CTL_DEL: 2, EPOLLIN: 1, EPOLL_CLOEXEC: 0o2000000 },
   'sys/eventfd.h': { EFD_NONBLOCK: 0o4000, EFD_CLOEXEC: 0o2000000 },
   'sys/socket.h': {
@@ -46,6 +46,8 @@ export const macros = {
     MSG_PEEK: 2,
     MSG_TRUNC: 0x20,
     MSG_DONTWAIT: 0x40,
+    MSG_CTRUNC: 8,
+    MSG_ERRQUEUE: 0x2000,
   },
   'netinet/in.h': {
     IPPROTO_IP: 0,
@@ -56,6 +58,7 @@ export const macros = {
     IP_TOS: 1,
     IP_TTL: 2,
     IP_RECVTOS: 13,
+    IP_RECVERR: 11,
     IP_MTU_DISCOVER: 10,
     IP_PMTUDISC_DO: 2,
     IP_MULTICAST_IF: 32,
@@ -72,11 +75,13 @@ export const macros = {
     IPV6_MTU_DISCOVER: 23,
     IPV6_V6ONLY: 26,
     IPV6_HOPLIMIT: 52,
+    IPV6_RECVERR: 25,
     IPV6_RECVTCLASS: 66,
     IPV6_AUTOFLOWLABEL: 70,
     IPV6_TCLASS: 67,
     IPV6_PMTUDISC_DO: 2,
   },
+  'linux/errqueue.h': { SO_EE_ORIGIN_LOCAL: 1, SO_EE_ORIGIN_ICMP: 2, SO_EE_ORIGIN_ICMP6: 3 },
   'linux/sockios.h': { SIOCETHTOOL: 0x8946 },
   'linux/ethtool.h': { ETHTOOL_SSET: 2, DUPLEX_UNKNOWN: 0xff },
   'linux/udp.h': { UDP_SEGMENT: 103, UDP_GRO: 104, UDP_NO_CHECK6_TX: 101, UDP_NO_CHECK6_RX: 102 },
@@ -184,7 +189,7 @@ export const macros = {
 export const { O_RDONLY, O_RDWR, O_CREAT, O_NONBLOCK, O_CLOEXEC, F_SETFD, FD_CLOEXEC } = macros['fcntl.h'];
 export const { LOCK_EX, LOCK_NB } = macros['sys/file.h'];
 export const { CLONE_NEWNS, CLONE_NEWNET } = macros['sched.h'];
-export const { POLLIN } = macros['poll.h'];
+export const { POLLIN, POLLERR } = macros['poll.h'];
 export const { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN, EPOLL_CLOEXEC } = macros['sys/epoll.h'];
 export const { EFD_NONBLOCK, EFD_CLOEXEC } = macros['sys/eventfd.h'];
 export const {
@@ -214,6 +219,8 @@ export const {
   MSG_PEEK,
   MSG_TRUNC,
   MSG_DONTWAIT,
+  MSG_CTRUNC,
+  MSG_ERRQUEUE,
 } = macros['sys/socket.h'];
 export const {
   IPPROTO_IP,
@@ -223,6 +230,7 @@ export const {
   IPPROTO_UDP,
   IP_TOS,
   IP_TTL,
+  IP_RECVERR,
   IP_RECVTOS,
   IP_MTU_DISCOVER,
   IP_PMTUDISC_DO,
@@ -230,6 +238,7 @@ export const {
   IPV6_MTU_DISCOVER,
   IPV6_V6ONLY,
   IPV6_HOPLIMIT,
+  IPV6_RECVERR,
   IPV6_RECVTCLASS,
   IPV6_AUTOFLOWLABEL,
   IP_MULTICAST_IF,
@@ -295,6 +304,16 @@ export const structs = {
     'msg_hdr.msg_flags': 48,
     msg_len: 56,
   },
+  msghdr: {
+    size: 56,
+    msg_name: 0,
+    msg_namelen: 8,
+    msg_control: 32,
+    msg_controllen: 40,
+    msg_flags: 48,
+  },
+  cmsghdr: { size: 16, cmsg_len: 0, cmsg_level: 8, cmsg_type: 12 },
+  sock_extended_err: { size: 16, ee_errno: 0, ee_origin: 4, ee_info: 8 },
   epoll_event: isPacked ? { size: 12, events: 0, data: 4 } : { size: 16, events: 0, data: 8 },
   pollfd: { size: 8, fd: 0, events: 4, revents: 6 },
   sock_filter: { size: 8, code: 0, jt: 2, jf: 3, k: 4 },

@@ -4,12 +4,15 @@ import { getSystemErrorMap } from 'node:util';
 import koffi from 'koffi';
 import { type Errno, OverlayError } from '../errors.js';
 
+export const { EPROTO, EOPNOTSUPP, ENOPROTOOPT } = constants.errno;
 export const { EAGAIN, EINTR, EIO, EINVAL, ENOBUFS, ECONNREFUSED, EMSGSIZE, EPERM, EACCES } = constants.errno;
 export const { ENETUNREACH, EHOSTUNREACH, ENETDOWN, EEXIST, ENOENT, EBUSY, ENOMEM, EADDRINUSE, ENODEV } =
   constants.errno;
 /** Not in Node's list. */
 export const ENOTSUP = 95;
 export const EDESTADDRREQ = 89;
+export const EHOSTDOWN = 112;
+export const ENONET = 64;
 
 const names = new Map<number, Errno>(Object.entries(constants.errno).map(([name, number]) => [number, name]));
 names.set(ENOTSUP, 'ENOTSUP');

@@ -18,6 +18,7 @@ import {
   applySettings,
   bindTo,
   enlargeBuffers,
+  reportErrors,
   reportTrafficClass,
   setOuterHeader,
   type Underlay,
@@ -69,6 +70,7 @@ export function openGreUnderlay(options: GreUnderlayOptions): Underlay {
       return fd;
     });
     const send = open();
+    reportErrors(send, [familyOf(ip)]);
     const isBufferShort = opened.map((fd) => enlargeBuffers(fd)).some((short) => short);
     return { domain, receive, send: new Array<number>(bank).fill(send), isBufferShort, portsSkipped: 0 };
   } catch (error) {

@@ -98,6 +98,9 @@ export const send: (fd: number, buffer: Uint8Array, bytes: number, flags: number
 export const recv: (fd: number, buffer: Uint8Array, bytes: number, flags: number) => number = libc.func(
   'long recv(int fd, void *buf, size_t len, int flags)',
 );
+export const recvmsg: (fd: number, message: Uint8Array, flags: number) => number = libc.func(
+  'long recvmsg(int fd, void *msg, int flags)',
+);
 export const sendto: (
   fd: number,
   buffer: Uint8Array,

@@ -16,6 +16,7 @@ import {
   AF_INET6,
   IP_MTU_DISCOVER,
   IP_PMTUDISC_DO,
+  IP_RECVERR,
   IP_RECVTOS,
   IP_TTL,
   IPPROTO_IP,
@@ -24,6 +25,7 @@ import {
   IPV6_AUTOFLOWLABEL,
   IPV6_MTU_DISCOVER,
   IPV6_PMTUDISC_DO,
+  IPV6_RECVERR,
   IPV6_RECVTCLASS,
   IPV6_UNICAST_HOPS,
   IPV6_V6ONLY,
@@ -106,6 +108,7 @@ export function openUnderlay(options: UnderlayOptions): Underlay {
     const { ip, bank } = options;
     const openSender = () => {
       const fd = open(domain);
+      reportErrors(fd, familiesOf(domain));
       if (settings.zerocsum6Tx && domain === AF_INET6) setInt(fd, IPPROTO_UDP, UDP_NO_CHECK6_TX, 1);
       return fd;
     };
@@ -215,6 +218,12 @@ function familiesOf(domain: number): readonly (4 | 6)[] {
 export function reportTrafficClass(fd: number, families: readonly (4 | 6)[]): void {
   if (families.includes(4)) setInt(fd, IPPROTO_IP, IP_RECVTOS, 1);
   if (families.includes(6)) setInt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+}
+
+/** Keeps what ICMP says of datagrams that were sent, for `ErrorQueue` (man 7 ip, IP_RECVERR). */
+export function reportErrors(fd: number, families: readonly (4 | 6)[]): void {
+  if (families.includes(4)) setInt(fd, IPPROTO_IP, IP_RECVERR, 1);
+  if (families.includes(6)) setInt(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
 }
 
 /** ` (dnsmasq, process 812)`, or nothing. */

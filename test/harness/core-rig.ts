@@ -7,8 +7,11 @@ import { type Core, compileCore, instantiateCore } from '../../src/datapath/core
 import { createMemory, type MemoryViews, memoryBytesNeeded } from '../../src/datapath/memory.js';
 import { Tables } from '../../src/datapath/tables.js';
 import { assert } from '../../src/errors.js';
+import { TUNING_DEFAULT } from '../../src/limits.js';
 import { AF_INET6, structs, UDP_GRO, UDP_SEGMENT } from '../../src/sys/abi.js';
 import { sockaddr } from '../../src/sys/sockaddr.js';
+import { WorkerContext } from '../../workers/context.js';
+import type { Kernel } from '../../workers/kernel.js';
 import { concat } from '../reference/frames.js';
 import type { DeviceRules } from '../reference/vxlan.js';
 import { type Encapsulation, vxlanEncapsulation } from './encapsulations.js';
@@ -90,6 +93,7 @@ export class CoreRig {
     const taps = (this.arena + layout.ARENA_TAP_FDS) / 4;
     for (let device = 0; device < layout.DEVICES_MAX; device++) i32[taps + device] = TAP_FD + device;
     this.core.rxPrepare(this.arena);
+    this.core.ringCreate(this.arena + layout.ARENA_MISSES, layout.MISS_RING_BYTES);
   }
 
   /** Adds a device on the rig's mux; returns its row. @param given flags are DEVICE_FLAG_ bits beside that for tags */
@@ -337,4 +341,11 @@ export class CoreRig {
   deviceCounterIndex(row: number, counter: number): number {
     return (this.arena + layout.ARENA_COUNTERS + row * layout.COUNTER_ROW_BYTES) / 4 + counter * 2;
   }
+}
+
+/** The real worker over a rig's memory, with a kernel of the test's. */
+export function workerOf({ views, module, arena, core }: CoreRig, kernel: Kernel): WorkerContext {
+  core.ringCreate(arena + layout.ARENA_EVENTS, layout.EVENT_RING_BYTES);
+  const task = { memory: views.memory, module, arena, epoll: -1, wake: -1, cpu: -1, ...TUNING_DEFAULT };
+  return new WorkerContext(task, kernel);
 }

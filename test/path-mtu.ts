@@ -1,0 +1,231 @@
+/**
+ * The MTU of a path falls under traffic: two hosts with two routers between them.
+ *
+ *   a ── r ══ s ── b        the link in the middle takes less from one moment on
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import type { OverlayView } from '../src/control/view.js';
+import { PathMtus } from '../src/datapath/path-mtus.js';
+import { AF_INET6 } from '../src/sys/abi.js';
+import { sockaddr } from '../src/sys/sockaddr.js';
+import { Daemon, Host, until } from './harness/hosts.js';
+import { testWith } from './harness/needs.js';
+
+const path = suite('path MTU');
+const needs = ['root', '/dev/net/tun', 'ip', 'iperf3', 'ping', 'ss', 'sysctl'];
+const LESS = 1380;
+
+/** Addresses of the hosts and routers on the three links, by family. */
+const links = {
+  4: [
+    ['192.0.2.1', '192.0.2.254'],
+    ['203.0.113.1', '203.0.113.2'],
+    ['198.18.0.254', '198.18.0.1'],
+  ],
+  6: [
+    ['2001:db8:1::1', '2001:db8:1::254'],
+    ['2001:db8:2::1', '2001:db8:2::2'],
+    ['2001:db8:3::254', '2001:db8:3::1'],
+  ],
+} as const;
+const inner = { 4: ['198.51.100.1', '198.51.100.2'], 6: ['fd00::1', 'fd00::2'] } as const;
+const prefix = { 4: 24, 6: 64 } as const;
+
+class Routed {
+  readonly hosts = [new Host(), new Host(), new Host(), new Host()] as const;
+  readonly directory = mkdtempSync(join(tmpdir(), 'overlayd-test-'));
+
+  constructor() {
+    for (const [left, host] of this.hosts.entries()) {
+      host.netlink.setLink(host.netlink.getLink('lo').index, { up: true });
+      const right = this.hosts[left + 1];
+      if (!right) continue;
+      host.netlink.createVeth('right', 'left', { peerNamespaceFd: right.namespace });
+      for (const [end, [at, name]] of (
+        [
+          [host, 'right'],
+          [right, 'left'],
+        ] as const
+      ).entries()) {
+        const { index } = at.netlink.getLink(name);
+        // Routers need their link-local addresses.
+        at.netlink.setLink(index, { up: true });
+        for (const family of [4, 6] as const) {
+          at.netlink.addAddress(index, `${links[family][left]![end]}/${prefix[family]}`, { noDad: true });
+        }
+      }
+    }
+    const [a, r, s, b] = this.hosts;
+    for (const router of [r, s]) {
+      router.run('sysctl', '-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1');
+    }
+    for (const family of [4, 6] as const) {
+      const way = (host: Host, to: string) =>
+        host.run('ip', `-${family}`, 'route', 'add', 'default', 'via', to);
+      way(a, links[family][0]![1]!);
+      way(r, links[family][1]![1]!);
+      way(s, links[family][1]![0]!);
+      way(b, links[family][2]![0]!);
+    }
+  }
+
+  /** Resolves when the routers have found each other. */
+  async ready(): Promise<void> {
+    const [a] = this.hosts;
+    for (const family of [4, 6] as const) {
+      const to = links[family][2]![1]!;
+      await until(`${to} answers`, 10_000, () => a.attempt('ping', '-c', '1', '-W', '1', to).status === 0);
+    }
+  }
+
+  /** What the link in the middle takes. */
+  set middle(mtu: number) {
+    const [, r, s] = this.hosts;
+    r.netlink.setLink(r.netlink.getLink('right').index, { mtu });
+    s.netlink.setLink(s.netlink.getLink('left').index, { mtu });
+  }
+
+  async close(): Promise<void> {
+    for (const host of this.hosts) await host.close();
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+path(
+  'what is learned: for addresses that are sent to, not below the floor, smaller ones only, until it is old',
+  () => {
+    const frameMax = new Map<number, number>();
+    let now = 0;
+    const paths = new PathMtus({ setFrameMax: (row, bytes) => frameMax.set(row, bytes) }, () => now);
+    const name = (ip: string, port = 4789) => sockaddr(AF_INET6, ip, port);
+    paths.add(1, name('192.0.2.1'), 8);
+    paths.add(2, name('192.0.2.1', 4790), 60);
+    paths.add(3, name('2001:db8::1'), 8);
+    paths.add(4, name('192.0.2.4', 0), 8);
+    paths.learn('192.0.2.9', 1400, false);
+    assert.is(paths.get('192.0.2.9'), undefined, 'nothing is sent there');
+    paths.add(5, name('192.0.2.9'), 8);
+    assert.is(frameMax.get(5), 0, 'and is not remembered');
+
+    paths.learn('192.0.2.1', 1400, false);
+    // 20 of IPv4, 8 of UDP, the encapsulation's own.
+    assert.equal([frameMax.get(1), frameMax.get(2), frameMax.get(3)], [1364, 1312, 0]);
+    assert.equal([paths.frameMax(1), paths.frameMax(3)], [1364, undefined]);
+    now = 300_000;
+    paths.learn('192.0.2.1', 1450, false);
+    assert.is(paths.get('192.0.2.1'), 1400, 'more is for age to tell');
+    paths.add(6, name('192.0.2.1'), 8);
+    assert.is(frameMax.get(6), 1364, 'a row that comes later has it');
+    for (const told of [575, 68, 0]) {
+      paths.learn('192.0.2.1', told, false);
+      assert.equal([paths.get('192.0.2.1'), frameMax.get(1)], [576, 540]);
+      paths.learn('2001:db8::1', told, false);
+      assert.equal([paths.get('2001:db8::1'), frameMax.get(3)], [1280, 1280 - 40 - 8 - 8]);
+    }
+    paths.learn('192.0.2.4', 1000, true);
+    assert.is(frameMax.get(4), 1000 - 20 - 8, 'GRE has no UDP');
+    paths.forgetLocal();
+    assert.equal([frameMax.get(4), frameMax.get(1)], [0, 540], 'what this host itself said');
+
+    now = 899_999;
+    paths.age();
+    assert.is(paths.get('192.0.2.1'), 576);
+    now = 900_000;
+    paths.age();
+    assert.equal([paths.get('192.0.2.1'), frameMax.get(1), frameMax.get(3)], [undefined, 0, 0]);
+    paths.learn('192.0.2.1', 1400, false);
+    for (const row of [1, 2, 6]) paths.remove(row);
+    paths.add(1, name('192.0.2.1'), 8);
+    assert.is(frameMax.get(1), 0, 'nobody sent there for a moment');
+  },
+);
+
+for (const [encap, family] of [
+  ['vxlan', 4],
+  ['vxlan', 6],
+  ['nvgre', 4],
+  ['nvgre', 6],
+] as const) {
+  testWith(
+    path,
+    needs,
+    `${encap} over IPv${family}: a stream of each family goes on, and the guests know`,
+    async () => {
+      const routed = new Routed();
+      try {
+        await routed.ready();
+        const [a, , , b] = routed.hosts;
+        const ends = [links[family][0]![0]!, links[family][2]![1]!];
+        const daemons: Daemon[] = [];
+        for (const [index, host] of [a, b].entries()) {
+          const daemon = await Daemon.start(host, mkdtempSync(join(routed.directory, 'daemon-')));
+          daemons.push(daemon);
+          const port = encap === 'vxlan' ? { 'direct/dest_port': 4789 } : { 'direct/dest_port': 1 };
+          await daemon.client.post('/v1/overlays', {
+            name: 'ov0',
+            encap,
+            search: 'direct',
+            vnetid: 0x2000,
+            properties: {
+              [`${encap}/listen_ip`]: ends[index]!,
+              'direct/dest_ip': ends[1 - index]!,
+              ...(encap === 'vxlan' ? port : {}),
+            },
+          });
+          const { index: link } = host.netlink.getLink('ov0');
+          for (const kind of [4, 6] as const) {
+            host.netlink.addAddress(link, `${inner[kind][index]!}/${prefix[kind]}`, { noDad: true });
+          }
+          host.netlink.setLink(link, { up: true });
+          await until('started', 5000, async () => (await daemon.state('ov0')) === 'started');
+        }
+        const view = async () =>
+          (await daemons[0]!.client.get<{ overlays: Record<string, OverlayView> }>('/v1/overlays/ov0'))
+            .overlays.ov0!;
+        assert.is((await view()).targets[0]!.path_mtu, null);
+        for (const kind of [4, 6] as const) {
+          routed.middle = 1500;
+          b.start('iperf3', '-s', '-1', '-p', `${5200 + kind}`).stdout?.resume();
+          await until('iperf3 listens', 5000, () =>
+            b.attempt('ss', '-Hltn').output.includes(`${5200 + kind}`),
+          );
+          const before = (await daemons[0]!.stats()).overlays.ov0!;
+          const client = a.finish('iperf3', '-c', inner[kind][1]!, '-t', '2', '-p', `${5200 + kind}`);
+          const taken = () => b.linkStats('ov0').rxBytes;
+          await until('it runs', 5000, () => taken() > 10_000_000n);
+          routed.middle = LESS;
+          const at = performance.now();
+          // What was on its way has arrived.
+          await new Promise((resolve) => setTimeout(resolve, 20));
+          const then = taken();
+          await until('it goes on', 5000, () => taken() > then + 1_000_000n);
+          console.log(
+            `  IPv${kind} in ${encap} over IPv${family}: goes on after ${Math.round(performance.now() - at)} ms`,
+          );
+          assert.is(await client, 0);
+          const after = (await daemons[0]!.stats()).overlays.ov0!;
+          const own = { vxlan: { 4: 36, 6: 56 }, nvgre: { 4: 28, 6: 48 } }[encap][family] + 14;
+          const known = a.run('ip', `-${kind}`, 'route', 'get', inner[kind][1]!);
+          if (kind === 4) {
+            const told = Number(after.counters.tx_too_big_told) - Number(before.counters.tx_too_big_told);
+            assert.ok(told > 0, 'the sender was told');
+          }
+          assert.match(known, new RegExp(`mtu ${LESS - own}\\b`), 'and knows');
+          console.log(`  ${JSON.stringify(after.drops)} ${after.counters.tx_too_big_told} told`);
+        }
+        const shown = await view();
+        assert.is(shown.targets[0]!.path_mtu, LESS);
+        assert.equal([shown.status, shown.faults], ['ONLINE', []], 'no offload is blamed');
+        assert.is((await daemons[0]!.stats()).overlays.ov0!.counters.tx_too_big_untold, 0);
+      } finally {
+        await routed.close();
+      }
+    },
+  );
+}
+
+path.run();
