@@ -188,7 +188,7 @@ cache('every refusal', () =>
       await bad(to, 'bad_request');
     }
     await bad({ replicate: ['192.0.2.1:1'], spread: [] }, 'bad_request');
-    await bad('x'.repeat(200), 'bad_request');
+    await bad('x'.repeat(2000), 'bad_request');
     const huge = { replicate: Array(1024).fill('x'.repeat(300)) };
     await assertAnswer(put(target, huge), 413, 'EINVAL', 'bad_request', /too large/);
 
