@@ -42,8 +42,9 @@ export function isKnownSource(set: usize, high: u64, low: u64): bool {
   for (let probes: u32 = 0; probes < slots; probes++) {
     const at = set + SOURCES_BYTES + slot * 16;
     const there = load<u64>(at, 8);
-    if (there == low && load<u64>(at) == high) return true;
+    // First, since a sender without an address is like an empty slot, and known to nobody.
     if (there == 0 && load<u64>(at) == 0) return false;
+    if (there == low && load<u64>(at) == high) return true;
     slot = (slot + 1) & (slots - 1);
   }
   return false;
