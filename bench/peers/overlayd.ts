@@ -3,12 +3,15 @@ import { other, sides } from '../testbed.js';
 import { type Peer, VNI, VXLAN_OVERHEAD } from './peer.js';
 
 const LINK = 'ov0';
-const PORTS = { vxlan: 4789, geneve: 6081 } as const;
+/** GRE has none. */
+const PORTS = { vxlan: 4789, geneve: 6081, 'vxlan-gpe': 4790, nvgre: undefined } as const;
+/** NVGRE reserves the lower ones. */
+const NVGRE_VSID = 0x1000 + VNI;
 
 interface Given {
   /** Of the daemons. */
   readonly flags?: readonly string[];
-  readonly encap?: 'vxlan' | 'geneve';
+  readonly encap?: keyof typeof PORTS;
 }
 
 function variant(name: string, what: string, { flags = [], encap = 'vxlan' }: Given = {}): Peer {
@@ -26,12 +29,13 @@ function variant(name: string, what: string, { flags = [], encap = 'vxlan' }: Gi
         const properties = {
           [`${encap}/listen_ip`]: underlay[4][side],
           'direct/dest_ip': underlay[4][other(side)],
-          'direct/dest_port': PORTS[encap],
+          ...(PORTS[encap] ? { 'direct/dest_port': PORTS[encap] } : {}),
           // Its default is below what an underlay of 9000 has room for.
           mtu_max: mtu,
           mtu,
         };
-        const overlay = { name: LINK, encap, search: 'direct', vnetid: VNI, properties };
+        const vnetid = encap === 'nvgre' ? NVGRE_VSID : VNI;
+        const overlay = { name: LINK, encap, search: 'direct', vnetid, properties };
         await client.post('/v1/overlays', overlay);
       };
       await Promise.all(sides.map(start));
@@ -45,6 +49,8 @@ export const overlayd = variant('overlayd', 'this project');
 /** What other encapsulations and numbers of threads make of it; measured when they are named. */
 export const overlaydVariants: readonly Peer[] = [
   variant('overlayd-geneve', 'this project with Geneve', { encap: 'geneve' }),
+  variant('overlayd-gpe', 'this project with VXLAN-GPE', { encap: 'vxlan-gpe' }),
+  variant('overlayd-nvgre', 'this project with NVGRE', { encap: 'nvgre' }),
   variant('overlayd-1', 'this project with one worker', { flags: ['--workers', '1'] }),
   variant('overlayd-split-1', 'this project, one thread out and one in', {
     flags: ['--workers', '1', '--threads', 'split'],
