@@ -64,6 +64,9 @@ export const DEVICE_SOURCES: u32 = 40; // u32 atomic, offset of the set of sourc
 export const DEVICE_SOURCE_MODE: u32 = 44; // u32, a SOURCE_MODE_ number
 /** DSCP of outer headers (RFC 2474), 0 to 63, or DSCP_INHERIT for that of the inner one. */
 export const DEVICE_DSCP: u32 = 48; // u32
+/** The largest segment that a TCP SYN may offer (RFC 9293 section 3.7.1), by family; 0 for any. */
+export const DEVICE_MSS_IPV4: u32 = 52; // u32 atomic
+export const DEVICE_MSS_IPV6: u32 = 56; // u32 atomic
 
 export const DSCP_INHERIT: u32 = 64;
 /** No such device. */
@@ -85,6 +88,8 @@ export const DEVICE_FLAG_COALESCE_UDP: u32 = 16;
 export const DEVICE_FLAG_RESERVED: u32 = 32;
 /** Inner source addresses that are not in the table, or behind another VTEP there, are reported. */
 export const DEVICE_FLAG_LEARN: u32 = 64;
+/** What the way to the destination takes counts for DEVICE_MSS_ too. */
+export const DEVICE_FLAG_MSS_PATH: u32 = 128;
 export const TARGET_MODE_NONE: u32 = 0;
 export const TARGET_MODE_POINT: u32 = 1;
 export const TARGET_MODE_DYNAMIC: u32 = 2;

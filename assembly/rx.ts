@@ -42,6 +42,8 @@ import {
   DEVICE_FLAG_COALESCE_UDP,
   DEVICE_FLAG_LEARN,
   DEVICE_FLAG_RESERVED,
+  DEVICE_MSS_IPV4,
+  DEVICE_MSS_IPV6,
   DEVICE_MTU,
   DEVICE_SOURCES,
   DEVICE_SOURCE_MODE,
@@ -86,12 +88,13 @@ import {
 } from './layout';
 import { frameBytesMax, refusesTags } from './limit';
 import { IOVEC_BYTES, storeIovec } from './message';
+import { clampMss } from './mss';
 import { learnSource } from './learn';
 import { isDestination, isKnownSource, sourceHigh, sourceLow } from './source';
 import { destinationRow, deviceRow, findDevice, muxRow } from './table';
 import { rxBegin, rxUnfold } from './unfold';
 import { entryDestination, entryFlags, keyOf, targetFind } from './target';
-import { writeJoined, writePlain, writeSuper, writeZero } from './vnet-hdr';
+import { asksChecksum, writeJoined, writePlain, writeSuper, writeZero } from './vnet-hdr';
 import { ETHERNET_BYTES, isTagged } from './wire';
 
 const ETHERNET_SOURCE: usize = 6;
@@ -122,6 +125,9 @@ let isCoalescing: bool = false;
 let joinsUdp: bool = false;
 let refusesReserved: bool = false;
 let isLearning: bool = false;
+/** The largest segments that a SYN may offer, 0 for any. */
+let mss4: u32 = 0;
+let mss6: u32 = 0;
 
 /** Takes the header off datagram `i` and finds the device; a drop reason, or VERDICT_PASS with the run's globals set. */
 function rxSelect(arena: usize, mux: u32, i: u32): u32 {
@@ -147,6 +153,8 @@ function rxSelect(arena: usize, mux: u32, i: u32): u32 {
   joinsUdp = (flags & DEVICE_FLAG_COALESCE_UDP) != 0;
   refusesReserved = (flags & DEVICE_FLAG_RESERVED) != 0;
   isLearning = (flags & DEVICE_FLAG_LEARN) != 0;
+  mss4 = atomic.load<u32>(row, DEVICE_MSS_IPV4);
+  mss6 = atomic.load<u32>(row, DEVICE_MSS_IPV6);
   return VERDICT_PASS;
 }
 
@@ -225,6 +233,7 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
   const device = runDevice;
   const untagged = isUntagged;
   const learns = isLearning;
+  const most4 = mss4;
   const kind = encap;
   const signature = signatureOf(kind, load<u32>(arena + first * RX_DATAGRAM_BYTES, ARENA_RX_DATAGRAMS));
   // One comparison finds the datagrams that are too short and those that are too long. A stopped device has no others.
@@ -278,6 +287,7 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
     } else {
       writePlain(at, frame, length);
     }
+    if (most4 != 0) clampMss(frame, length, most4, mss6, 0, asksChecksum(at));
     store<u64>(entry, u64(u32(frame)) | (u64(length) << 32));
     // At most one a datagram, so never more than RX_DATAGRAMS_MAX. Two words at a time.
     const write = arena + ARENA_RX_WRITES + writes * RX_WRITE_BYTES;

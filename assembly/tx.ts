@@ -44,9 +44,12 @@ import {
   DEVICE_DESTINATION,
   DEVICE_DSCP,
   DEVICE_ENCAP,
+  DEVICE_FLAG_MSS_PATH,
   DEVICE_FLAG_PROXY,
   DEVICE_FLAGS,
   DEVICE_MODE,
+  DEVICE_MSS_IPV4,
+  DEVICE_MSS_IPV6,
   DEVICE_MUX,
   DEVICE_STATE,
   DEVICE_STATE_ACTIVE,
@@ -91,6 +94,7 @@ import {
 } from './layout';
 import { frameBytesMax, refusesTags } from './limit';
 import { IOVEC_BYTES, MESSAGE_BYTES, storeMessage } from './message';
+import { clampMss } from './mss';
 import { ringPeek } from './ring';
 import { destinationRow, deviceRow, muxRow } from './table';
 import {
@@ -118,7 +122,7 @@ let bank: u32 = 0;
 let encap: u32 = 0;
 let vnetid: u64 = 0;
 let destination: u32 = NONE;
-/** Bytes of the largest frame that the way of the frame being decided takes, 0 where nothing is known of it. */
+/** Bytes of the largest frame that the way takes of the frame that was dropped last as longer. */
 let pathMax: u32 = 0;
 let isDynamic: bool = false;
 let isProxying: bool = false;
@@ -133,6 +137,10 @@ let isFresh: bool = false;
 /** Frames that waited with this worker: their entries are there, as `waitTake` judged by them. */
 let isWaited: bool = false;
 let seed: u64 = 0;
+/** The largest segments that may be offered, 0 for any; and whether the way counts too. */
+let mss4: u32 = 0;
+let mss6: u32 = 0;
+let mssPath: bool = false;
 /** What the outer header takes from the inner one's traffic class, and what it has of its own. */
 let classMask: u32 = 0;
 let dscpClass: u32 = 0;
@@ -151,7 +159,11 @@ function txBegin(device: u32): void {
   isPoint = mode == TARGET_MODE_POINT;
   isDynamic = mode == TARGET_MODE_DYNAMIC;
   if (isPoint) destination = load<u32>(row, DEVICE_DESTINATION);
-  isProxying = (load<u32>(row, DEVICE_FLAGS) & DEVICE_FLAG_PROXY) != 0;
+  const flags = load<u32>(row, DEVICE_FLAGS);
+  isProxying = (flags & DEVICE_FLAG_PROXY) != 0;
+  mss4 = atomic.load<u32>(row, DEVICE_MSS_IPV4);
+  mss6 = atomic.load<u32>(row, DEVICE_MSS_IPV6);
+  mssPath = (flags & DEVICE_FLAG_MSS_PATH) != 0;
   const dscp = load<u32>(row, DEVICE_DSCP);
   classMask = dscp == DSCP_INHERIT ? 0xff : ECN_MASK;
   dscpClass = dscp == DSCP_INHERIT ? 0 : dscp << DSCP_SHIFT;
@@ -286,8 +298,12 @@ function decideFrame(arena: usize, device: u32, i: u32): u32 {
     }
   }
   // Less 1, so that 0 is beyond every length.
-  pathMax = atomic.load<u32>(row, DESTINATION_FRAME_MAX);
-  if (largest - 1 > pathMax - 1) return DROP_TX_PATH_MTU;
+  const most = load<u32>(row, DESTINATION_FRAME_MAX);
+  if (largest - 1 > most - 1) {
+    pathMax = most;
+    return DROP_TX_PATH_MTU;
+  }
+  if (mss4 != 0) clampMss(frame, length, mss4, mss6, mssPath ? most : 0, inner != 0);
   store<u32>(arena + i * 4, destination, ARENA_TX_ROUTES);
   store<u8>(arena + i, u8((flowClass & classMask) | dscpClass), ARENA_TX_CLASSES);
   store<u8>(arena + i, u8(hash), ARENA_TX_FLOWS);

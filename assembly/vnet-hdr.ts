@@ -54,6 +54,13 @@ export function isPlain(header: usize): bool {
   return (load<u16>(header) & ~DATA_VALID) == 0;
 }
 
+/** True when the header says that the transport checksum is unfinished. */
+// @ts-expect-error: decorator
+@inline
+export function asksChecksum(header: usize): bool {
+  return (load<u8>(header) & NEEDS_CSUM) != 0;
+}
+
 /**
  * Writes the header to `at` for a frame that is at most as long as the device allows. Sets NEEDS_CSUM when
  * the transport checksum is unfinished.

@@ -76,6 +76,8 @@ export class Device {
   mtuMax = MTU_MAX_BYTES;
   /** Nobody has set the MTU: it is what the underlay has room for. */
   isMtuAuto = true;
+  /** The largest segment that TCP may offer, with `auto` by the MTU. */
+  tcpMss: 'off' | 'auto' | number = 'off';
   /** By what the underlay has room for it, as far as that is known. */
   mtuSum: MtuSum | undefined;
   /** What is asked of each offload. */

@@ -5,6 +5,8 @@ export const MTU_MIN_BYTES = 576;
 export const MTU_MAX_BYTES = 8900;
 /** What `mtu_max` may raise that to: with a tagged Ethernet header and 8 bytes of VXLAN it fits in a UDP datagram over IPv4. */
 export const MTU_CEILING_BYTES = 65_507 - 8 - 18;
+/** What a host may offer as its largest TCP segment: no less than is of any use, no more than an IP packet has room for. */
+export const [TCP_MSS_MIN, TCP_MSS_MAX] = [88, 65_495];
 /** Until the sum of the underlay's MTU and the overhead is known. */
 export const MTU_DEFAULT_BYTES = 1400;
 

@@ -592,6 +592,7 @@ testWith(cli, needs, 'the commands, their tables and documents', () =>
         'ov0 direct/dest_port rw y 4789 -- 1-65535',
         'ov0 mtu_max rw - 8900 8900 576-65481',
         'ov0 mtu_sum r- - -- -- --',
+        'ov0 tcp_mss rw - off off off,auto,88-65495',
         'ov0 netns rw - -- -- --',
         'ov0 underlay_netns rw - -- -- --',
         'ov0 checksum rw - auto auto auto,on,off',

@@ -138,6 +138,7 @@ control('every operation of the table, once', () =>
           ['direct/dest_port', port],
           ['mtu_max', 8900],
           ['mtu_sum', null],
+          ['tcp_mss', 'off'],
           ['netns', null],
           ['underlay_netns', null],
           ...offloadNames.map((name) => [name, 'auto']),

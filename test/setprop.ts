@@ -27,6 +27,7 @@ const propertyOrder = [
   'direct/dest_port',
   'mtu_max',
   'mtu_sum',
+  'tcp_mss',
   'netns',
   'underlay_netns',
   ...offloadNames,
@@ -63,6 +64,7 @@ setprop('properties: order, permissions, by name and by id', async () => {
       'r-',
       'rw',
       'rw',
+      'rw',
     ];
     assert.equal(permissions, [...fixedPart, ...offloadNames.map(() => 'rw')]);
     const required = overlay.properties('ov0').map(({ info }) => info.isRequired);
@@ -76,6 +78,7 @@ setprop('properties: order, permissions, by name and by id', async () => {
       ...new Array<boolean>(10).fill(false),
       true,
       true,
+      false,
       false,
       false,
       false,

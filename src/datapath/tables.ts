@@ -22,7 +22,18 @@ export interface DeviceRow {
   targets: number;
   /** Of outer headers: 0 to 63, or DSCP_INHERIT; 0 when it is not said. */
   dscp?: number;
+  /** What TCP may offer; anything when it is not said. */
+  mss?: Mss;
 }
+
+/** The largest segments that TCP may offer, by family, 0 for any; and whether what a path takes counts too. */
+export interface Mss {
+  readonly 4: number;
+  readonly 6: number;
+  readonly isByPath: boolean;
+}
+
+const anyMss: Mss = { 4: 0, 6: 0, isByPath: false };
 
 /** Row numbers 0 to max - 1; the one freed last is given out first. */
 class RowPool {
@@ -81,6 +92,7 @@ export class Tables {
     u32[(at + layout.DEVICE_DSCP) / 4] = device.dscp ?? 0;
     this.setTargets(row, device.targets);
     this.setDeviceMtu(row, device.mtu);
+    this.setDeviceMss(row, device.mss ?? anyMss);
   }
 
   /** Live: the next batch reads the table at this offset. */
@@ -112,6 +124,15 @@ export class Tables {
   setDeviceMtu(row: number, mtu: number): void {
     const at = layout.DEVICES_OFFSET + row * layout.DEVICE_BYTES + layout.DEVICE_MTU;
     Atomics.store(this.views.u32, at / 4, mtu);
+  }
+
+  /** Live. */
+  setDeviceMss(row: number, mss: Mss): void {
+    const at = layout.DEVICES_OFFSET + row * layout.DEVICE_BYTES;
+    Atomics.store(this.views.u32, (at + layout.DEVICE_MSS_IPV6) / 4, mss[6]);
+    Atomics.store(this.views.u32, (at + layout.DEVICE_MSS_IPV4) / 4, mss[4]);
+    const flag = layout.DEVICE_FLAG_MSS_PATH;
+    this.setDeviceFlags(row, flag, mss.isByPath ? flag : 0);
   }
 
   /** @param isIpv6 form of senders' addresses, @param hasIpHeader an IPv4 header comes in front of datagrams */

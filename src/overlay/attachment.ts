@@ -14,6 +14,7 @@ import { type SocketSettings, socketDefault } from '../sys/socket-settings.js';
 import { usableDomain } from '../sys/underlay.js';
 import type { Destination } from '../target/destination.js';
 import type { Kept } from './kept.js';
+import { mssOf } from './mss.js';
 import type { Offloads } from './offloads.js';
 
 /** Where frames go: to one VTEP, or where the target table at an offset says. */
@@ -126,6 +127,7 @@ export class Attachments {
         flags,
         mtu,
         dscp: dscpOf(device),
+        mss: mssOf(device),
         mode: 'point' in route ? layout.TARGET_MODE_POINT : layout.TARGET_MODE_DYNAMIC,
         destination: destination ?? layout.NONE,
         targets: 'point' in route ? 0 : route.targets,

@@ -594,7 +594,7 @@ export class Life {
   #followMtu(entry: Entry, told: number, isAuto = false): boolean {
     const { device } = entry;
     if (told === device.mtu) return false;
-    const { ports, log, engine, events, mtus } = this.context;
+    const { ports, log, events, mtus } = this.context;
     // What an event tells may be a moment old: of a link that is being made, or of an MTU that was corrected since.
     const mtu = ports.mtu(device.port);
     if (mtu === device.mtu || mtu === 0) return false;
@@ -608,7 +608,7 @@ export class Life {
     }
     device.mtu = mtu;
     device.isMtuAuto = isAuto;
-    engine.tables.setDeviceMtu(device.row, mtu);
+    mtus.apply(device);
     events.emit('mtu-changed', { device: device.name, text: `it is ${mtu}` });
     mtus.follow([entry]);
     return true;

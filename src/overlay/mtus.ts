@@ -12,6 +12,7 @@ import type { Fma } from '../fma.js';
 import { familyOf } from '../ip.js';
 import { MTU_DEFAULT_BYTES, MTU_MIN_BYTES } from '../limits.js';
 import type { Log } from '../log.js';
+import { mssOf } from './mss.js';
 import type { PortSource } from './ports.js';
 import type { Entry } from './setprop.js';
 
@@ -73,7 +74,15 @@ export class Mtus {
   set(device: Device, mtu: number): void {
     device.port.setMtu(mtu);
     device.mtu = mtu;
-    if (device.isStarted) this.context.engine.tables.setDeviceMtu(device.row, mtu);
+    this.apply(device);
+  }
+
+  /** Its frames have the MTU that it has now, and TCP what follows from that. */
+  apply(device: Device): void {
+    if (!device.isStarted) return;
+    const { tables } = this.context.engine;
+    tables.setDeviceMtu(device.row, device.mtu);
+    tables.setDeviceMss(device.row, mssOf(device));
   }
 
   #set(device: Device, mtu: number): void {

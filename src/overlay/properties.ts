@@ -9,6 +9,8 @@ import {
   MTU_MIN_BYTES,
   NEGATIVE_TTL_MAX,
   TARGETS_DEFAULT,
+  TCP_MSS_MAX,
+  TCP_MSS_MIN,
 } from '../limits.js';
 import { type OffloadName, offloadNames, offloadSettings } from '../offload.js';
 import type { PropertyInfo, PropertyValue } from '../property.js';
@@ -57,6 +59,21 @@ export const mtuMaxInfo: PropertyInfo = {
   default: BigInt(MTU_MAX_BYTES),
   possible: [{ min: BigInt(MTU_MIN_BYTES), max: BigInt(MTU_CEILING_BYTES) }],
 };
+
+export const tcpMssInfo: PropertyInfo = {
+  ...fixed,
+  name: 'tcp_mss',
+  type: 'uint',
+  isWritable: true,
+  applies: 'live',
+  default: 'off',
+  possible: ['off', 'auto', { min: BigInt(TCP_MSS_MIN), max: BigInt(TCP_MSS_MAX) }],
+};
+
+/** A value of `tcp_mss` as a device has it. */
+export function tcpMssOf(value: PropertyValue): Device['tcpMss'] {
+  return value === 'off' || value === 'auto' ? value : Number(value);
+}
 
 /** A vnetid's bounds follow the encapsulation. */
 export function vnetidInfo(device: Pick<Device, 'encap'>): PropertyInfo {
@@ -157,6 +174,7 @@ export function deviceProperties(
       info: { ...readOnly, name: 'mtu_sum', type: 'string' },
       value: formatMtuSum(device),
     },
+    { origin: 'generic', info: tcpMssInfo, value: propertyOf(device.tcpMss) },
     { origin: 'generic', info: netnsInfo, value: device.netns || undefined },
     { origin: 'generic', info: underlayNetnsInfo, value: device.underlayNetns || undefined },
     ...offloadNames.map((name) => ({
@@ -171,6 +189,11 @@ export function deviceProperties(
           { origin: 'generic' as const, info: negativeTtlInfo, value: BigInt(device.negativeTtl) },
         ]),
   ];
+}
+
+/** A device's number, or the word in place of it, as the value of a property. */
+export function propertyOf(value: string | number): PropertyValue {
+  return typeof value === 'number' ? BigInt(value) : value;
 }
 
 /** The `mtu` that was asked for. */

@@ -16,7 +16,10 @@ import {
   negativeTtlInfo,
   netnsInfo,
   offloadInfo,
+  propertyOf,
   targetsInfo,
+  tcpMssInfo,
+  tcpMssOf,
   underlayNetnsInfo,
 } from './properties.js';
 import type { Entry } from './setprop.js';
@@ -46,6 +49,14 @@ const kept: readonly Kept[] = [
       if (!device.isMtuAuto) device.mtu = Number(value);
     },
     first: MTU_AUTO,
+  },
+  {
+    info: () => tcpMssInfo,
+    get: ({ tcpMss }) => propertyOf(tcpMss),
+    set: (device, value) => {
+      device.tcpMss = tcpMssOf(value);
+    },
+    first: 'off',
   },
   {
     info: () => targetsInfo,

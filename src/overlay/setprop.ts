@@ -23,7 +23,7 @@ import { automaticMtu, type Mtus } from './mtus.js';
 import type { Offloads } from './offloads.js';
 import type { Persistence } from './persistence.js';
 import type { PortSource } from './ports.js';
-import { MTU_AUTO, type Origin } from './properties.js';
+import { MTU_AUTO, type Origin, tcpMssOf } from './properties.js';
 import { changed } from './record.js';
 import type { Targets } from './targets.js';
 
@@ -130,6 +130,10 @@ export class Setprop {
       const isMtuAuto = value === MTU_AUTO;
       this.context.mtus.set(device, isMtuAuto ? automaticMtu(device) : Number(value));
       device.isMtuAuto = isMtuAuto;
+    },
+    tcp_mss: ({ device }, value) => {
+      device.tcpMss = tcpMssOf(value);
+      this.context.mtus.apply(device);
     },
     mtu_max: ({ device }, value) => {
       device.mtuMax = Number(value);
