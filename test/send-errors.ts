@@ -2,10 +2,21 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as layout from '../assembly/layout.js';
+import type { OverlayView } from '../src/control/view.js';
 import { dropNames } from '../src/datapath/drop.js';
+import { ipNativeBytes } from '../src/ip.js';
+import { AF_INET, AF_INET6, SOCK_RAW } from '../src/sys/abi.js';
 import * as errno from '../src/sys/errno.js';
+import { must } from '../src/sys/errno.js';
+import { closeFd } from '../src/sys/fd.js';
+import * as libc from '../src/sys/libc.js';
+import { inNamespace } from '../src/sys/netns.js';
+import { sockaddr } from '../src/sys/sockaddr.js';
 import { transmit } from '../workers/tx.js';
 import { CoreRig, workerOf } from './harness/core-rig.js';
+import { Hosts, underlay, until } from './harness/hosts.js';
+import { iperf } from './harness/iperf.js';
+import { testWith } from './harness/needs.js';
 import { RefusingKernel } from './harness/refusing-kernel.js';
 import { Xorshift } from './harness/xorshift.js';
 import * as frames from './reference/frames.js';
@@ -141,5 +152,133 @@ sendErrors('errors come at random: every frame is sent, whatever was said of oth
   assert.is(rig.deviceCount(device, layout.COUNTER_TX_FRAMES), kernel.sent);
   assert.ok(rig.deviceCount(device, layout.COUNTER_TX_RETRIES) > 2000);
 });
+
+// ─── Between hosts ──────────────────────────────────────────────────────────────────────────────────────
+
+const DEAD = '192.0.2.77';
+const CLOSED_PORT = 9;
+
+testWith(
+  sendErrors,
+  ['root', '/dev/net/tun', 'iperf3', 'ping', 'sysctl', 'ss'],
+  'a stream on sockets that others’ errors come in on: nothing of it is dropped',
+  async () => {
+    const hosts = new Hosts();
+    try {
+      const a = await hosts.daemon('a');
+      const b = await hosts.daemon('b');
+      // As many as there are datagrams, not one a second.
+      hosts.b.run('sysctl', '-qw', 'net.ipv4.icmp_ratelimit=0');
+      await a.createOverlay(hosts.a, 'ov0', 1, underlay[4].a, underlay[4].b);
+      await b.createOverlay(hosts.b, 'ov0', 1, underlay[4].b, underlay[4].a);
+      for (const [name, vnetid, ip, port] of [
+        ['ov1', 2, underlay[4].b, CLOSED_PORT],
+        ['ov2', 3, DEAD, 4789],
+      ] as const) {
+        const properties = {
+          'vxlan/listen_ip': underlay[4].a,
+          'direct/dest_ip': ip,
+          'direct/dest_port': port,
+        };
+        await a.client.post('/v1/overlays', { name, encap: 'vxlan', search: 'direct', vnetid, properties });
+        hosts.address('a', name, `10.${vnetid}.0.1/24`);
+        const peer = hosts.a.netlink.getLink(name).index;
+        hosts.a.netlink.addNeighbour(peer, `10.${vnetid}.0.2`, '02:00:00:00:00:09');
+        await until(`${name} is started`, 5000, async () => (await a.state(name)) === 'started');
+      }
+      hosts.address('a', 'ov0', '198.51.100.1/24');
+      hosts.address('b', 'ov0', '198.51.100.2/24');
+      assert.match(hosts.a.run('ping', '-q', '-c', '3', '-i', '0.01', '198.51.100.2'), / 0% packet loss/);
+      const before = (await a.stats()).overlays.ov0!;
+      // Errors of others, for as long as the stream goes on.
+      const floods = ['10.2.0.2', '10.3.0.2'].map((to) => hosts.a.start('ping', '-q', '-i', '0.001', to));
+      for (const flood of floods) flood.stdout?.resume();
+      const { bytes } = await iperf(hosts, 'a', '198.51.100.2', '-t', '2');
+      assert.ok(bytes > 1_000_000, `${bytes} bytes`);
+      for (const flood of floods) flood.kill('SIGINT');
+      const { ov0, ov1, ov2 } = (await a.stats()).overlays;
+      assert.equal(ov0!.drops, before.drops, 'nothing was dropped');
+      const retries = [ov0, ov1, ov2].reduce((sum, each) => sum + Number(each!.counters.tx_retries), 0);
+      assert.ok(retries > 10, `${retries} retries`);
+      console.log(`  ${retries} retries, ${ov0!.counters.tx_retries} of them of the stream, ${bytes} bytes`);
+    } finally {
+      await hosts.close();
+    }
+  },
+);
+
+/** What a router would send of a datagram, be it one or not: ICMP behind its header, quoting what it is about. */
+function spoofed(family: 4 | 6, to: string, port: number, mtu: number): Uint8Array {
+  const from = ipNativeBytes(underlay[family].a);
+  const quoted = ipNativeBytes(to);
+  const udp = frames.concat(frames.bigEndian(port, 2), frames.bigEndian(4789, 2), frames.bigEndian(1408, 4));
+  if (family === 6) {
+    const packet = frames.ipv6({ ends: { source: from, destination: quoted }, protocol: 17, payload: udp });
+    // The kernel fills in the checksum.
+    return frames.concat(Uint8Array.of(2, 0, 0, 0), frames.bigEndian(mtu, 4), packet);
+  }
+  const packet = frames.ipv4({ ends: { source: from, destination: quoted }, protocol: 17, payload: udp });
+  const message = frames.concat(Uint8Array.of(3, 4, 0, 0, 0, 0), frames.bigEndian(mtu, 2), packet);
+  message.set(frames.bigEndian(0xffff - frames.onesComplementSum(message), 2), 2);
+  return message;
+}
+
+for (const family of [4, 6] as const) {
+  testWith(
+    sendErrors,
+    ['root', '/dev/net/tun', 'iperf3', 'ss'],
+    `spoofed ICMP over IPv${family}: not below the floor, not of others, and the stream goes on`,
+    async () => {
+      const hosts = new Hosts();
+      try {
+        const [a, b] = [await hosts.daemon('a'), await hosts.daemon('b')];
+        await a.createOverlay(hosts.a, 'ov0', 1, underlay[family].a, underlay[family].b);
+        await b.createOverlay(hosts.b, 'ov0', 1, underlay[family].b, underlay[family].a);
+        hosts.address('a', 'ov0', '198.51.100.1/24');
+        hosts.address('b', 'ov0', '198.51.100.2/24');
+        await iperf(hosts, 'a', '198.51.100.2', '-t', '1');
+        const ports = [...hosts.a.run('ss', '-Hun', 'state', 'unconnected').matchAll(/:(\d+)\s/g)]
+          .map((found) => Number(found[1]))
+          .filter((port) => port >= 49_152);
+        assert.ok(ports.length >= 8, 'all send sockets');
+        const tell = (to: string, those: readonly number[], mtu: number) =>
+          inNamespace(hosts.b.namespace, () => {
+            const [domain, protocol] = family === 4 ? [AF_INET, 1] : [AF_INET6, 58];
+            const fd = must(libc.socket(domain, SOCK_RAW, protocol), 'socket');
+            try {
+              const address = sockaddr(domain, underlay[family].a, 0);
+              for (const port of those) {
+                const message = spoofed(family, to, port, mtu);
+                must(libc.sendto(fd, message, message.length, 0, address, address.length), 'sendto');
+              }
+            } finally {
+              closeFd(fd);
+            }
+          });
+        const shown = async () => {
+          const answer = await a.client.get<{ overlays: Record<string, OverlayView> }>('/v1/overlays/ov0');
+          return answer.overlays.ov0!.targets[0]!.path_mtu;
+        };
+        const elsewhere = family === 4 ? DEAD : '2001:db8::77';
+        const strangers = ports.map((port) => port - 1).filter((port) => !ports.includes(port));
+        tell(elsewhere, ports, 600);
+        tell(underlay[family].b, strangers, 600);
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        assert.is(await shown(), null, 'of another destination, or of a port that is not ours');
+        tell(underlay[family].b, ports, 1400);
+        await until('it is believed', 2000, async () => (await shown()) === 1400);
+        tell(underlay[family].b, ports, 68);
+        const floor = { 4: 576, 6: 1280 }[family];
+        await until('as far as it can be', 2000, async () => (await shown()) === floor);
+        const { bytes } = await iperf(hosts, 'a', '198.51.100.2', '-t', '1');
+        assert.ok(bytes > 100_000, `${bytes} bytes pass`);
+        assert.is(await shown(), floor);
+        console.log(`  path MTU ${await shown()}, ${bytes} bytes in a second`);
+      } finally {
+        await hosts.close();
+      }
+    },
+  );
+}
 
 sendErrors.run();

@@ -4,16 +4,19 @@
  */
 import { outerOverhead, overheadBytes } from '../encap/overhead.js';
 import { familyOf } from '../ip.js';
-import { PATH_MTU_AGE_MS, PATH_MTU_MIN_BYTES } from '../limits.js';
+import { MTU_MIN_BYTES, PATH_MTU_AGE_MS, PATH_MTU_MIN_BYTES } from '../limits.js';
 import { monotonicMs } from '../sys/clock.js';
 import { endpointOf } from '../sys/sockaddr.js';
 import type { Tables } from './tables.js';
+
+/** Guests must be able to send the least that there is for IPv4: Linux does not go below 552. */
+const FRAME_MAX_MIN_BYTES = MTU_MIN_BYTES + 18;
 
 interface Known {
   /** Of an IP packet. */
   readonly bytes: number;
   readonly atMs: number;
-  /** By this host's own kernel, of its links and routes. */
+  /** By this host's own kernel, of its links. */
   readonly isLocal: boolean;
 }
 
@@ -61,8 +64,8 @@ export class PathMtus {
   }
 
   /**
-   * Somebody says how large a packet to an address may be; anybody can say so, so that it never goes below what every way must
-   * take, and means nothing of addresses that nothing is sent to.
+   * Somebody says how large a packet to an address may be. Anybody can say so, so that it never goes below what every way must
+   * take, and means nothing of addresses that nothing is sent to. @param isLocal this host's kernel says so, of its links
    */
   learn(ip: string, told: number, isLocal: boolean): void {
     const rows = this.#byIp.get(ip);
@@ -94,7 +97,7 @@ export class PathMtus {
     this.#forget(({ atMs }) => now - atMs >= PATH_MTU_AGE_MS);
   }
 
-  /** This host's links or routes have changed: what its kernel has said of them is not so any more. */
+  /** This host's links may have changed: what its kernel has said of them may not be so any more. */
   forgetLocal(): void {
     this.#forget(({ isLocal }) => isLocal);
   }
@@ -113,5 +116,5 @@ export class PathMtus {
 }
 
 function frameMaxOf({ overhead }: Row, { bytes }: Known): number {
-  return bytes - overhead;
+  return Math.max(bytes - overhead, FRAME_MAX_MIN_BYTES);
 }

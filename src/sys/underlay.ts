@@ -15,7 +15,7 @@ import {
   AF_INET,
   AF_INET6,
   IP_MTU_DISCOVER,
-  IP_PMTUDISC_DO,
+  IP_PMTUDISC_PROBE,
   IP_RECVERR,
   IP_RECVTOS,
   IP_TTL,
@@ -24,7 +24,7 @@ import {
   IPPROTO_UDP,
   IPV6_AUTOFLOWLABEL,
   IPV6_MTU_DISCOVER,
-  IPV6_PMTUDISC_DO,
+  IPV6_PMTUDISC_PROBE,
   IPV6_RECVERR,
   IPV6_RECVTCLASS,
   IPV6_UNICAST_HOPS,
@@ -179,15 +179,16 @@ function openSocket(domain: number): number {
 
 /**
  * What the kernel writes into outer IP headers of its own accord. VTEPs must not fragment (RFC 7348 section 4.3, RFC 7637
- * section 4): DF on, and too big is an error we see.
+ * section 4): DF on, and too big for the link is an error we see. What ICMP says of paths is left to us (`ErrorQueue`): the
+ * kernel would believe whoever says 552 bytes, which leave guests nothing they can send.
  */
 export function setOuterHeader(fd: number, families: readonly (4 | 6)[]): void {
   if (families.includes(4)) {
-    setInt(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
+    setInt(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
     setInt(fd, IPPROTO_IP, IP_TTL, TTL);
   }
   if (families.includes(6)) {
-    setInt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO);
+    setInt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE);
     setInt(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, TTL);
     // Of the addresses and ports (RFC 6438): where the system leaves it to sockets, and it is no default.
     setInt(fd, IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 1);
