@@ -57,10 +57,16 @@ async function withUnderlay(
   await withMemory(async (memory) => {
     const { overlay, links } = memory;
     let now = first;
-    links.underlayMtuOf = () => now;
+    let asked = 0;
+    links.underlayMtuOf = () => {
+      asked++;
+      return now;
+    };
     const change = async (to: UnderlayMtu | undefined) => {
       now = to;
+      const before = asked;
       links.addressChanged();
+      await until('it is looked at', 3000, () => asked > before);
       await memory.settle();
     };
     await overlay.createOverlay(request('ov0', 1, await freePort(HERE)));

@@ -21,7 +21,7 @@ import type { Log } from '../log.js';
 import type { Mux } from '../mux.js';
 import { parseProperty } from '../property.js';
 import type { DeviceRecord } from '../state/record.js';
-import { after } from '../sys/clock.js';
+import { after, monotonicMs } from '../sys/clock.js';
 import type { Port } from '../sys/port.js';
 import type { Varpd, VarpdInstance } from '../varpd/varpd.js';
 import type { Attachments } from './attachment.js';
@@ -67,7 +67,9 @@ export class Life {
   readonly missing = new Map<string, DeviceRecord>();
   /** Called when one of them is deleted, or made anew. */
   onFound: (name: string) => void = () => {};
-  #cancelRoutes: (() => void) | undefined;
+  #cancelMtus: (() => void) | undefined;
+  /** When MTUs may be looked at again. */
+  #mtusFreeAtMs = 0;
   /** Deleted, and not all of it gone yet. */
   readonly #leaving = new Set<Device>();
 
@@ -508,7 +510,7 @@ export class Life {
       return entry ? [[entry.device.name, () => this.#followLink(entry, event)]] : [];
     }
     if (event.kind === 'routes') {
-      this.#followRoutes();
+      this.#followMtus(ROUTES_MS);
       return [];
     }
     if (event.kind === 'underlay') {
@@ -614,12 +616,20 @@ export class Life {
     return true;
   }
 
-  /** At most once in a while: a router's table may change all the time. */
-  #followRoutes(): void {
-    this.#cancelRoutes ??= after(ROUTES_MS, () => {
-      this.#cancelRoutes = undefined;
-      this.context.mtus.follow(this.entries.values());
-    });
+  /** For a tenth of the time at most: a router's table may change all the time, and there may be many devices. */
+  #followMtus(pauseMs: number): void {
+    if (this.#cancelMtus) return;
+    const waitMs = Math.max(pauseMs, this.#mtusFreeAtMs - monotonicMs());
+    if (waitMs > 0) this.#cancelMtus = after(waitMs, () => this.#followMtusNow());
+    else this.#followMtusNow();
+  }
+
+  #followMtusNow(): void {
+    this.#cancelMtus = undefined;
+    const began = monotonicMs();
+    this.context.mtus.follow(this.entries.values());
+    const ended = monotonicMs();
+    this.#mtusFreeAtMs = ended + 9 * (ended - began);
   }
 
   /** Addresses or interfaces have changed: devices may be without the address of their mux, or have it again. */
@@ -634,7 +644,7 @@ export class Life {
       if (fault === undefined) fma.restore(device.name, 'underlay_gone');
       else fma.degrade(device.name, 'underlay_gone', `${fault}; resumes by itself when it is back`);
     }
-    this.context.mtus.follow(this.entries.values());
+    this.#followMtus(0);
   }
 
   /** The namespace of its link has gone, or come back as another one, in which the link is made anew. */

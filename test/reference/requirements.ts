@@ -5,7 +5,7 @@
  */
 
 export interface Requirement {
-  readonly rfc: 7348 | 8926 | 7637 | 2784 | 6040 | 6935 | 6936;
+  readonly rfc: 7348 | 8926 | 7637 | 2784 | 6040 | 6935 | 6936 | 1191 | 8201 | 1122 | 4443 | 9293;
   readonly section: string;
   readonly level: 'MUST' | 'SHOULD' | 'MAY';
   readonly rule: string;
@@ -367,5 +367,89 @@ export const requirements: readonly Requirement[] = [
     level: 'SHOULD',
     rule: 'the source address of what comes without a checksum is checked',
     tests: [['source-check', 'known']],
+  },
+  // ─── Path MTU, and what guests are told ───────────────────────────────────────────────────────────────
+  {
+    rfc: 1191,
+    section: '3',
+    level: 'MUST',
+    rule: 'the path MTU that a router says is kept by destination, and nothing larger is sent there',
+    tests: [
+      ['path-mtu', 'what is learned'],
+      ['path-mtu', 'a stream of each family goes on, and the guests know'],
+    ],
+  },
+  {
+    rfc: 1191,
+    section: '3',
+    level: 'MUST',
+    rule: 'no path MTU is estimated below 68 bytes',
+    tests: [['send-errors', 'spoofed ICMP over IPv${family}']],
+  },
+  {
+    rfc: 1191,
+    section: '6.3',
+    level: 'SHOULD',
+    rule: 'a path MTU is forgotten after ten minutes',
+    tests: [['path-mtu', 'what is learned']],
+  },
+  {
+    rfc: 1191,
+    section: '4',
+    level: 'MUST',
+    rule: 'whoever drops a packet that is too big and may not be fragmented says how much fits',
+    tests: [['too-big', 'the answer, byte for byte']],
+  },
+  {
+    rfc: 1122,
+    section: '3.2.2',
+    level: 'MUST',
+    rule: 'no ICMP error about ICMP errors, broadcasts and multicasts, later fragments, and what is from no single host',
+    tests: [['too-big', 'nobody is told of what fits, of errors']],
+  },
+  {
+    rfc: 8201,
+    section: '4',
+    level: 'MUST',
+    rule: 'a path MTU does not go below 1280, nor above what is known because a message says so',
+    tests: [
+      ['path-mtu', 'what is learned'],
+      ['send-errors', 'spoofed ICMP over IPv${family}'],
+    ],
+  },
+  {
+    rfc: 4443,
+    section: '2.4 (e)',
+    level: 'MUST',
+    rule: 'no ICMPv6 error about ICMPv6 errors and redirects, and about what is from no single node',
+    tests: [['too-big', 'nobody is told of what fits, of errors']],
+  },
+  {
+    rfc: 4443,
+    section: '2.4 (f)',
+    level: 'MUST',
+    rule: 'errors are sent at a limited rate',
+    tests: [['too-big', 'a device tells its guests, so often and no more']],
+  },
+  {
+    rfc: 4443,
+    section: '3.2',
+    level: 'MUST',
+    rule: 'packet too big quotes as much as fits in 1280 bytes, and says the MTU',
+    tests: [['too-big', 'the answer, byte for byte']],
+  },
+  {
+    rfc: 4443,
+    section: '3.2',
+    level: 'MAY',
+    rule: 'packet too big is sent about packets to multicast addresses too',
+    exception: 'There is no router between guests whose address could be its source.',
+  },
+  {
+    rfc: 9293,
+    section: '3.7.1',
+    level: 'SHOULD',
+    rule: 'a segment size that is offered is what fits, where `tcp_mss` asks for it',
+    tests: [['mss', 'out: ']],
   },
 ];
