@@ -1,15 +1,18 @@
 /** The MTU of devices by that of the underlay: the sum, what follows it, and what is said when it does not fit. */
+import { execFileSync } from 'node:child_process';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { UnderlayMtu } from '../src/device.js';
 import { formatOverhead, overhead, overheadBytes, taggedOverhead } from '../src/encap/overhead.js';
 import { EncapRegistry } from '../src/encap/registry.js';
 import type { FaultStatus } from '../src/fma.js';
+import { inNamespace } from '../src/sys/netns.js';
 import { Host, Hosts, underlay, until } from './harness/hosts.js';
 import { HERE, withMemory } from './harness/lifecycle.js';
 import { freePort, MemoryOverlay, request } from './harness/memory-overlay.js';
 import { MemoryStore } from './harness/memory-store.js';
 import { testWith } from './harness/needs.js';
+import * as frames from './reference/frames.js';
 
 const mtu = suite('mtu');
 const needs = ['root', '/dev/net/tun', 'ip'];
@@ -244,6 +247,56 @@ for (const family of [4, 6] as const) {
     },
   );
 }
+
+/** Sends a frame on a link of the host it runs in, as a guest with tags would. */
+const SEND_FRAME = [
+  'import socket, sys',
+  's = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)',
+  "s.bind(('ov0', 0))",
+  's.send(bytes.fromhex(sys.stdin.read()))',
+].join('\n');
+
+testWith(
+  mtu,
+  [...needs, 'python3'],
+  'a full packet with a tag fits by default; with four bytes more the kernel refuses it once, and the guest is told',
+  async () => {
+    const hosts = new Hosts();
+    try {
+      const [a, b] = [await hosts.daemon('a'), await hosts.daemon('b')];
+      await a.createOverlay(hosts.a, 'ov0', 1, underlay[4].a, underlay[4].b);
+      await b.createOverlay(hosts.b, 'ov0', 1, underlay[4].b, underlay[4].a);
+      const send = (bytes: number) => {
+        const payload = frames.udp({ ends: frames.ENDS_4, payload: new Uint8Array(bytes - 28) });
+        const packet = frames.ipv4({ protocol: 17, payload });
+        const frame = frames.ethernet(frames.ETHERTYPE_IPV4, packet, { tags: frames.VLAN_TAGS });
+        const input = Buffer.from(frame).toString('hex');
+        inNamespace(hosts.a.namespace, () => execFileSync('python3', ['-c', SEND_FRAME], { input }));
+      };
+      const counts = async () => (await a.stats()).overlays.ov0!;
+      const drops = async () => {
+        const { tx_underlay_mtu = 0, tx_path_mtu = 0, tx_too_big = 0 } = (await counts()).drops;
+        return [tx_underlay_mtu, tx_path_mtu, tx_too_big];
+      };
+      const received = async () => Number((await b.stats()).overlays.ov0!.counters.rx_frames);
+      const before = await received();
+      send(1446);
+      await until('it arrives', 3000, async () => (await received()) > before);
+      assert.equal(await drops(), [0, 0, 0]);
+      await a.client.put('/v1/overlays/ov0/properties/mtu', { value: 1450 });
+      send(1450);
+      await until('it is refused', 3000, async () => (await drops())[0] === 1);
+      await until('and the guest told', 3000, async () => (await counts()).counters.tx_too_big_told === 1);
+      send(1450);
+      await until('the core knows', 3000, async () => (await drops())[1] === 1);
+      send(1446);
+      await until('what fits goes on', 3000, async () => (await received()) > before + 1);
+      assert.equal(await drops(), [1, 1, 0]);
+    } finally {
+      await hosts.close();
+    }
+  },
+);
 
 testWith(mtu, needs, 'a route by address: its link, its MTU, or none', () => {
   const host = new Host();
