@@ -17,7 +17,7 @@ import { Daemon, Host, until } from './harness/hosts.js';
 import { testWith } from './harness/needs.js';
 
 const path = suite('path MTU');
-const needs = ['root', '/dev/net/tun', 'ip', 'iperf3', 'ping', 'ss', 'sysctl'];
+const needs = ['root', '/dev/net/tun', 'ip', 'iperf3', 'ping', 'ss'];
 const LESS = 1380;
 
 /** Addresses of the hosts and routers on the three links, by family. */
@@ -62,7 +62,8 @@ class Routed {
     }
     const [a, r, s, b] = this.hosts;
     for (const router of [r, s]) {
-      router.run('sysctl', '-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1');
+      router.setting('net/ipv4/ip_forward', '1');
+      router.setting('net/ipv6/conf/all/forwarding', '1');
     }
     for (const family of [4, 6] as const) {
       const way = (host: Host, to: string) =>
@@ -167,7 +168,6 @@ for (const [encap, family] of [
   ['vxlan', 4],
   ['vxlan', 6],
   ['nvgre', 4],
-  ['nvgre', 6],
 ] as const) {
   testWith(
     path,
@@ -214,7 +214,15 @@ for (const [encap, family] of [
           );
           const before = (await daemons[0]!.stats()).overlays.ov0!;
           let isOver = false;
-          const client = a.finish('iperf3', '-c', inner[kind][1]!, '-t', '2', '-p', `${5200 + kind}`);
+          const client = a.finish(
+            'iperf3',
+            '-c',
+            inner[kind][1]!,
+            '-t',
+            kind === 4 ? '2' : '1',
+            '-p',
+            `${5200 + kind}`,
+          );
           const ended = client.then((code) => {
             isOver = true;
             return code;

@@ -5,7 +5,7 @@
  *   a ── underlay0 192.0.2.1, 2001:db8::1 ═══ underlay0 192.0.2.2, 2001:db8::2 ── b
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ControlClient } from '../../src/control/client.js';
@@ -79,6 +79,11 @@ export class Host {
         resolve(code ?? -1);
       });
     });
+  }
+
+  /** Sets one of the namespace, by its path below /proc/sys (man 8 sysctl). */
+  setting(path: string, value: string): void {
+    inNamespace(this.namespace, () => writeFileSync(`/proc/sys/${path}`, value));
   }
 
   linkStats(name: string): LinkStats {
