@@ -81,7 +81,7 @@ export const macros = {
     IPV6_TCLASS: 67,
     IPV6_PMTUDISC_PROBE: 3,
   },
-  'linux/errqueue.h': { SO_EE_ORIGIN_LOCAL: 1, SO_EE_ORIGIN_ICMP: 2, SO_EE_ORIGIN_ICMP6: 3 },
+  'linux/errqueue.h': { SO_EE_ORIGIN_LOCAL: 1 },
   'linux/sockios.h': { SIOCETHTOOL: 0x8946 },
   'linux/ethtool.h': { ETHTOOL_SSET: 2, DUPLEX_UNKNOWN: 0xff },
   'linux/udp.h': { UDP_SEGMENT: 103, UDP_GRO: 104, UDP_NO_CHECK6_TX: 101, UDP_NO_CHECK6_RX: 102 },
