@@ -149,7 +149,10 @@ testWith(learnHosts, needs, 'mDNS: a query to the group is answered across the o
   withNetwork(async ({ ours, kernels }) => {
     const answerer = `
       const socket = require('dgram').createSocket({ type: 'udp4', reuseAddr: true });
-      socket.on('message', (query, from) => socket.send('answer to ' + query, 5353, '${MDNS}'));
+      // To the question alone: what others answer is sent to the group as well.
+      socket.on('message', (query) => {
+        if (String(query) === 'query') socket.send('answer to query', 5353, '${MDNS}');
+      });
       socket.bind(5353, () => {
         socket.addMembership('${MDNS}', process.argv[1]);
         socket.setMulticastInterface(process.argv[1]);
