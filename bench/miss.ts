@@ -61,6 +61,7 @@ class UpPorts implements PortSource {
   isNamespaceThere = () => true;
   underlayFault = () => undefined;
   underlayMtu = () => undefined;
+  linkIndex = () => undefined;
   holdNamespace = () => ({ isThere: true, leave: () => {} });
   inNamespace = <T>(_netns: string, work: () => T) => work();
   overflows = (ports: readonly Port[]) => ports.map(() => 0n);

@@ -47,7 +47,7 @@ export const faultReasons = {
   underlay_gone: {
     severity: 'critical',
     setBy:
-      "the netlink watch, when the device's address is not on the host any more or its interface is down",
+      "the netlink watch, when the device's address is not on the host any more, its interface is down, or a multicast group cannot be joined again",
     clearedBy: 'the same, when it is back',
     remedy: 'put the address back, or set listen_ip to one that is there',
   },

@@ -8,7 +8,7 @@ import { formatEndpoint, isMulticast } from './ip.js';
 import { isWildcard, keyOf, type Mux, type Namespaces } from './mux.js';
 import { AF_INET6 } from './sys/abi.js';
 import { closeFd } from './sys/fd.js';
-import { aimAtGroups, openGroup } from './sys/group-socket.js';
+import { aimAtGroups, joinAnew, openGroup } from './sys/group-socket.js';
 
 /** A group that somebody on a mux is in. */
 export interface Group {
@@ -17,6 +17,10 @@ export interface Group {
   readonly mux: Mux;
   readonly fd: number;
   users: number;
+  /** Index of the link that has joined, undefined when it is not known. */
+  link: number | undefined;
+  /** The link was not there when it was last looked for. */
+  isLinkGone: boolean;
 }
 
 export class Groups {
@@ -59,6 +63,36 @@ export class Groups {
     this.engine.tables.muxes.free(group.row);
   }
 
+  /**
+   * Addresses or links have changed: joins the mux's groups again where the link is another one. Returns why that cannot be done
+   * now, as a sentence.
+   */
+  follow(mux: Mux): string | undefined {
+    const groups = this.#joined.filter((group) => group.mux === mux);
+    if (groups.length === 0) return undefined;
+    try {
+      const link = this.namespaces.linkIndex(mux.ip, mux.netns);
+      const left = groups.filter((group) => group.isLinkGone || group.link !== link);
+      if (link === undefined) {
+        for (const group of left) group.isLinkGone = true;
+        return undefined;
+      }
+      if (left.length === 0) return undefined;
+      this.namespaces.inNamespace(mux.netns, () => {
+        aimAtGroups(mux.underlay, mux.ip);
+        for (const group of left) {
+          joinAnew(group.fd, { group: group.ip, ip: mux.ip }, group.link);
+          Object.assign(group, { link, isLinkGone: false });
+        }
+      });
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof OverlayError)) throw error;
+      for (const group of groups) group.isLinkGone = true;
+      return error.message;
+    }
+  }
+
   #join(mux: Mux, ip: string): Group {
     const { encap, port, settings } = mux;
     const { engine } = this;
@@ -85,7 +119,8 @@ export class Groups {
       engine.counters.clearMux(row);
       engine.tables.writeMux(row, encap.core, 1, domain === AF_INET6);
       engine.attachMux(row, [fd], []);
-      return { row, ip, mux, fd, users: 1 };
+      const link = this.namespaces.linkIndex(mux.ip, mux.netns);
+      return { row, ip, mux, fd, users: 1, link, isLinkGone: false };
     } catch (error) {
       closeFd(fd);
       throw error;

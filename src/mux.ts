@@ -41,6 +41,8 @@ export interface HeldNamespace {
 export interface Namespaces {
   /** Runs synchronous work in one. Throws ENOENT for an unknown one. */
   inNamespace<T>(netns: string, work: () => T): T;
+  /** Index of the link that has an address, in one; undefined when none has, or nobody knows. */
+  linkIndex(ip: string, netns: string): number | undefined;
   /** Keeps one open, and its changes heard of, until it is left. Throws ENOENT. */
   holdNamespace(netns: string): HeldNamespace;
 }

@@ -6,7 +6,7 @@ import * as assert from 'uvu/assert';
 import { capture } from './harness/capture.js';
 import { Daemon, until } from './harness/hosts.js';
 import { testWith } from './harness/needs.js';
-import { Network, type NetworkHost, VNI } from './harness/network.js';
+import { BRIDGE, Network, type NetworkHost, VNI } from './harness/network.js';
 
 const learnHosts = suite('learn among kernels');
 const needs = ['root', '/dev/net/tun', 'ip', 'bridge', 'ping'];
@@ -275,6 +275,35 @@ for (const [family, group, addressOf] of [
         assert.match(text, new RegExp(`inet6? +${group}\\b`), 'the kernel has joined');
         await ours.daemon!.client.delete('/v1/overlays/ov0?force=true');
         assert.not.match(ours.host.run('ip', 'maddress', 'show', 'dev', 'underlay0'), new RegExp(group));
+      }, flood),
+  );
+
+  testWith(
+    learnHosts,
+    needs,
+    `the link of a group over IPv${family} is made anew: the group is joined again`,
+    () =>
+      withNetwork(async ({ network, ours, kernels }) => {
+        const { host } = ours;
+        const [peer] = kernels as [NetworkHost];
+        const isJoined = () => host.run('ip', 'maddress', 'show', 'dev', 'underlay0').includes(group);
+        assert.ok(isJoined());
+        const { netlink: ports } = network.switch;
+        // A kernel's memberships of one socket are 20 at most: what was left behind must not count.
+        for (let round = 0; round < 22; round++) {
+          host.run('ip', 'link', 'del', 'underlay0');
+          ports.createVeth('port0', 'underlay0', { peerNamespaceFd: host.namespace });
+          ports.setLink(ports.getLink('port0').index, { master: ports.getLink(BRIDGE).index, up: true });
+          const { index } = host.netlink.getLink('underlay0');
+          host.netlink.setLink(index, { up: true });
+          host.netlink.addAddress(index, `${addressOf(ours)}/${family === 4 ? 24 : 64}`, { noDad: true });
+          await until(`it is joined, time ${round}`, 3000, isJoined);
+        }
+        // Who asks is found by what is flooded, both ways.
+        ours.host.run('ip', 'neigh', 'flush', 'dev', 'ov0');
+        peer.host.run('ip', 'neigh', 'flush', 'dev', 'vx0');
+        await until('the peer reaches us', 5000, () => pings(peer, ours.inner[4]));
+        await until('we reach others', 5000, () => pings(ours, kernels[1]!.inner[4]));
       }, flood),
   );
 }

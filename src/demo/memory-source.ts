@@ -54,6 +54,10 @@ export class MemorySource implements PortSource {
     return undefined; // as long as people are used to, not that of loopback
   }
 
+  linkIndex(): undefined {
+    return undefined; // loopback, which is always there
+  }
+
   isLeftUp(): boolean {
     return false;
   }

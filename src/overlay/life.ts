@@ -634,12 +634,15 @@ export class Life {
 
   /** Addresses or interfaces have changed: devices may be without the address of their mux, or have it again. */
   #followUnderlay(): void {
-    const { fma, ports } = this.context;
+    const { attachments, fma, ports } = this.context;
     const faults = new Map<Mux, string | undefined>();
     for (const { device } of this.entries.values()) {
       const mux = device.attachment?.mux;
       if (!mux) continue;
-      if (!faults.has(mux)) faults.set(mux, ports.underlayFault(mux.ip, mux.netns));
+      if (!faults.has(mux)) {
+        const notJoined = attachments.groups.follow(mux);
+        faults.set(mux, ports.underlayFault(mux.ip, mux.netns) ?? notJoined);
+      }
       const fault = faults.get(mux);
       if (fault === undefined) fma.restore(device.name, 'underlay_gone');
       else fma.degrade(device.name, 'underlay_gone', `${fault}; resumes by itself when it is back`);

@@ -183,6 +183,10 @@ export class TapSource implements PortSource {
     }
   }
 
+  linkIndex(ip: string, netns: string): number | undefined {
+    return this.#enterWithout(netns, ({ netlink }) => indexOf(netlink, ip));
+  }
+
   inNamespace<T>(netns: string, work: () => T): T {
     return this.#enterWithout(netns, () => work());
   }

@@ -9,6 +9,7 @@ import {
   AF_INET,
   AF_INET6,
   IP_ADD_MEMBERSHIP,
+  IP_DROP_MEMBERSHIP,
   IP_MULTICAST_ALL,
   IP_MULTICAST_IF,
   IP_MULTICAST_LOOP,
@@ -17,6 +18,7 @@ import {
   IPPROTO_IPV6,
   IPPROTO_UDP,
   IPV6_JOIN_GROUP,
+  IPV6_LEAVE_GROUP,
   IPV6_MULTICAST_ALL,
   IPV6_MULTICAST_HOPS,
   IPV6_MULTICAST_IF,
@@ -64,12 +66,7 @@ export function openGroup({ group, port, ip, settings }: GroupOptions): { fd: nu
     bindTo(fd, sockaddr(domain, group, port), port, `listening on the group ${formatEndpoint(group, port)}`);
     if (family === 4) setInt(fd, IPPROTO_IP, IP_MULTICAST_ALL, 0);
     else setInt(fd, IPPROTO_IPV6, IPV6_MULTICAST_ALL, 0);
-    const [level, name] = family === 4 ? [IPPROTO_IP, IP_ADD_MEMBERSHIP] : [IPPROTO_IPV6, IPV6_JOIN_GROUP];
-    const request = family === 4 ? requestOf4(group, ip) : requestOf6(group, ip);
-    must(
-      libc.setsockopt(fd, level, name, request, request.length),
-      `joining the group ${group} on the link of ${ip}`,
-    );
+    join(fd, group, ip);
     reportTrafficClass(fd, [family]);
     if (settings.zerocsum6Rx && family === 6) setInt(fd, IPPROTO_UDP, UDP_NO_CHECK6_RX, 1);
     enlargeBuffers(fd);
@@ -78,6 +75,36 @@ export function openGroup({ group, port, ip, settings }: GroupOptions): { fd: nu
     closeFd(fd);
     throw error;
   }
+}
+
+function join(fd: number, group: string, ip: string): void {
+  const isIpv4 = familyOf(group) === 4;
+  const [level, name] = isIpv4 ? [IPPROTO_IP, IP_ADD_MEMBERSHIP] : [IPPROTO_IPV6, IPV6_JOIN_GROUP];
+  const request = isIpv4 ? requestOf4(group, ip) : requestOf6(group, linkOf(ip));
+  must(
+    libc.setsockopt(fd, level, name, request, request.length),
+    `joining the group ${group} on the link of ${ip}`,
+  );
+}
+
+/**
+ * The underlay's address is on another link than when the group was joined, or on one made anew: the kernel has forgotten the
+ * membership, but the socket has not. Throws EADDRNOTAVAIL, ENODEV when the address is gone again.
+ * @param left index of the link that had it
+ */
+export function joinAnew(
+  fd: number,
+  { group, ip }: Pick<GroupOptions, 'group' | 'ip'>,
+  left: number | undefined,
+): void {
+  if (left !== undefined) {
+    const isIpv4 = familyOf(group) === 4;
+    const [level, name] = isIpv4 ? [IPPROTO_IP, IP_DROP_MEMBERSHIP] : [IPPROTO_IPV6, IPV6_LEAVE_GROUP];
+    const request = isIpv4 ? requestOf4(group, '0.0.0.0', left) : requestOf6(group, left);
+    // There is nothing to leave when the last attempt to join failed.
+    libc.setsockopt(fd, level, name, request, request.length);
+  }
+  join(fd, group, ip);
 }
 
 /**
@@ -105,21 +132,22 @@ export function aimAtGroups({ send, domain }: Underlay, ip: string): void {
   }
 }
 
-/** struct ip_mreqn: the kernel finds the link by its address. */
-function requestOf4(group: string, ip: string): Uint8Array {
-  const { size, imr_multiaddr, imr_address } = structs.ip_mreqn;
+/** struct ip_mreqn: the kernel finds the link by its address, unless it is told an index. */
+function requestOf4(group: string, ip: string, link = 0): Uint8Array {
+  const { size, imr_multiaddr, imr_address, imr_ifindex } = structs.ip_mreqn;
   const request = new Uint8Array(size);
   request.set(ipNativeBytes(group), imr_multiaddr);
   request.set(ipNativeBytes(ip), imr_address);
+  new DataView(request.buffer).setInt32(imr_ifindex, link, true);
   return request;
 }
 
 /** struct ipv6_mreq. */
-function requestOf6(group: string, ip: string): Uint8Array {
+function requestOf6(group: string, link: number): Uint8Array {
   const { size, ipv6mr_multiaddr, ipv6mr_interface } = structs.ipv6_mreq;
   const request = new Uint8Array(size);
   request.set(ipBytes(group), ipv6mr_multiaddr);
-  new DataView(request.buffer).setUint32(ipv6mr_interface, linkOf(ip), true);
+  new DataView(request.buffer).setUint32(ipv6mr_interface, link, true);
   return request;
 }
 

@@ -140,6 +140,10 @@ export class TestLinks implements PortSource {
     return this.underlayMtuOf(from, to, netns);
   }
 
+  linkIndex(): undefined {
+    return undefined;
+  }
+
   holdNamespace(): HeldNamespace {
     return { isThere: true, leave: () => {} };
   }

@@ -43,6 +43,7 @@ class OnePort implements PortSource {
   isNamespaceThere = () => true;
   underlayFault = () => undefined;
   underlayMtu = () => undefined;
+  linkIndex = () => undefined;
   isLeftUp = () => false;
   discard = () => {};
   holdNamespace = () => ({ isThere: true, leave: () => {} });
