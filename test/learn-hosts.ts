@@ -145,6 +145,21 @@ testWith(learnHosts, needs, 'a guest that moves is found where it is', () =>
   }),
 );
 
+testWith(learnHosts, needs, "our link's own address is not learned from somebody who has it too", () =>
+  withNetwork(async ({ ours, kernels, counters }) => {
+    const [impostor, other] = kernels as [NetworkHost, NetworkHost];
+    const { netlink } = impostor.host;
+    netlink.setLink(netlink.getLink('vx0').index, { mac: ours.mac });
+    impostor.host.attempt('ping', '-q', '-b', '-c', '3', '-i', '0.1', '-W', '1', '198.51.100.255');
+    await until('it was heard', 3000, async () => (await counters()).rx_unlearned! > 0);
+    const { targets } = await ours.daemon!.client.get<{ targets: readonly { target: string }[] }>(
+      '/v1/overlays/ov0/targets',
+    );
+    assert.not.ok(targets.some(({ target }) => target === ours.mac));
+    assert.ok(pings(ours, other.inner[4]));
+  }),
+);
+
 testWith(learnHosts, needs, 'mDNS: a query to the group is answered across the overlay', () =>
   withNetwork(async ({ ours, kernels }) => {
     const answerer = `

@@ -246,7 +246,8 @@ async function withScene(
   }
 }
 
-const GUEST = 0x02_00_00_00_00_01;
+/** Not that of the link in memory, which is never learned. */
+const GUEST = 0x02_00_00_00_00_11;
 
 learn('a device floods what is unknown, once to each, and sends to whom it has heard of alone', () =>
   withScene({}, async ({ memory, reach, arrive, counters }) => {

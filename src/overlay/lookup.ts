@@ -268,6 +268,11 @@ export class Lookup {
   #learn(mac: number, ip: string): void {
     const { instance, device, context } = this;
     if (!this.#isOpen || !instance.isActive) return;
+    // The link's own address is here, whoever sends from it.
+    if (formatMac(mac) === device.mac) {
+      context.engine.counters.add(device.row, learnCounters.unlearned, 1);
+      return;
+    }
     try {
       instance.lookup.learn?.(formatMac(mac), ip);
     } catch (error) {
