@@ -4,11 +4,11 @@ import { once } from 'node:events';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as layout from '../assembly/layout.js';
-import { dropNames } from '../src/datapath/drop.js';
 import { geneve as plugin } from '../src/encap/geneve.js';
 import { optionsBytes, optionsFault } from '../src/encap/geneve-options.js';
 import { randomBetween } from '../src/sys/random.js';
 import { CoreRig } from './harness/core-rig.js';
+import { mustAgree, mustAgreeInBatches, mutateHeader, received } from './harness/decap-check.js';
 import { geneveEncapsulation, geneveWithOptions, HEADER_BYTES_MAX } from './harness/encapsulations.js';
 import { until } from './harness/hosts.js';
 import { assertRefused, freePort, MemoryOverlay } from './harness/memory-overlay.js';
@@ -18,7 +18,7 @@ import { Xorshift } from './harness/xorshift.js';
 import * as frames from './reference/frames.js';
 import * as twin from './reference/geneve.js';
 import { recordOf } from './reference/vnet-hdr.js';
-import { receive, sendable } from './reference/vxlan.js';
+import { sendable } from './reference/vxlan.js';
 
 const SEED = randomBetween(1, 0x7fffffff);
 const VNETID = 0x123456;
@@ -33,22 +33,6 @@ function rigOf(encapsulation = geneveEncapsulation): CoreRig {
   return rig;
 }
 
-/** What the core makes of a datagram that ends where the memory does: a drop, or what the link gets. */
-function received(rig: CoreRig, datagram: Uint8Array): string | Uint8Array {
-  rig.placeDatagramAtEnd(datagram);
-  rig.views.u32[(rig.arena + layout.ARENA_WRITES) / 4] = 0;
-  const verdict = rig.core.rxDatagram(rig.arena, rig.mux);
-  return verdict === layout.VERDICT_PASS ? rig.writes()[0]!.bytes : dropNames[verdict]!;
-}
-
-function mustAgree(rig: CoreRig, datagram: Uint8Array, what: string): string {
-  const expected = receive([...rig.rules.values()], datagram, false, twin.decap);
-  const seen = received(rig, datagram);
-  assert.is(typeof seen === 'string' ? seen : 'pass', expected.verdict, what);
-  if (typeof seen !== 'string') assert.equal(seen, expected.written, what);
-  return expected.verdict;
-}
-
 geneve('every value of every byte of a header with options', () => {
   const rig = rigOf();
   const options = frames.concat(
@@ -56,15 +40,7 @@ geneve('every value of every byte of a header with options', () => {
     twin.option(0xffff, 0x7f, NOTHING),
   );
   const datagram = twin.encap(VNETID, FRAME, options);
-  const seen = new Map<string, number>();
-  for (let at = 0; at < 8 + options.length; at++) {
-    for (let value = 0; value < 256; value++) {
-      const changed = datagram.slice();
-      changed[at] = value;
-      const verdict = mustAgree(rig, changed, `byte ${at} is ${value}`);
-      seen.set(verdict, (seen.get(verdict) ?? 0) + 1);
-    }
-  }
+  const seen = mutateHeader(rig, datagram, 8 + options.length);
   for (const verdict of [
     'pass',
     'rx_bad_header',
@@ -88,28 +64,9 @@ geneve('every length of a datagram with a whole chain of options', () => {
   assert.is(received(rig, twin.encap(VNETID, FRAME, chain)), 'rx_critical_option', 'the last of them');
 });
 
-geneve('neighbours in a batch: each by its own header', () => {
-  const random = new Xorshift(SEED);
-  for (let round = 0; round < 300; round++) {
-    const rig = rigOf();
-    rig.addDevice({ vnetid: 7, mtu: 1400 });
-    const bytes = new Uint8Array(HEADER_BYTES_MAX);
-    const datagrams = Array.from({ length: layout.BATCH_MAX }, () => {
-      const start = geneveEncapsulation.write(bytes, bytes.length, random.below(2) ? 7 : VNETID, random);
-      return frames.concat(bytes.slice(start), FRAME);
-    });
-    rig.placeDatagrams(datagrams);
-    assert.is(rig.decideRx(datagrams.length), 0);
-    const expected = datagrams.flatMap(
-      (datagram) => receive([...rig.rules.values()], datagram, false, twin.decap).written ?? [],
-    );
-    assert.equal(
-      rig.writes().map((write) => write.bytes),
-      expected,
-      `seed ${SEED}, round ${round}`,
-    );
-  }
-});
+geneve('neighbours in a batch: each by its own header', () =>
+  mustAgreeInBatches(geneveEncapsulation, SEED, 300),
+);
 
 for (const words of [0, 1, 63]) {
   geneve(`super-frames behind ${words} options: each segment has them all`, () => {

@@ -2,10 +2,10 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as layout from '../assembly/layout.js';
-import { dropNames } from '../src/datapath/drop.js';
 import { nvgre as plugin } from '../src/encap/nvgre.js';
 import { randomBetween } from '../src/sys/random.js';
 import { CoreRig } from './harness/core-rig.js';
+import { mustAgree, mustAgreeInBatches, mutateHeader, received } from './harness/decap-check.js';
 import {
   type Encapsulation,
   HEADER_BYTES_MAX,
@@ -18,7 +18,7 @@ import { Xorshift } from './harness/xorshift.js';
 import * as frames from './reference/frames.js';
 import * as twin from './reference/nvgre.js';
 import { recordOf } from './reference/vnet-hdr.js';
-import { receive, sendable } from './reference/vxlan.js';
+import { sendable } from './reference/vxlan.js';
 
 const SEED = randomBetween(1, 0x7fffffff);
 const VSID = 0x123456;
@@ -34,23 +34,6 @@ function rigOf(encapsulation: Encapsulation = nvgreEncapsulation): CoreRig {
   return rig;
 }
 
-/** What the core makes of a datagram that ends where the memory does: a drop, or what the link gets. */
-function received(rig: CoreRig, datagram: Uint8Array): string | Uint8Array {
-  rig.placeDatagramAtEnd(datagram);
-  rig.views.u32[(rig.arena + layout.ARENA_WRITES) / 4] = 0;
-  const verdict = rig.core.rxDatagram(rig.arena, rig.mux);
-  return verdict === layout.VERDICT_PASS ? rig.writes()[0]!.bytes : dropNames[verdict]!;
-}
-
-function mustAgree(rig: CoreRig, datagram: Uint8Array, what: string): string {
-  const { decap } = rig.encapsulation;
-  const expected = receive([...rig.rules.values()], datagram, false, decap);
-  const seen = received(rig, datagram);
-  assert.is(typeof seen === 'string' ? seen : 'pass', expected.verdict, what);
-  if (typeof seen !== 'string') assert.equal(seen, expected.written, what);
-  return expected.verdict;
-}
-
 /** What is sent for a record, as datagrams. */
 function sent(rig: CoreRig, device: number, record: Uint8Array): Uint8Array[] {
   const at = rig.arena + layout.ARENA_TX_BUFFER + layout.TX_HEADROOM_BYTES;
@@ -63,15 +46,7 @@ function sent(rig: CoreRig, device: number, record: Uint8Array): Uint8Array[] {
 nvgre('every value of every byte of the header', () => {
   const rig = rigOf();
   const datagram = twin.encap(VSID, FRAME, 0x5a);
-  const seen = new Map<string, number>();
-  for (let at = 0; at < 8; at++) {
-    for (let value = 0; value < 256; value++) {
-      const changed = datagram.slice();
-      changed[at] = value;
-      const verdict = mustAgree(rig, changed, `byte ${at} is ${value}`);
-      seen.set(verdict, (seen.get(verdict) ?? 0) + 1);
-    }
-  }
+  const seen = mutateHeader(rig, datagram, 8);
   // Of the first byte two bits are ignored, of the second all but the version, and the FlowID is only for whoever shares it out.
   const passes = 4 + 32 + 1 + 1 + 3 + 256;
   assert.equal([...seen].sort(), [
@@ -111,28 +86,8 @@ nvgre('every length; behind IPv4 headers of every length', () => {
 });
 
 nvgre('neighbours in a batch: each by its own header', () => {
-  const random = new Xorshift(SEED);
-  for (const encapsulation of [nvgreEncapsulation, nvgreOverIpv4]) {
-    for (let round = 0; round < 200; round++) {
-      const rig = rigOf(encapsulation);
-      rig.addDevice({ vnetid: 0x1000, mtu: 1400 });
-      const bytes = new Uint8Array(HEADER_BYTES_MAX);
-      const datagrams = Array.from({ length: layout.BATCH_MAX }, () => {
-        const start = encapsulation.write(bytes, bytes.length, random.below(2) ? 0x1000 : VSID, random);
-        return frames.concat(bytes.slice(start), FRAME);
-      });
-      rig.placeDatagrams(datagrams);
-      assert.is(rig.decideRx(datagrams.length), 0);
-      const expected = datagrams.flatMap(
-        (datagram) => receive([...rig.rules.values()], datagram, false, encapsulation.decap).written ?? [],
-      );
-      assert.equal(
-        rig.writes().map((write) => write.bytes),
-        expected,
-        `seed ${SEED}, round ${round}`,
-      );
-    }
-  }
+  for (const encapsulation of [nvgreEncapsulation, nvgreOverIpv4])
+    mustAgreeInBatches(encapsulation, SEED, 200);
 });
 
 nvgre('FlowID: one a flow, and flows spread over all of them', () => {

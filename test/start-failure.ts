@@ -124,6 +124,28 @@ startFailure(
   },
 );
 
+startFailure(
+  'an encapsulation that cannot say where it listens: created, and said at the start',
+  async () => {
+    const plugin = counting({
+      operations: {
+        ...vxlan.operations,
+        socket: () => {
+          throw new OverlayError('EIO', 'test', 'nobody knows where');
+        },
+      },
+    });
+    await withMemory(
+      async (memory) => {
+        await memory.overlay.createOverlay(request('ov0', 1, 4789));
+        await memory.up('ov0');
+        assert.match(faultOf(memory, 'ov0'), /^not started: nobody knows where \(EIO\)/);
+      },
+      { encaps: new EncapRegistry([plugin]) },
+    );
+  },
+);
+
 startFailure('tries are apart: 0.5 s, 1 s, and so on', async () => {
   const tries: number[] = [];
   await withMemory(async (memory) => {

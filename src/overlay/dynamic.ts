@@ -4,7 +4,7 @@ import { type DropName, dropReason } from '../datapath/drop.js';
 import type { Engine } from '../datapath/engine.js';
 import type { TargetTable } from '../datapath/target-table.js';
 import type { Device } from '../device.js';
-import { monotonicMs, nextTurn, wallSeconds } from '../sys/clock.js';
+import { inTurns, monotonicMs, wallSeconds } from '../sys/clock.js';
 import type { Budget } from '../target/budget.js';
 import { type CacheServices, type HeldFrame, TargetCache } from '../target/cache.js';
 import { type Destination, destinationsOf, type Route } from '../target/destination.js';
@@ -29,8 +29,8 @@ export interface DynamicOptions {
 /** Requests of one device that are open at a time: as many as a plugin across a network may well have. */
 const REQUESTS_MAX = 16_384;
 
-/** Targets taken out in one turn. */
-const FORGET_BATCH = 1000;
+/** Targets looked at in one turn. */
+const PER_TURN = 1000;
 
 const flags = {
   valid: layout.TARGET_VALID,
@@ -83,11 +83,12 @@ export class Dynamic {
 
   /** Takes out what is known from before a restart only, without keeping main busy. */
   async forgetSaved(): Promise<void> {
-    const saved = this.cache.saved();
-    for (let at = 0; at < saved.length; at += FORGET_BATCH) {
-      for (const mac of saved.slice(at, at + FORGET_BATCH)) this.cache.forgetSaved(mac);
-      await nextTurn();
-    }
+    await inTurns(this.cache.saved(), PER_TURN, (mac) => this.cache.forgetSaved(mac));
+  }
+
+  /** Properties of the encapsulation have changed: every target follows, without keeping main busy. */
+  async rehold(): Promise<void> {
+    await inTurns(this.cache.macs(), PER_TURN, (mac) => this.cache.rehold(mac));
   }
 
   /** Throws EBUSY when there are more already. */

@@ -79,7 +79,8 @@ export class Mtus {
 
   /** Its frames have the MTU that it has now, and TCP what follows from that. */
   apply(device: Device): void {
-    if (!device.isStarted) return;
+    // Before it has no row that is its own to write.
+    if (!device.isActivated) return;
     const { tables } = this.context.engine;
     tables.setDeviceMtu(device.row, device.mtu);
     tables.setDeviceMss(device.row, mssOf(device));

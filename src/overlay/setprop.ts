@@ -180,7 +180,7 @@ export class Setprop {
       try {
         this.#store(entry, found, value);
         if (isRenewed) await this.#renew(entry);
-        else if (found.origin === 'encap') lookup.dynamic?.cache.rehold();
+        else if (found.origin === 'encap') await lookup.dynamic?.rehold();
         if (wasStarted) {
           lookup.applySources();
           await attachments.start(device, lookup.route());
@@ -189,7 +189,7 @@ export class Setprop {
         if (!(error instanceof OverlayError)) throw error;
         this.#putBack(entry, before);
         if (isRenewed) await this.#renewOld(entry);
-        else if (found.origin === 'encap') lookup.dynamic?.cache.rehold();
+        else if (found.origin === 'encap') await lookup.dynamic?.rehold();
         await this.context.startIfUp(entry);
         throw new OverlayError(error.errno, error.code, `${error.message}; ${found.info.name} is as it was`);
       }

@@ -15,7 +15,7 @@ import { OverlayError } from '../errors.js';
 import { ipOfBytes } from '../ip.js';
 import { QUIESCE_MS_MAX } from '../limits.js';
 import type { Log } from '../log.js';
-import { every, monotonicMs, nextTurn, sleep } from '../sys/clock.js';
+import { every, inTurns, monotonicMs, nextTurn, sleep } from '../sys/clock.js';
 import { Budget, HELD_BYTES_MAX } from '../target/budget.js';
 import { macAt } from '../target/mac.js';
 import { parseEthernet } from '../varpd/proxy/ethernet.js';
@@ -41,14 +41,6 @@ interface Settling {
 
 /** Targets settled in one turn. */
 const SETTLED_PER_TURN = 4096;
-
-/** Does something with each, and lets others have their turn in between: there may be a million. */
-async function inTurns<T>(all: readonly T[], work: (each: T) => void): Promise<void> {
-  for (const [index, each] of all.entries()) {
-    work(each);
-    if (index % SETTLED_PER_TURN === SETTLED_PER_TURN - 1) await nextTurn();
-  }
-}
 
 export class Targets {
   /** The process's account of held bytes. */
@@ -158,7 +150,7 @@ export class Targets {
       if (!engine.misses.hasPassed(misses)) await nextTurn();
     }
     const drained: Settling[] = [];
-    await inTurns(round, (each) => {
+    await inTurns(round, SETTLED_PER_TURN, (each) => {
       if (each.dynamic.cache.drain(each.mac, each.generation)) drained.push(each);
     });
     if (drained.length === 0) return;
@@ -174,7 +166,9 @@ export class Targets {
       if (turn < POLL_TURNS) await nextTurn();
       else await sleep(POLL_MS);
     }
-    await inTurns(drained, ({ dynamic, mac, generation }) => dynamic.cache.drained(mac, generation));
+    await inTurns(drained, SETTLED_PER_TURN, ({ dynamic, mac, generation }) =>
+      dynamic.cache.drained(mac, generation),
+    );
   }
 
   /** Waits for the workers however long it takes: a stuck one is replaced, and its device says so. */

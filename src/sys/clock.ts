@@ -58,3 +58,12 @@ export function nextTurn(): Promise<void> {
     setImmediate(resolve);
   });
 }
+
+/** Does something with each, and lets others have their turn after every so many: there may be a million. */
+export async function inTurns<T>(all: Iterable<T>, perTurn: number, work: (each: T) => void): Promise<void> {
+  let done = 0;
+  for (const each of all) {
+    work(each);
+    if (++done % perTurn === 0) await nextTurn();
+  }
+}

@@ -821,25 +821,28 @@ export class TargetCache {
     for (const mac of this.options.store.macs()) this.#unwrite(mac);
   }
 
+  /** Every address there is an entry of, for `rehold`. */
+  macs(): Float64Array {
+    return this.options.store.macs();
+  }
+
   /**
-   * What stands in front of the frames of every route has changed: each route is held anew. A target of which that fails
-   * leaves, and is looked up again.
+   * What stands in front of frames has changed: the route of the address, should it have one, is held anew. A target of which that
+   * fails leaves, and is looked up again.
    */
-  rehold(): void {
+  rehold(mac: number): void {
     const { services, store } = this.options;
-    for (const mac of store.macs()) {
-      const row = this.#rowOf(mac);
-      if (row === undefined) continue;
-      const { flags, generation } = store.find(mac)!;
-      try {
-        store.update(mac, flags, services.holdRoute(services.routeOf(row)), generation);
-      } catch (error) {
-        if (!(error instanceof OverlayError)) throw error;
-        this.remove(mac);
-        continue;
-      }
-      services.releaseRoute(row);
+    const row = this.#rowOf(mac);
+    if (row === undefined) return;
+    const { flags, generation } = store.find(mac)!;
+    try {
+      store.update(mac, flags, services.holdRoute(services.routeOf(row)), generation);
+    } catch (error) {
+      if (!(error instanceof OverlayError)) throw error;
+      this.remove(mac);
+      return;
     }
+    services.releaseRoute(row);
   }
 
   // ─── The table ────────────────────────────────────────────────────────────────────────────────────────
