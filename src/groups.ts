@@ -110,9 +110,10 @@ export class Groups {
         `the group ${ip} is joined on the link that has listen_ip, and ${mux.ip} is on all of them: set it to one address`,
       );
     }
-    const { fd, domain } = this.namespaces.inNamespace(mux.netns, () => {
+    const { domain } = mux.underlay;
+    const fd = this.namespaces.inNamespace(mux.netns, () => {
       aimAtGroups(mux.underlay, mux.ip);
-      return openGroup({ group: ip, port, ip: mux.ip, settings });
+      return openGroup({ group: ip, port, ip: mux.ip, domain, settings });
     });
     try {
       const row = engine.tables.muxes.take();

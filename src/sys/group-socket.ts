@@ -6,7 +6,6 @@ import { readFileSync } from 'node:fs';
 import { OverlayError } from '../errors.js';
 import { familyOf, formatEndpoint, ipBytes, ipNativeBytes } from '../ip.js';
 import {
-  AF_INET,
   AF_INET6,
   IP_ADD_MEMBERSHIP,
   IP_DROP_MEMBERSHIP,
@@ -50,6 +49,8 @@ export interface GroupOptions {
   readonly port: number;
   /** The underlay's address, of the same family: its link is the one that joins. */
   readonly ip: string;
+  /** The underlay's: senders are compared with destinations byte by byte, so both are written in one way. */
+  readonly domain: number;
   readonly settings: SocketSettings;
 }
 
@@ -57,9 +58,8 @@ export interface GroupOptions {
  * Joins the group in the namespace of the calling thread (IGMP or MLD is the kernel's); the group is left when the socket closes.
  * Throws EADDRINUSE when another program has the group's port, EADDRNOTAVAIL when no link has the underlay's address.
  */
-export function openGroup({ group, port, ip, settings }: GroupOptions): { fd: number; domain: number } {
+export function openGroup({ group, port, ip, domain, settings }: GroupOptions): number {
   const family = familyOf(group);
-  const domain = family === 4 ? AF_INET : AF_INET6;
   const fd = must(libc.socket(domain, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), 'socket');
   try {
     applySettings(fd, settings);
@@ -70,7 +70,7 @@ export function openGroup({ group, port, ip, settings }: GroupOptions): { fd: nu
     reportTrafficClass(fd, [family]);
     if (settings.zerocsum6Rx && family === 6) setInt(fd, IPPROTO_UDP, UDP_NO_CHECK6_RX, 1);
     enlargeBuffers(fd);
-    return { fd, domain };
+    return fd;
   } catch (error) {
     closeFd(fd);
     throw error;
