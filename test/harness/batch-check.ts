@@ -13,8 +13,9 @@ const { mmsghdr, iovec: iovecStruct } = structs;
 
 export class BatchFault extends Error {}
 
-function must(ok: boolean, what: string): void {
-  if (!ok) throw new BatchFault(what);
+/** @param what made only when it is needed: this is called a hundred times a frame */
+function must(ok: boolean, what: () => string): void {
+  if (!ok) throw new BatchFault(what());
 }
 
 export class BatchCheck {
@@ -39,6 +40,8 @@ export class BatchCheck {
   /** Indexes of the drop counts that a datagram can end in. */
   readonly #rxDrops: Uint32Array;
   #drops = 0;
+  /** The sum of all drops after the last receive batch, while nothing was sent since. */
+  #dropsKnown: number | undefined;
   #read = 0;
 
   /** Bytes in front of what a link hands over that the outer header may be written to, beyond the vnet_hdr. */
@@ -74,10 +77,10 @@ export class BatchCheck {
     const to = this.offsets[index]! + this.lengths[index]!;
     let same = true;
     for (let i = 1; i <= CANARY_BYTES; i++) same = same && u8[from - i] === CANARY;
-    must(same, `frame ${index}: bytes before the buffer changed`);
+    must(same, () => `frame ${index}: bytes before the buffer changed`);
     if (to === this.rig.end) return;
     for (let i = 0; i < CANARY_BYTES; i++) same = same && u8[to + i] === CANARY;
-    must(same, `frame ${index}: bytes after the buffer changed`);
+    must(same, () => `frame ${index}: bytes after the buffer changed`);
   }
 
   #dropSum(): number {
@@ -97,6 +100,7 @@ export class BatchCheck {
 
   /** Before the core decides a transmit batch. */
   beginTx(device: number): void {
+    this.#dropsKnown = undefined;
     this.#drops = this.#txDropSum(device);
     this.#read = this.rig.deviceCount(device, layout.COUNTER_TX_READ);
   }
@@ -110,14 +114,14 @@ export class BatchCheck {
       const socket = rig.socketOf(i);
       if (socket !== layout.TX_SOCKET_DROPPED) {
         passed++;
-        must(socket < this.#bank, `frame ${i}: socket ${socket} of ${this.#bank}`);
+        must(socket < this.#bank, () => `frame ${i}: socket ${socket} of ${this.#bank}`);
       }
       this.#mustBeGuarded(i, this.txMargin);
     }
     const dropped = this.#txDropSum(device) - this.#drops;
-    must(passed + dropped === count, `${count} frames, ${passed} passed, ${dropped} dropped`);
+    must(passed + dropped === count, () => `${count} frames, ${passed} passed, ${dropped} dropped`);
     const read = rig.deviceCount(device, layout.COUNTER_TX_READ) - this.#read;
-    must(read === count, `${count} frames, ${read} counted as read`);
+    must(read === count, () => `${count} frames, ${read} counted as read`);
     this.#lastFd = -1;
     for (let left = groups; left > 0; left = rig.core.txLayOut(rig.arena, device)) {
       this.#checkGroups(device, left);
@@ -126,7 +130,7 @@ export class BatchCheck {
       const isSent = this.#done[i] === this.lengths[i]! - layout.VNET_HDR_BYTES;
       must(
         isSent || rig.socketOf(i) === layout.TX_SOCKET_DROPPED,
-        `frame ${i} is not in any message to its end`,
+        () => `frame ${i} is not in any message to its end`,
       );
     }
     this.txPassed += passed;
@@ -140,13 +144,16 @@ export class BatchCheck {
       const fd = views.u32[at]!;
       // What was laid out before may have ended within a group.
       const isLater = group === 0 ? fd >= this.#lastFd : fd > this.#lastFd;
-      must(isLater && fd < SEND_FD + this.#bank, `group ${group}: descriptor ${fd} after ${this.#lastFd}`);
-      must(views.u32[at + 1] === messages, `group ${group}: begins with message ${views.u32[at + 1]}`);
-      must(views.u32[at + 2]! > 0, `group ${group} is empty`);
+      must(
+        isLater && fd < SEND_FD + this.#bank,
+        () => `group ${group}: descriptor ${fd} after ${this.#lastFd}`,
+      );
+      must(views.u32[at + 1] === messages, () => `group ${group}: begins with message ${views.u32[at + 1]}`);
+      must(views.u32[at + 2]! > 0, () => `group ${group} is empty`);
       if (fd > this.#lastFd) this.#lastFrame = -1;
       this.#lastFd = fd;
       const end = messages + views.u32[at + 2]!;
-      must(end <= layout.TX_MESSAGES_MAX, `group ${group}: ends at message ${end}`);
+      must(end <= layout.TX_MESSAGES_MAX, () => `group ${group}: ends at message ${end}`);
       for (; messages < end; messages++) this.#checkMessage(device, messages, fd);
     }
   }
@@ -171,43 +178,52 @@ export class BatchCheck {
     );
     must(
       first! < end! && end! <= layout.BATCH_MAX && goesOn! <= 1,
-      `message ${message}: frames ${first} to ${end}`,
+      () => `message ${message}: frames ${first} to ${end}`,
     );
     const iovecs = rig.loadAddress(at + mmsghdr['msg_hdr.msg_iov']);
     const count = u32[(at + mmsghdr['msg_hdr.msg_iovlen']) / 4]!;
     must(
       count > 0 && u32[(at + mmsghdr['msg_hdr.msg_iovlen']) / 4 + 1] === 0,
-      `message ${message}: ${count} iovecs`,
+      () => `message ${message}: ${count} iovecs`,
     );
     const inIovecs = iovecs - rig.arena - layout.ARENA_TX_IOVECS;
     const isInside =
       inIovecs >= 0 && inIovecs % IOVEC_BYTES === 0 && inIovecs / IOVEC_BYTES + count <= layout.TX_IOVECS_MAX;
-    must(isInside, `message ${message}: iovecs at ${iovecs}`);
+    must(isInside, () => `message ${message}: iovecs at ${iovecs}`);
     const sizes: number[] = [];
     let vector = 0;
     for (let place = first!; place < end!; place++) {
       const i = u8[rig.arena + layout.ARENA_TX_ORDER + place]!;
-      must(i >= this.#lastFrame, `message ${message}: frame ${i} after frame ${this.#lastFrame}`);
+      must(i >= this.#lastFrame, () => `message ${message}: frame ${i} after frame ${this.#lastFrame}`);
       this.#lastFrame = i;
-      must(classOf(place) === classOf(first!), `message ${message}: frame ${i} is of another traffic class`);
-      must(rig.socketOf(i) === fd - SEND_FD, `frame ${i} is in the group of another socket`);
+      must(
+        classOf(place) === classOf(first!),
+        () => `message ${message}: frame ${i} is of another traffic class`,
+      );
+      must(rig.socketOf(i) === fd - SEND_FD, () => `frame ${i} is in the group of another socket`);
       const frameBytes = this.lengths[i]! - layout.VNET_HDR_BYTES;
-      must(this.#done[i]! < frameBytes, `frame ${i} is sent twice`);
+      must(this.#done[i]! < frameBytes, () => `frame ${i} is sent twice`);
       while (vector < count && this.#done[i]! < frameBytes) {
         const used = this.#checkDatagram(device, i, iovecs + vector * IOVEC_BYTES, sizes);
         vector += used;
-        must(vector <= count, `message ${message}: iovecs end within a datagram`);
+        must(vector <= count, () => `message ${message}: iovecs end within a datagram`);
       }
       const isWhole = this.#done[i] === frameBytes;
-      must(isWhole || (goesOn === 1 && place === end! - 1), `message ${message}: frame ${i} is not whole`);
+      must(
+        isWhole || (goesOn === 1 && place === end! - 1),
+        () => `message ${message}: frame ${i} is not whole`,
+      );
     }
-    must(vector === count, `message ${message}: ${count} iovecs, ${vector} of frames`);
-    must(sizes.length === datagrams, `message ${message}: ${datagrams} datagrams, ${sizes.length} there`);
+    must(vector === count, () => `message ${message}: ${count} iovecs, ${vector} of frames`);
+    must(
+      sizes.length === datagrams,
+      () => `message ${message}: ${datagrams} datagrams, ${sizes.length} there`,
+    );
     for (const [index, size] of sizes.entries()) {
       const isLast = index === sizes.length - 1;
       must(
         isLast ? size <= sizes[0]! : size === sizes[0],
-        `message ${message}: datagram ${index} of ${size} bytes`,
+        () => `message ${message}: datagram ${index} of ${size} bytes`,
       );
     }
   }
@@ -221,11 +237,11 @@ export class BatchCheck {
     const frameBytes = this.lengths[i]! - layout.VNET_HDR_BYTES;
     const base = rig.loadAddress(iovec + iovecStruct.iov_base);
     const length = u32[(iovec + iovecStruct.iov_len) / 4]!;
-    must(u32[(iovec + iovecStruct.iov_len) / 4 + 1] === 0, `frame ${i}: iovec of 4 GiB`);
-    must(base >= rig.arena && base + length <= rig.end, `frame ${i}: iovec outside the arena`);
+    must(u32[(iovec + iovecStruct.iov_len) / 4 + 1] === 0, () => `frame ${i}: iovec of 4 GiB`);
+    must(base >= rig.arena && base + length <= rig.end, () => `frame ${i}: iovec outside the arena`);
     if (inner === 0) {
       const isFrame = base === frame - this.#outerBytes && length === frameBytes + this.#outerBytes;
-      must(isFrame, `frame ${i}: iovec is not header + frame`);
+      must(isFrame, () => `frame ${i}: iovec is not header + frame`);
       this.#checkHeader(device, base, i);
       this.#done[i] = frameBytes;
       sizes.push(length);
@@ -233,14 +249,14 @@ export class BatchCheck {
     }
     const headers = rig.arena + layout.ARENA_TX_HEADERS;
     const isScratch = base >= headers && base + length <= headers + layout.TX_HEADERS_BYTES;
-    must(isScratch && length === this.#outerBytes + inner, `frame ${i}: headers of a segment`);
+    must(isScratch && length === this.#outerBytes + inner, () => `frame ${i}: headers of a segment`);
     this.#checkHeader(device, base, i);
     const from = rig.loadAddress(iovec + IOVEC_BYTES + iovecStruct.iov_base);
     const bytes = u32[(iovec + IOVEC_BYTES + iovecStruct.iov_len) / 4]!;
     const done = Math.max(this.#done[i]!, inner);
     const size = u32[(rig.arena + layout.ARENA_TX_SEGMENT_BYTES) / 4 + i]!;
     const isNext = from === frame + done && bytes === Math.min(size, frameBytes - done);
-    must(isNext, `frame ${i}: payload of a segment`);
+    must(isNext, () => `frame ${i}: payload of a segment`);
     this.#done[i] = done + bytes;
     sizes.push(length + bytes);
     return 2;
@@ -257,7 +273,7 @@ export class BatchCheck {
     const fixed = hasFlowId ? header.length - 1 : header.length;
     let isHeader = !hasFlowId || u8[base + fixed] === u8[this.rig.arena + layout.ARENA_TX_FLOWS + i];
     for (let at = 0; at < fixed; at++) isHeader = isHeader && u8[base + at] === header[at];
-    must(isHeader, `frame ${i}: outer header`);
+    must(isHeader, () => `frame ${i}: outer header`);
   }
 
   #mustLieIn(pointerAt: number, lengthAt: number, row: number, message: number): void {
@@ -265,12 +281,12 @@ export class BatchCheck {
     const pointer = this.rig.loadAddress(pointerAt);
     const length = u32[lengthAt / 4]!;
     const ok = pointer >= row && length > 0 && pointer + length <= row + layout.DESTINATION_BYTES;
-    must(ok, `message ${message}: name or control outside the destination`);
+    must(ok, () => `message ${message}: name or control outside the destination`);
   }
 
   /** Before the core decides a receive batch. */
   beginRx(): void {
-    this.#drops = this.#dropSum();
+    this.#drops = this.#dropsKnown ?? this.#dropSum();
     this.#read = this.rig.muxCount(layout.COUNTER_RX_READ);
   }
 
@@ -279,24 +295,28 @@ export class BatchCheck {
     const { rig } = this;
     const { u32 } = rig.views;
     const writes = rig.writeCount;
-    must(writes <= count, `${writes} writes of ${count} datagrams`);
-    const dropped = this.#dropSum() - this.#drops;
-    must(writes + dropped === count, `${count} datagrams, ${writes} passed, ${dropped} dropped`);
+    must(writes <= count, () => `${writes} writes of ${count} datagrams`);
+    this.#dropsKnown = this.#dropSum();
+    const dropped = this.#dropsKnown - this.#drops;
+    must(writes + dropped === count, () => `${count} datagrams, ${writes} passed, ${dropped} dropped`);
     const read = rig.muxCount(layout.COUNTER_RX_READ) - this.#read;
-    must(read === count, `${count} datagrams, ${read} counted as read`);
+    must(read === count, () => `${count} datagrams, ${read} counted as read`);
     let i = 0;
     for (let write = 0; write < writes; write++) {
       const entry = (rig.arena + layout.ARENA_RX_WRITES + write * layout.RX_WRITE_BYTES) / 4;
       const offset = u32[entry + 1]!;
       const length = u32[entry + 2]!;
-      must(offset >= rig.arena && offset + length <= rig.end, `write ${write} outside the arena`);
+      must(offset >= rig.arena && offset + length <= rig.end, () => `write ${write} outside the arena`);
       while (i < count && this.offsets[i]! + this.outers[i]! - layout.VNET_HDR_BYTES !== offset) i++;
-      must(i < count, `write ${write} is of no datagram, or out of order`);
+      must(i < count, () => `write ${write} is of no datagram, or out of order`);
       const moved = this.outers[i]! - layout.VNET_HDR_BYTES;
-      must(length === this.lengths[i]! - moved, `write ${write}: ${length} bytes of ${this.lengths[i]}`);
+      must(
+        length === this.lengths[i]! - moved,
+        () => `write ${write}: ${length} bytes of ${this.lengths[i]}`,
+      );
       const device = u32[entry + 3]!;
-      must(rig.rules.get(device)?.isActive === true, `write ${write}: device ${device}`);
-      must(u32[entry] === TAP_FD + device, `write ${write}: descriptor ${u32[entry]}`);
+      must(rig.rules.get(device)?.isActive === true, () => `write ${write}: device ${device}`);
+      must(u32[entry] === TAP_FD + device, () => `write ${write}: descriptor ${u32[entry]}`);
       this.#checkVirtioHeader(offset, length - layout.VNET_HDR_BYTES, write);
       i++;
     }
@@ -312,21 +332,24 @@ export class BatchCheck {
     if (u8[at] === 0) {
       must(
         gsoType === 0 && word(2) + word(4) + word(6) + word(8) === 0,
-        `write ${write}: not a plain header`,
+        () => `write ${write}: not a plain header`,
       );
       return;
     }
     this.partialChecksums++;
-    must(u8[at] === 1, `write ${write}: flags ${u8[at]}`);
-    must(word(8) === 16 || word(8) === 6, `write ${write}: checksum offset ${word(8)}`);
-    must(word(6) >= 34 && word(6) + word(8) + 2 <= frameBytes, `write ${write}: checksum at ${word(6)}`);
+    must(u8[at] === 1, () => `write ${write}: flags ${u8[at]}`);
+    must(word(8) === 16 || word(8) === 6, () => `write ${write}: checksum offset ${word(8)}`);
+    must(
+      word(6) >= 34 && word(6) + word(8) + 2 <= frameBytes,
+      () => `write ${write}: checksum at ${word(6)}`,
+    );
     if (gsoType === 0) {
-      must(word(2) === 0 && word(4) === 0, `write ${write}: sizes without GSO`);
+      must(word(2) === 0 && word(4) === 0, () => `write ${write}: sizes without GSO`);
       return;
     }
     this.superFrames++;
-    must((gsoType & 0x7f) === 1 || (gsoType & 0x7f) === 4, `write ${write}: GSO type ${gsoType}`);
-    must(word(2) >= word(6) + 20 && word(2) <= frameBytes, `write ${write}: GSO header of ${word(2)}`);
-    must(word(4) > 0, `write ${write}: GSO size ${word(4)}`);
+    must((gsoType & 0x7f) === 1 || (gsoType & 0x7f) === 4, () => `write ${write}: GSO type ${gsoType}`);
+    must(word(2) >= word(6) + 20 && word(2) <= frameBytes, () => `write ${write}: GSO header of ${word(2)}`);
+    must(word(4) > 0, () => `write ${write}: GSO size ${word(4)}`);
   }
 }

@@ -92,7 +92,7 @@ export class FrameFuzzer {
     const bytes = this.#bytes;
     const start = this.#start;
     const count = Math.min(this.length, FRAME - start + HEAD_BYTES);
-    for (let i = 0; i < count; i++) memory[at + i] = bytes[start + i]!;
+    memory.set(bytes.subarray(start, start + count), at);
   }
 
   #finish(outer: number): void {
@@ -127,7 +127,7 @@ export class FrameFuzzer {
     const bytes = this.#bytes;
     const template = this.#templates[random.below(this.#templates.length)]!;
     const { head, length } = template;
-    for (let i = 0; i < head.length; i++) bytes[FRAME + i] = head[i]!;
+    bytes.set(head, FRAME);
     switch (random.below(8)) {
       case 0:
         return length;
