@@ -13,7 +13,7 @@ import { BatchCheck, BatchFault } from './harness/batch-check.js';
 import { CoreRig, IOVEC_BYTES, MESSAGE_BYTES } from './harness/core-rig.js';
 import { type Encapsulation, encapsulations } from './harness/encapsulations.js';
 import { FrameFuzzer } from './harness/frame-fuzzer.js';
-import { Xorshift } from './harness/xorshift.js';
+import { Xorshift128 } from './harness/xorshift.js';
 import { counting, ethernet, sampleFrames } from './reference/frames.js';
 import * as twin from './reference/vxlan.js';
 
@@ -50,7 +50,7 @@ const fuzz = suite('fuzz');
 
 class Run {
   readonly rig: CoreRig;
-  readonly random = new Xorshift(SEED);
+  readonly random = new Xorshift128(SEED);
   readonly active: readonly number[];
   readonly stopped: number;
   readonly aimless: number;

@@ -22,3 +22,27 @@ export class Xorshift {
     return Math.floor((this.next() / 0x100000000) * bound);
   }
 }
+
+/** Marsaglia's xorshift128, for runs that draw more than the 2^32 numbers after which the other one begins again. */
+export class Xorshift128 extends Xorshift {
+  #x = 123456789;
+  #y = 362436069;
+  #z = 521288629;
+  #w: number;
+
+  constructor(seed: number) {
+    super(seed);
+    this.#w = super.next();
+    // Seeds that are neighbours begin alike.
+    for (let i = 0; i < 20; i++) this.next();
+  }
+
+  override next(): number {
+    const t = this.#x ^ (this.#x << 11);
+    this.#x = this.#y;
+    this.#y = this.#z;
+    this.#z = this.#w;
+    this.#w = this.#w ^ (this.#w >>> 19) ^ t ^ (t >>> 8);
+    return this.#w >>> 0;
+  }
+}
