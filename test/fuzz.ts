@@ -209,8 +209,8 @@ function isSame(a: Uint8Array, b: Uint8Array): boolean {
   return Buffer.compare(a, b) === 0;
 }
 
-/** What is received does not depend on what is sent, so those that differ from another in what is sent alone have fewer. */
-const PARTS = [1, 1, 10, 1, 1, 10];
+/** Geneve with options differs from geneve in what is sent alone. */
+const PARTS = [1, 1, 5, 1, 1, 1];
 
 for (const [index, encapsulation] of encapsulations.entries())
   fuzz(`${encapsulation.name}, seed ${SEED}`, () => {

@@ -13,7 +13,7 @@ const { mmsghdr, iovec: iovecStruct } = structs;
 
 export class BatchFault extends Error {}
 
-/** @param what made only when it is needed: this is called a hundred times a frame */
+/** @param what made only when it is needed, since this is called many times for each frame */
 function must(ok: boolean, what: () => string): void {
   if (!ok) throw new BatchFault(what());
 }
