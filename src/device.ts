@@ -78,6 +78,8 @@ export class Device {
   isMtuAuto = true;
   /** The largest segment that TCP may offer, with `auto` by the MTU. */
   tcpMss: 'off' | 'auto' | number = 'off';
+  /** Path MTUs are probed, whatever routers say. */
+  probesPaths = false;
   /** By what the underlay has room for it, as far as that is known. */
   mtuSum: MtuSum | undefined;
   /** What is asked of each offload. */

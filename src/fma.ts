@@ -81,6 +81,13 @@ export const faultReasons = {
     clearedBy: 'the same, when they do',
     remedy: "lower the device's mtu, or raise that of the underlay's interface",
   },
+  paths_unprobed: {
+    severity: 'minor',
+    setBy: 'the probing of path MTUs (path_mtu_probe), when its sockets cannot be had',
+    clearedBy: 'the same, when they can, or when the property is off',
+    remedy:
+      'give the daemon CAP_NET_RAW, or set path_mtu_probe to off: until then routers alone say how much fits',
+  },
   lookup_stale: {
     severity: 'minor',
     setBy: 'the activation of the lookup plugin after a restart or a change, when its source is not there',

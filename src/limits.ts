@@ -80,6 +80,13 @@ export const ROUTES_MS = 250;
 export const PATH_MTU_AGE_MS = 600_000;
 /** RFC 791 section 2.4 has every host take so much, RFC 8200 section 5 every way. */
 export const PATH_MTU_MIN_BYTES = { 4: 576, 6: 1280 } as const;
+/** RFC 8899 section 5.1.2: what probes of a path begin with. */
+export const PATH_MTU_BASE_BYTES = { 4: 1200, 6: 1280 } as const;
+/** Probes of paths, of all devices: what is asked for beyond that waits. */
+export const PATH_PROBE_RATE = { perSecond: 200, burst: 40 } as const;
+/** How often answers to probes are looked for, and which destinations there are. */
+export const PATH_PROBE_MS = 100;
+export const PATH_AIMS_MS = 1000;
 /** How often the error queues of send sockets are looked at. */
 export const ERROR_QUEUE_MS = 100;
 /** Answers to frames that are too big, of a device. */

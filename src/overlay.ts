@@ -73,7 +73,7 @@
  * rx_messages; frames of a flow that follow one another are joined, so that rx_frames leave in rx_writes. What passes is the same,
  * byte for byte, with all of that or none.
  *
- * What is too big for the device, or for the way as ICMP has said (`src/datapath/path-mtus.ts`), is dropped by name, and its
+ * What is too big for the device, or for the way as ICMP or probes have said (`src/datapath/path-mtus.ts`), is dropped by name, and its
  * sender told (`src/overlay/too-big.ts`): nothing is fragmented.
  *
  * A worker that dies (a throw, an exit, a hang) is replaced with the same descriptors, which main owns; a trap in the
@@ -85,6 +85,7 @@
 import type { Counts } from './datapath/counters.js';
 import { Engine, type EngineOptions } from './datapath/engine.js';
 import type { TrapEvent } from './datapath/events.js';
+import type { SearchState } from './datapath/path-search.js';
 import type { Directions } from './datapath/queue.js';
 import type { WorkerEvent } from './datapath/workers.js';
 import { EncapRegistry } from './encap/registry.js';
@@ -103,6 +104,7 @@ import { aliasOf, Life } from './overlay/life.js';
 import type { Association } from './overlay/lookup.js';
 import { Mtus } from './overlay/mtus.js';
 import { Offloads } from './overlay/offloads.js';
+import { NO_PROBES, PathProbes, type ProbeCounts } from './overlay/path-probes.js';
 import { Perimeters } from './overlay/perimeter.js';
 import { Persistence, type Store } from './overlay/persistence.js';
 import type { PortSource } from './overlay/ports.js';
@@ -163,6 +165,15 @@ export interface RestoreFailure {
   readonly hasTaken: boolean;
 }
 
+/** The way to a destination. */
+export interface PathView {
+  readonly ip: string;
+  /** Of the largest IP packet that fits, where that is known. */
+  readonly bytes: number | undefined;
+  /** How far the search for that has come, where it is probed. */
+  readonly probe: SearchState | undefined;
+}
+
 const TRAP_LOG_MS = 1000;
 
 export interface DeviceStats {
@@ -179,6 +190,7 @@ export interface MuxStats {
   readonly socketOverflow: number;
   /** Source ports that were passed over when its sockets were opened, since somebody else had them. */
   readonly portsSkipped: number;
+  readonly probes: ProbeCounts;
 }
 
 export interface WorkerStats {
@@ -204,6 +216,7 @@ export class Overlay {
   readonly #offloads: Offloads;
   readonly #targets: Targets;
   readonly #tooBig: TooBig;
+  readonly #pathProbes: PathProbes;
   readonly #kept: Kept;
   readonly #setprop: Setprop;
   readonly #persistence: Persistence;
@@ -242,6 +255,13 @@ export class Overlay {
     this.#tooBig = new TooBig({
       engine,
       muxes: this.#muxes,
+      entries: () => this.#life.entries.values(),
+    });
+    this.#pathProbes = new PathProbes({
+      engine,
+      muxes: this.#muxes,
+      fma: this.fma,
+      log,
       entries: () => this.#life.entries.values(),
     });
     this.#targets = new Targets(engine, log, (miss) => this.#tooBig.onMiss(miss));
@@ -362,6 +382,7 @@ export class Overlay {
     await this.#perimeters.idle();
     this.#targets.close();
     this.#tooBig.close();
+    this.#pathProbes.close();
     this.#kept.close();
     await this.engine.close();
   }
@@ -602,6 +623,7 @@ export class Overlay {
       counts: this.engine.counters.mux(mux.row),
       socketOverflow: this.#muxes.overflow(mux),
       portsSkipped: mux.underlay.portsSkipped,
+      probes: this.#pathProbes.counts(mux),
     }));
     const groups = this.#groups.list.map((group) => ({
       name: groupName(group),
@@ -609,6 +631,7 @@ export class Overlay {
       counts: this.engine.counters.mux(group.row),
       socketOverflow: socketOverflow([group.fd]),
       portsSkipped: 0,
+      probes: NO_PROBES,
     }));
     return [...muxes, ...groups];
   }
@@ -681,14 +704,15 @@ export class Overlay {
     return dynamic!.cache.iterate(marker, count);
   }
 
-  /** Least of what is known of the ways to a route's destinations, in bytes of an IP packet; undefined when nothing is. */
-  pathMtu(route: Route | undefined): number | undefined {
+  /** What is known of the ways to a route's destinations. Throws ENOENT. */
+  paths(name: string, route: Route | undefined): PathView[] {
+    const { device } = this.#entry(name);
     const { pathMtus } = this.engine.destinations;
-    const known = (route ? destinationsOf(route) : []).map(({ ip }) => (ip ? pathMtus.get(ip) : undefined));
-    return known.reduce(
-      (least, bytes) => (least && bytes ? Math.min(least, bytes) : (least ?? bytes)),
-      undefined,
-    );
+    return (route ? destinationsOf(route) : []).flatMap(({ ip }) => {
+      if (ip === undefined) return [];
+      const bytes = pathMtus.get(device.underlayNetns, ip)?.bytes;
+      return [{ ip, bytes, probe: this.#pathProbes.state(device, ip) }];
+    });
   }
 
   /** Undefined for a POINT device and before activation. Throws ENOENT. */

@@ -54,6 +54,7 @@ cache('set, show, set again, drop, remove', () =>
       frames: 0,
       bytes: 0,
       path_mtu: null,
+      path_probe: null,
       last_use: null,
     });
     assert.ok(age >= 0 && age < 60, `${age} s`);

@@ -282,9 +282,22 @@ cli('the further columns; those that are not there are named, the others shown',
       'FRAMES',
       'BYTES',
       'PMTU',
+      'PROBE',
       'LASTUSE',
     ]);
-    const row = ['ov1', '*:*:*:*:*:*', `127.0.0.2:${port}`, 'valid', '0', 'plugin', '0', '0', '--', '--'];
+    const row = [
+      'ov1',
+      '*:*:*:*:*:*',
+      `127.0.0.2:${port}`,
+      'valid',
+      '0',
+      'plugin',
+      '0',
+      '0',
+      '--',
+      '--',
+      '--',
+    ];
     assert.equal(all.stdout.split('\n')[1]!.split(/ +/), row);
 
     assert.equal(await show('link', 'ov2'), [], 'nothing is associated yet');

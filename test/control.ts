@@ -104,6 +104,7 @@ control('every operation of the table, once', () =>
       frames: 0,
       bytes: 0,
       path_mtu: null,
+      path_probe: null,
       last_use: null,
     };
     assert.equal(
@@ -139,6 +140,7 @@ control('every operation of the table, once', () =>
           ['mtu_max', 8900],
           ['mtu_sum', null],
           ['tcp_mss', 'off'],
+          ['path_mtu_probe', 'off'],
           ['netns', null],
           ['underlay_netns', null],
           ...offloadNames.map((name) => [name, 'auto']),

@@ -65,10 +65,10 @@ class Run {
     rig.addDevice(2, layout.SOURCE_MODE_KNOWN, sources);
     rig.addDevice(3, layout.SOURCE_MODE_STRICT, sources);
     const header = new Uint8Array(HEADER_BYTES);
-    const rows = this.#names.slice(0, SENDERS).map((name) => rig.destinations.hold(name, header));
+    const rows = this.#names.slice(0, SENDERS).map((name) => rig.destinations.hold('', name, header));
     const pairs = this.#names.slice(0, SENDERS - 1).map((name, index) => {
       const kind = index % 2 ? layout.DESTINATION_KIND_SPREAD : layout.DESTINATION_KIND_REPLICATE;
-      return rig.destinations.holdList(kind, [name, this.#names[index + 1]!], header);
+      return rig.destinations.holdList('', kind, [name, this.#names[index + 1]!], header);
     });
     const flags = [
       layout.TARGET_VALID,

@@ -1,10 +1,7 @@
 /**
- * The MTU of a path falls under traffic: two hosts with two routers between them.
- *
- *   a ── r ══ s ── b        the link in the middle takes less from one moment on
+ * The MTU of a path falls under traffic.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -13,89 +10,15 @@ import { PathMtus } from '../src/datapath/path-mtus.js';
 import { ROUTES_MS } from '../src/limits.js';
 import { AF_INET6 } from '../src/sys/abi.js';
 import { sockaddr } from '../src/sys/sockaddr.js';
-import { Daemon, Host, until } from './harness/hosts.js';
+import { Daemon, until } from './harness/hosts.js';
 import { testWith } from './harness/needs.js';
+import { links, prefix, Routed } from './harness/routed.js';
 
 const path = suite('path MTU');
 const needs = ['root', '/dev/net/tun', 'ip', 'iperf3', 'ping', 'ss'];
 const LESS = 1380;
 
-/** Addresses of the hosts and routers on the three links, by family. */
-const links = {
-  4: [
-    ['192.0.2.1', '192.0.2.254'],
-    ['203.0.113.1', '203.0.113.2'],
-    ['198.18.0.254', '198.18.0.1'],
-  ],
-  6: [
-    ['2001:db8:1::1', '2001:db8:1::254'],
-    ['2001:db8:2::1', '2001:db8:2::2'],
-    ['2001:db8:3::254', '2001:db8:3::1'],
-  ],
-} as const;
 const inner = { 4: ['198.51.100.1', '198.51.100.2'], 6: ['fd00::1', 'fd00::2'] } as const;
-const prefix = { 4: 24, 6: 64 } as const;
-
-class Routed {
-  readonly hosts = [new Host(), new Host(), new Host(), new Host()] as const;
-  readonly directory = mkdtempSync(join(tmpdir(), 'overlayd-test-'));
-
-  constructor() {
-    for (const [left, host] of this.hosts.entries()) {
-      host.netlink.setLink(host.netlink.getLink('lo').index, { up: true });
-      const right = this.hosts[left + 1];
-      if (!right) continue;
-      host.netlink.createVeth('right', 'left', { peerNamespaceFd: right.namespace });
-      for (const [end, [at, name]] of (
-        [
-          [host, 'right'],
-          [right, 'left'],
-        ] as const
-      ).entries()) {
-        const { index } = at.netlink.getLink(name);
-        // Routers need their link-local addresses.
-        at.netlink.setLink(index, { up: true });
-        for (const family of [4, 6] as const) {
-          at.netlink.addAddress(index, `${links[family][left]![end]}/${prefix[family]}`, { noDad: true });
-        }
-      }
-    }
-    const [a, r, s, b] = this.hosts;
-    for (const router of [r, s]) {
-      router.setting('net/ipv4/ip_forward', '1');
-      router.setting('net/ipv6/conf/all/forwarding', '1');
-    }
-    for (const family of [4, 6] as const) {
-      const way = (host: Host, to: string) =>
-        host.run('ip', `-${family}`, 'route', 'add', 'default', 'via', to);
-      way(a, links[family][0]![1]!);
-      way(r, links[family][1]![1]!);
-      way(s, links[family][1]![0]!);
-      way(b, links[family][2]![0]!);
-    }
-  }
-
-  /** Resolves when the routers have found each other. */
-  async ready(): Promise<void> {
-    const [a] = this.hosts;
-    for (const family of [4, 6] as const) {
-      const to = links[family][2]![1]!;
-      await until(`${to} answers`, 10_000, () => a.attempt('ping', '-c', '1', '-W', '1', to).status === 0);
-    }
-  }
-
-  /** What the link in the middle takes. */
-  set middle(mtu: number) {
-    const [, r, s] = this.hosts;
-    r.netlink.setLink(r.netlink.getLink('right').index, { mtu });
-    s.netlink.setLink(s.netlink.getLink('left').index, { mtu });
-  }
-
-  async close(): Promise<void> {
-    for (const host of this.hosts) await host.close();
-    rmSync(this.directory, { recursive: true, force: true });
-  }
-}
 
 path(
   'what is learned: for addresses that are sent to, not below the floor, smaller ones only, until it is old',
@@ -104,44 +27,44 @@ path(
     let now = 0;
     const paths = new PathMtus({ setFrameMax: (row, bytes) => frameMax.set(row, bytes) }, () => now);
     const name = (ip: string, port = 4789) => sockaddr(AF_INET6, ip, port);
-    paths.add(1, name('192.0.2.1'), 8);
-    paths.add(2, name('192.0.2.1', 4790), 60);
-    paths.add(3, name('2001:db8::1'), 8);
-    paths.add(4, name('192.0.2.4', 0), 8);
-    paths.learn('192.0.2.9', 1400, false);
-    assert.is(paths.get('192.0.2.9'), undefined, 'nothing is sent there');
-    paths.add(5, name('192.0.2.9'), 8);
+    paths.add(1, '', name('192.0.2.1'), 8);
+    paths.add(2, '', name('192.0.2.1', 4790), 60);
+    paths.add(3, '', name('2001:db8::1'), 8);
+    paths.add(4, '', name('192.0.2.4', 0), 8);
+    paths.learn('', '192.0.2.9', 1400, false);
+    assert.is(paths.get('', '192.0.2.9')?.bytes, undefined, 'nothing is sent there');
+    paths.add(5, '', name('192.0.2.9'), 8);
     assert.is(frameMax.get(5), 0, 'and is not remembered');
 
-    paths.learn('192.0.2.1', 1400, false);
+    paths.learn('', '192.0.2.1', 1400, false);
     // 20 of IPv4, 8 of UDP, the encapsulation's own.
     assert.equal([frameMax.get(1), frameMax.get(2), frameMax.get(3)], [1364, 1312, 0]);
     assert.equal([paths.frameMax(1), paths.frameMax(3)], [1364, undefined]);
     now = 300_000;
-    paths.learn('192.0.2.1', 1450, false);
-    assert.is(paths.get('192.0.2.1'), 1400, 'more is for age to tell');
-    paths.add(6, name('192.0.2.1'), 8);
+    paths.learn('', '192.0.2.1', 1450, false);
+    assert.is(paths.get('', '192.0.2.1')?.bytes, 1400, 'more is for age to tell');
+    paths.add(6, '', name('192.0.2.1'), 8);
     assert.is(frameMax.get(6), 1364, 'a row that comes later has it');
     for (const told of [575, 68, 0]) {
-      paths.learn('192.0.2.1', told, false);
-      assert.equal([paths.get('192.0.2.1'), frameMax.get(1)], [576, 594]);
-      paths.learn('2001:db8::1', told, false);
-      assert.equal([paths.get('2001:db8::1'), frameMax.get(3)], [1280, 1280 - 40 - 8 - 8]);
+      paths.learn('', '192.0.2.1', told, false);
+      assert.equal([paths.get('', '192.0.2.1')?.bytes, frameMax.get(1)], [576, 594]);
+      paths.learn('', '2001:db8::1', told, false);
+      assert.equal([paths.get('', '2001:db8::1')?.bytes, frameMax.get(3)], [1280, 1280 - 40 - 8 - 8]);
     }
-    paths.learn('192.0.2.4', 1000, true);
+    paths.learn('', '192.0.2.4', 1000, true);
     assert.is(frameMax.get(4), 1000 - 20 - 8, 'GRE has no UDP');
     paths.forgetLocal();
     assert.equal([frameMax.get(4), frameMax.get(1)], [0, 594], 'what this host itself said');
 
     now = 899_999;
     paths.age();
-    assert.is(paths.get('192.0.2.1'), 576);
+    assert.is(paths.get('', '192.0.2.1')?.bytes, 576);
     now = 900_000;
     paths.age();
-    assert.equal([paths.get('192.0.2.1'), frameMax.get(1), frameMax.get(3)], [undefined, 0, 0]);
-    paths.learn('192.0.2.1', 1400, false);
+    assert.equal([paths.get('', '192.0.2.1')?.bytes, frameMax.get(1), frameMax.get(3)], [undefined, 0, 0]);
+    paths.learn('', '192.0.2.1', 1400, false);
     for (const row of [1, 2, 6]) paths.remove(row);
-    paths.add(1, name('192.0.2.1'), 8);
+    paths.add(1, '', name('192.0.2.1'), 8);
     assert.is(frameMax.get(1), 0, 'nobody sent there for a moment');
   },
 );

@@ -273,7 +273,12 @@ for (const family of [4, 6] as const) {
         const { bytes } = await iperf(hosts, 'a', '198.51.100.2', '-t', '1');
         assert.ok(bytes > 100_000, `${bytes} bytes pass`);
         assert.is(await shown(), floor);
-        console.log(`  path MTU ${await shown()}, ${bytes} bytes in a second`);
+        await a.client.put('/v1/overlays/ov0/properties/path_mtu_probe', { value: 'on' });
+        await until('probes know better', 5000, async () => (await shown()) === null);
+        tell(underlay[family].b, ports, floor);
+        await until('it is believed again', 2000, async () => (await shown()) === floor);
+        await until('until it has been looked at', 5000, async () => (await shown()) === null);
+        console.log(`  path MTU ${floor}, ${bytes} bytes in a second`);
       } finally {
         await hosts.close();
       }

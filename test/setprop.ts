@@ -28,6 +28,7 @@ const propertyOrder = [
   'mtu_max',
   'mtu_sum',
   'tcp_mss',
+  'path_mtu_probe',
   'netns',
   'underlay_netns',
   ...offloadNames,
@@ -65,6 +66,7 @@ setprop('properties: order, permissions, by name and by id', async () => {
       'rw',
       'rw',
       'rw',
+      'rw',
     ];
     assert.equal(permissions, [...fixedPart, ...offloadNames.map(() => 'rw')]);
     const required = overlay.properties('ov0').map(({ info }) => info.isRequired);
@@ -78,6 +80,7 @@ setprop('properties: order, permissions, by name and by id', async () => {
       ...new Array<boolean>(10).fill(false),
       true,
       true,
+      false,
       false,
       false,
       false,

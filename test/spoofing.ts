@@ -135,7 +135,7 @@ function strictRig(): ReceiveRig {
     [GUEST, PEER],
     [OTHER_GUEST, OTHER],
   ] as const) {
-    const row = rig.destinations.hold(sockaddr(AF_INET6, ip, 4789), new Uint8Array(8));
+    const row = rig.destinations.hold('', sockaddr(AF_INET6, ip, 4789), new Uint8Array(8));
     rig.targets[0]!.insert(mac, layout.TARGET_VALID, row, 0);
   }
   return rig;

@@ -222,8 +222,8 @@ tooBig('a device tells its guests, so often and no more', () =>
     assert.is(counts().drops.tx_too_big, 3n);
 
     // The way to the destination takes less.
-    overlay.engine.destinations.pathMtus.learn('127.0.0.2', 1300, false);
-    assert.is(overlay.pathMtu(overlay.target('ov0')), 1300);
+    overlay.engine.destinations.pathMtus.learn('', '127.0.0.2', 1300, false);
+    assert.is(overlay.paths('ov0', overlay.target('ov0'))[0]!.bytes, 1300);
     assert.is(await sendAndTake(frame4(1251)), text(expected4(frame4(1251), 14, 1250)));
     assert.is(counts().drops.tx_path_mtu, 1n);
     assert.ok(port.send(0, frame4(1250)), 'fits');

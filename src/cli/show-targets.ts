@@ -30,6 +30,7 @@ const columns: Column<Row>[] = [
   column('FRAMES', 12, ({ frames }) => `${frames}`),
   column('BYTES', 14, ({ bytes }) => `${bytes}`),
   column('PMTU', 6, ({ path_mtu }) => (path_mtu === null ? unset : `${path_mtu}`)),
+  column('PROBE', 10, ({ path_probe }) => path_probe ?? unset),
   column('LASTUSE', 25, ({ last_use }) => last_use ?? unset),
 ];
 /** LINK, TARGET, DESTINATION: those of dladm. */

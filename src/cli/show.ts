@@ -85,8 +85,11 @@ export function showStats(stats: StatsView, options: ShowOptions): string[] {
     add(link, counters);
     add(link, { link_overflow, ...drops }, 'drop:');
   }
-  for (const [address, { counters, drops, socket_overflow, ports_skipped }] of Object.entries(stats.muxes)) {
+  for (const [address, { counters, drops, socket_overflow, ports_skipped, probes }] of Object.entries(
+    stats.muxes,
+  )) {
     add(address, { ...counters, ports_skipped });
+    add(address, { ...probes }, 'probes_');
     add(address, { socket_overflow, ...drops }, 'drop:');
   }
   for (const { worker, directions, state, restarts, counters } of stats.workers) {

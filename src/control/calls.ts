@@ -222,8 +222,9 @@ export const calls: readonly Call<unknown>[] = [
     input: onTarget,
     run: ({ overlay }, input) => {
       const mac = parseMac(input.mac);
-      const view = overlay.cacheGet(own(overlay, input.overlay), mac);
-      if (view.state !== 'pending') return { target: targetJson(overlay, view, formatMac(view.mac)) };
+      const name = own(overlay, input.overlay);
+      const view = overlay.cacheGet(name, mac);
+      if (view.state !== 'pending') return { target: targetJson(overlay, name, view, formatMac(view.mac)) };
       throw new OverlayError(
         'ENOENT',
         'no_such_target',
@@ -274,7 +275,7 @@ export const calls: readonly Call<unknown>[] = [
       while (next !== undefined && targets.length === 0) {
         const page = overlay.cacheIterate(name, next, input.count);
         const known = page.targets.filter(({ state }) => state !== 'pending');
-        targets.push(...known.map((view) => targetJson(overlay, view, formatMac(view.mac))));
+        targets.push(...known.map((view) => targetJson(overlay, name, view, formatMac(view.mac))));
         next = page.next;
       }
       return { targets, marker: next === undefined ? null : formatMac(next) };

@@ -225,7 +225,7 @@ export const operations: readonly Operation<unknown>[] = [
     run: (overlay, input) => {
       const mac = parseMac(input.mac);
       const view = overlay.cacheGet(input.name, mac);
-      return { version: API_VERSION, target: targetJson(overlay, view, formatMac(mac)) };
+      return { version: API_VERSION, target: targetJson(overlay, input.name, view, formatMac(mac)) };
     },
   }),
   operation({

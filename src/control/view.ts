@@ -2,10 +2,12 @@
 
 import type { Counts } from '../datapath/counters.js';
 import { type DropName, dropNames, dropSentences } from '../datapath/drop.js';
+import type { SearchState } from '../datapath/path-search.js';
 import { DESTINATION_ETHERNET, DESTINATION_IP, DESTINATION_PORT } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
 import { discreetText, type FaultStatus } from '../fma.js';
 import type { OffloadName, OffloadState } from '../offload.js';
+import type { ProbeCounts } from '../overlay/path-probes.js';
 import type { DeviceProperty } from '../overlay/properties.js';
 import type { Overlay } from '../overlay.js';
 import { formatPossible, propertyToJson } from '../property.js';
@@ -46,8 +48,10 @@ export interface TargetJson {
   readonly age: number;
   readonly frames: number;
   readonly bytes: number;
-  /** Largest IP packet that the way to it takes, as ICMP has said; of several the least; null where nothing is known. */
+  /** Largest IP packet that the way to it takes, as ICMP or probes have said; of several the least; null where nothing is known. */
   readonly path_mtu: number | null;
+  /** How far the search by probes has come; of several one that has not ended; null where nothing is probed. */
+  readonly path_probe: SearchState | null;
   /** ISO 8601, to the second; null when it has never been used. */
   readonly last_use: string | null;
 }
@@ -98,7 +102,10 @@ export interface StatsView {
   readonly meanings: Readonly<Partial<Record<DropName, string>>>;
   readonly overlays: Readonly<Record<string, RowView & { link_overflow: string | number }>>;
   readonly muxes: Readonly<
-    Record<string, RowView & { encap: string; socket_overflow: number; ports_skipped: number }>
+    Record<
+      string,
+      RowView & { encap: string; socket_overflow: number; ports_skipped: number; probes: ProbeCounts }
+    >
   >;
   readonly workers: readonly (RowView & {
     worker: number;
@@ -186,7 +193,9 @@ export function targetsPage(overlay: Overlay, name: string, marker: number, coun
   const { targets, next } = overlay.cacheIterate(name, marker, count);
   const isPoint = overlay.cacheStats(name) === undefined;
   return {
-    targets: targets.map((view) => targetJson(overlay, view, isPoint ? ANY_TARGET : formatMac(view.mac))),
+    targets: targets.map((view) =>
+      targetJson(overlay, name, view, isPoint ? ANY_TARGET : formatMac(view.mac)),
+    ),
     next: next === undefined ? null : formatMac(next),
   };
 }
@@ -194,8 +203,16 @@ export function targetsPage(overlay: Overlay, name: string, marker: number, coun
 /** As dladm shows the target of a POINT device. */
 const ANY_TARGET = '*:*:*:*:*:*';
 
-export function targetJson(overlay: Pick<Overlay, 'pathMtu'>, view: TargetView, target: string): TargetJson {
+export function targetJson(
+  overlay: Pick<Overlay, 'paths'>,
+  name: string,
+  view: TargetView,
+  target: string,
+): TargetJson {
   const { state, route, source, ageSeconds, frames, bytes, lastUse } = view;
+  const paths = overlay.paths(name, route);
+  const known = paths.flatMap((path) => path.bytes ?? []);
+  const probes = paths.flatMap(({ probe }) => probe ?? []);
   return {
     target,
     state,
@@ -205,7 +222,8 @@ export function targetJson(overlay: Pick<Overlay, 'pathMtu'>, view: TargetView, 
     age: ageSeconds,
     frames,
     bytes,
-    path_mtu: overlay.pathMtu(route) ?? null,
+    path_mtu: known.length > 0 ? Math.min(...known) : null,
+    path_probe: probes.find((probe) => probe !== 'complete') ?? probes[0] ?? null,
     last_use: lastUse === 0 ? null : new Date(lastUse * 1000).toISOString(),
   };
 }
@@ -256,9 +274,10 @@ export function statsView(overlay: Overlay, mayRead: boolean): StatsView {
     return [name, { ...rowView(counts, deviceCounters), link_overflow: countToJson(linkOverflow) }] as const;
   });
   const muxes = (mayRead ? overlay.muxStats() : []).map((mux) => {
-    const { name, encap, counts, socketOverflow, portsSkipped } = mux;
+    const { name, encap, counts, socketOverflow, portsSkipped, probes } = mux;
     const row = rowView(counts, muxCounters);
-    return [name, { encap, ...row, socket_overflow: socketOverflow, ports_skipped: portsSkipped }] as const;
+    const rest = { socket_overflow: socketOverflow, ports_skipped: portsSkipped, probes };
+    return [name, { encap, ...row, ...rest }] as const;
   });
   const workers = overlay.workerStats().map(({ worker, directions, state, restarts, counts }) => {
     return { worker, directions, state, restarts, ...rowView(counts, workerCounters) };

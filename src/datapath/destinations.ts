@@ -36,25 +36,31 @@ export class Destinations {
 
   /**
    * Row of the destination, made when it is new. Throws ENOSPC.
-   * @param name sockaddr, @param header encap template, @param ttl of the outer header, where it is not that of the sockets
+   * @param netns of the underlay, @param name sockaddr, @param header encap template, @param ttl of the outer header, where it is not that of the sockets
    */
-  hold(name: Uint8Array, header: Uint8Array, ttl?: number): number {
-    return this.#hold(`unicast ${hex(name)} ${hex(header)} ${ttl}`, () => {
+  hold(netns: string, name: Uint8Array, header: Uint8Array, ttl?: number): number {
+    return this.#hold(`unicast ${netns} ${hex(name)} ${hex(header)} ${ttl}`, () => {
       const row = this.tables.destinations.take();
       const control = ttl === undefined ? new Uint8Array(0) : ttlMessage(name, ttl);
       this.tables.writeDestination(row, name, control, header);
-      this.pathMtus.add(row, name, header.length);
+      this.pathMtus.add(row, netns, name, header.length);
       return { row, members: [], list: undefined };
     });
   }
 
   /** The same for a list. Throws ENOSPC, ENOMEM. @param kind DESTINATION_KIND_, @param names sockaddrs */
-  holdList(kind: number, names: readonly Uint8Array[], header: Uint8Array, ttl?: number): number {
-    return this.#hold(`${kind} ${names.map(hex).join(' ')} ${hex(header)} ${ttl}`, () => {
+  holdList(
+    netns: string,
+    kind: number,
+    names: readonly Uint8Array[],
+    header: Uint8Array,
+    ttl?: number,
+  ): number {
+    return this.#hold(`${kind} ${netns} ${names.map(hex).join(' ')} ${hex(header)} ${ttl}`, () => {
       const members: number[] = [];
       let list: number | undefined;
       try {
-        for (const name of names) members.push(this.hold(name, header, ttl));
+        for (const name of names) members.push(this.hold(netns, name, header, ttl));
         list = this.pool.take(names.length * 4, `a list of ${names.length} destinations`);
         this.pool.views.u32.set(members, list / 4);
         const row = this.tables.destinations.take();

@@ -2,7 +2,7 @@
 import { crc32 } from 'node:zlib';
 import { ipNativeBytes } from '../ip.js';
 import { IPPROTO_ICMP } from '../sys/abi.js';
-import { IPV4_HEADER_BYTES, internetChecksum } from './icmp.js';
+import { IPV4_HEADER_BYTES, internetChecksum } from '../sys/icmp-echo.js';
 
 export const ETHERTYPE_IPV4 = 0x0800;
 /** IEEE's "local experimental" type. */

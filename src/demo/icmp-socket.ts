@@ -3,9 +3,9 @@ import { AF_INET, IPPROTO_ICMP, POLLIN, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW, s
 import { monotonicMs, nextTurn } from '../sys/clock.js';
 import { EAGAIN, lastErrno, must, SystemError } from '../sys/errno.js';
 import { closeFd } from '../sys/fd.js';
+import { answers, decodeEcho, ECHO_REQUEST, echoPayload, encodeEcho } from '../sys/icmp-echo.js';
 import * as libc from '../sys/libc.js';
 import { sockaddr } from '../sys/sockaddr.js';
-import { answers, decodeEcho, ECHO_REQUEST, echoPayload, encodeEcho } from './icmp.js';
 
 const DATAGRAM_BYTES_MAX = 65535;
 /** How long one poll may hold the event loop up. */

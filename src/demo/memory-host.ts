@@ -7,6 +7,7 @@ import { ControlServer } from '../control/server.js';
 import { bankFor, MEMORY_DEFAULT_BYTES } from '../limits.js';
 import type { Log } from '../log.js';
 import { Overlay } from '../overlay.js';
+import { decodeEcho, ECHO_REPLY, ECHO_REQUEST, type Echo, encodeEcho } from '../sys/icmp-echo.js';
 import type { Cleanup } from './cleanup.js';
 import {
   type Block,
@@ -19,7 +20,6 @@ import {
   icmpOf,
   type Station,
 } from './frame.js';
-import { decodeEcho, ECHO_REPLY, ECHO_REQUEST, type Echo, encodeEcho } from './icmp.js';
 import { MemorySource } from './memory-source.js';
 import { DEVICE, type Host, type LinkRow } from './pair.js';
 import { print } from './screen.js';

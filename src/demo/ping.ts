@@ -1,7 +1,7 @@
 /** The pings: ten as `ping` sends them, the smallest, and the largest the overlay carries whole. */
 import { setTimeout as pause } from 'node:timers/promises';
 import { MTU_DEFAULT_BYTES } from '../limits.js';
-import { ICMP_HEADER_BYTES, IPV4_HEADER_BYTES } from './icmp.js';
+import { ICMP_HEADER_BYTES, IPV4_HEADER_BYTES } from '../sys/icmp-echo.js';
 import { problemOf } from './problem.js';
 import { print } from './screen.js';
 

@@ -110,6 +110,7 @@ export class Attachments {
         const name = destinationName(mux.underlay.domain, route.point);
         // The core patches the device's own vnetid into the shared template.
         destination = destinations.hold(
+          mux.netns,
           name,
           encap.operations.encap(0n, device.properties, route.point.options),
           ttlOf(device),

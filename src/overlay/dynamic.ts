@@ -141,15 +141,17 @@ export class Dynamic {
   }
 
   #holdRoute(route: Route): number {
-    const { destinations } = this.options.engine;
-    const ttl = ttlOf(this.options.device);
+    const { device, engine } = this.options;
+    const { destinations } = engine;
+    const { underlayNetns: netns } = device;
+    const ttl = ttlOf(device);
     const names = destinationsOf(route).map((destination) => this.#nameOf(destination));
     const row =
       'replicate' in route
-        ? destinations.holdList(layout.DESTINATION_KIND_REPLICATE, names, this.#header(), ttl)
+        ? destinations.holdList(netns, layout.DESTINATION_KIND_REPLICATE, names, this.#header(), ttl)
         : 'spread' in route
-          ? destinations.holdList(layout.DESTINATION_KIND_SPREAD, names, this.#header(), ttl)
-          : destinations.hold(names[0]!, this.#header(route.options), ttl);
+          ? destinations.holdList(netns, layout.DESTINATION_KIND_SPREAD, names, this.#header(), ttl)
+          : destinations.hold(netns, names[0]!, this.#header(route.options), ttl);
     const known = this.#routes.get(row);
     if (known) known.users++;
     else this.#routes.set(row, { route, users: 1 });

@@ -75,6 +75,17 @@ export function tcpMssOf(value: PropertyValue): Device['tcpMss'] {
   return value === 'off' || value === 'auto' ? value : Number(value);
 }
 
+/** Whether hosts are asked how large a packet arrives. */
+export const pathMtuProbeInfo: PropertyInfo = {
+  ...fixed,
+  name: 'path_mtu_probe',
+  type: 'string',
+  isWritable: true,
+  applies: 'live',
+  default: 'off',
+  possible: ['off', 'on'],
+};
+
 /** A vnetid's bounds follow the encapsulation. */
 export function vnetidInfo(device: Pick<Device, 'encap'>): PropertyInfo {
   const possible = [vnetidRange(device.encap)];
@@ -175,6 +186,7 @@ export function deviceProperties(
       value: formatMtuSum(device),
     },
     { origin: 'generic', info: tcpMssInfo, value: propertyOf(device.tcpMss) },
+    { origin: 'generic', info: pathMtuProbeInfo, value: device.probesPaths ? 'on' : 'off' },
     { origin: 'generic', info: netnsInfo, value: device.netns || undefined },
     { origin: 'generic', info: underlayNetnsInfo, value: device.underlayNetns || undefined },
     ...offloadNames.map((name) => ({

@@ -16,6 +16,7 @@ import {
   negativeTtlInfo,
   netnsInfo,
   offloadInfo,
+  pathMtuProbeInfo,
   propertyOf,
   targetsInfo,
   tcpMssInfo,
@@ -55,6 +56,14 @@ const kept: readonly Kept[] = [
     get: ({ tcpMss }) => propertyOf(tcpMss),
     set: (device, value) => {
       device.tcpMss = tcpMssOf(value);
+    },
+    first: 'off',
+  },
+  {
+    info: () => pathMtuProbeInfo,
+    get: ({ probesPaths }) => (probesPaths ? 'on' : 'off'),
+    set: (device, value) => {
+      device.probesPaths = value === 'on';
     },
     first: 'off',
   },

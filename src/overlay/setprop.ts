@@ -16,6 +16,7 @@ import { OverlayError } from '../errors.js';
 import type { Events } from '../events.js';
 import { eachOffload, type OffloadSetting } from '../offload.js';
 import { type PropertyInfo, type PropertyValue, parseProperty } from '../property.js';
+import { refuseEcho } from '../sys/echo-socket.js';
 import type { Attachments } from './attachment.js';
 import { refuseAway } from './life.js';
 import type { Lookup } from './lookup.js';
@@ -135,6 +136,10 @@ export class Setprop {
       device.tcpMss = tcpMssOf(value);
       this.context.mtus.apply(device);
     },
+    path_mtu_probe: ({ device }, value) => {
+      if (value === 'on') refuseEcho();
+      device.probesPaths = value === 'on';
+    },
     mtu_max: ({ device }, value) => {
       device.mtuMax = Number(value);
     },
@@ -180,7 +185,7 @@ export class Setprop {
       try {
         this.#store(entry, found, value);
         if (isRenewed) await this.#renew(entry);
-        else if (found.origin === 'encap') await lookup.dynamic?.rehold();
+        else if (isElsewhere) await lookup.dynamic?.rehold();
         if (wasStarted) {
           lookup.applySources();
           await attachments.start(device, lookup.route());
@@ -189,7 +194,7 @@ export class Setprop {
         if (!(error instanceof OverlayError)) throw error;
         this.#putBack(entry, before);
         if (isRenewed) await this.#renewOld(entry);
-        else if (found.origin === 'encap') await lookup.dynamic?.rehold();
+        else if (isElsewhere) await lookup.dynamic?.rehold();
         await this.context.startIfUp(entry);
         throw new OverlayError(error.errno, error.code, `${error.message}; ${found.info.name} is as it was`);
       }

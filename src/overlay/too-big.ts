@@ -45,11 +45,13 @@ export class TooBig {
   drain(): void {
     const { engine, muxes } = this.context;
     const { pathMtus } = engine.destinations;
-    const fds = [...new Set(muxes.list.flatMap(({ underlay }) => underlay.send))];
-    if (fds.length === 0) return;
-    for (const fd of this.#queue.withErrors(fds)) {
+    const netnsOf = new Map(
+      muxes.list.flatMap(({ underlay, netns }) => underlay.send.map((fd) => [fd, netns] as const)),
+    );
+    if (netnsOf.size === 0) return;
+    for (const fd of this.#queue.withErrors([...netnsOf.keys()])) {
       for (const { ip, errno, info, isLocal } of this.#queue.drain(fd)) {
-        if (errno === EMSGSIZE) pathMtus.learn(ip, info, isLocal);
+        if (errno === EMSGSIZE) pathMtus.learn(netnsOf.get(fd)!, ip, info, isLocal);
       }
     }
   }

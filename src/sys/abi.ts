@@ -52,6 +52,7 @@ export const macros = {
   'netinet/in.h': {
     IPPROTO_IP: 0,
     IPPROTO_ICMP: 1,
+    IPPROTO_ICMPV6: 58,
     IPPROTO_UDP: 17,
     IPPROTO_GRE: 47,
     IPPROTO_IPV6: 41,
@@ -228,6 +229,7 @@ export const {
   IPPROTO_IP,
   IPPROTO_GRE,
   IPPROTO_ICMP,
+  IPPROTO_ICMPV6,
   IPPROTO_IPV6,
   IPPROTO_UDP,
   IP_TOS,

@@ -5,12 +5,10 @@
  *
  * The kernel neither cuts nor joins anything here: UDP_SEGMENT and UDP_GRO are of UDP sockets alone.
  */
-import { OverlayError } from '../errors.js';
 import { familyOf } from '../ip.js';
-import { AF_INET, AF_INET6, IPPROTO_GRE, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW } from './abi.js';
-import { EPERM, lastErrno, must } from './errno.js';
+import { AF_INET, AF_INET6, IPPROTO_GRE } from './abi.js';
 import { closeFd } from './fd.js';
-import * as libc from './libc.js';
+import { openRawSocket } from './raw-socket.js';
 import { sockaddr } from './sockaddr.js';
 import * as bpf from './socket-filter.js';
 import type { SocketSettings } from './socket-settings.js';
@@ -53,7 +51,7 @@ export function openGreUnderlay(options: GreUnderlayOptions): Underlay {
   const opened: number[] = [];
   const address = sockaddr(domain, ip, 0);
   const open = () => {
-    const fd = openSocket(domain);
+    const fd = openRawSocket(domain, IPPROTO_GRE, 'an encapsulation over GRE');
     opened.push(fd);
     // Until it is bound it would get what is for other addresses of this host.
     bpf.filterInput(fd, bpf.DROP_ALL);
@@ -77,19 +75,6 @@ export function openGreUnderlay(options: GreUnderlayOptions): Underlay {
     for (const fd of opened) closeFd(fd);
     throw error;
   }
-}
-
-function openSocket(domain: number): number {
-  const fd = libc.socket(domain, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_GRE);
-  if (fd < 0 && lastErrno() === EPERM) {
-    throw new OverlayError(
-      'EPERM',
-      'no_cap_net_raw',
-      'an encapsulation over GRE needs CAP_NET_RAW: start overlayd as root, or give it that capability ' +
-        '(AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW of systemd, or setpriv --ambient-caps)',
-    );
-  }
-  return must(fd, 'socket');
 }
 
 /** Takes the datagrams of one worker: those whose FlowID is in its part of all there are. */

@@ -15,6 +15,8 @@ export const LOAD_X = 0x01;
 export const LOAD_LENGTH = 0x80;
 /** A = byte at X + k; a datagram that is too short for it is dropped. */
 export const LOAD_BYTE = 0x50;
+/** A = 16 bits at X + k, in network order; likewise. */
+export const LOAD_HALF = 0x48;
 /** A = A - X. */
 export const SUBTRACT_X = 0x1c;
 /** A = A * k, A = A >> k. */

@@ -330,10 +330,10 @@ export class CacheRig {
     try {
       row =
         'replicate' in route
-          ? destinations.holdList(layout.DESTINATION_KIND_REPLICATE, names, HEADER)
+          ? destinations.holdList('', layout.DESTINATION_KIND_REPLICATE, names, HEADER)
           : 'spread' in route
-            ? destinations.holdList(layout.DESTINATION_KIND_SPREAD, names, HEADER)
-            : destinations.hold(names[0]!, HEADER);
+            ? destinations.holdList('', layout.DESTINATION_KIND_SPREAD, names, HEADER)
+            : destinations.hold('', names[0]!, HEADER);
     } catch (error) {
       this.effects.holdings.push(true);
       throw error;

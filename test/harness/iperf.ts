@@ -26,7 +26,7 @@ const ATTEMPTS_MAX = 3;
  * @param flags further arguments of the client, such as '-t', '1'
  */
 export async function iperf(
-  hosts: Hosts,
+  hosts: Pick<Hosts, Side>,
   from: Side,
   target: string,
   ...flags: string[]

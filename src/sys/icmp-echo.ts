@@ -1,7 +1,10 @@
-/** ICMP echo messages (RFC 792) and the checksum of RFC 1071. */
+/** ICMP echo messages (RFC 792; RFC 4443 section 4) and the checksum of RFC 1071. */
 
 export const ECHO_REPLY = 0;
 export const ECHO_REQUEST = 8;
+/** Those of ICMPv6. */
+export const ECHO_REPLY_6 = 129;
+export const ECHO_REQUEST_6 = 128;
 export const ICMP_HEADER_BYTES = 8;
 export const IPV4_HEADER_BYTES = 20;
 
@@ -20,6 +23,7 @@ export function internetChecksum(bytes: Uint8Array): number {
   return ~sum & 0xffff;
 }
 
+/** With the checksum of ICMP; that of ICMPv6, which covers addresses too, is written by the kernel (RFC 3542 section 3.1). */
 export function encodeEcho({ type, id, sequence, payload }: Echo): Uint8Array {
   const bytes = new Uint8Array(ICMP_HEADER_BYTES + payload.length);
   const view = new DataView(bytes.buffer);
