@@ -18,6 +18,7 @@ const SOL_IP: u32 = 0;
 const IP_TOS: u32 = 1;
 const SOL_IPV6: u32 = 41;
 const IPV6_TCLASS: u32 = 67;
+export const MESSAGE_NAME_BYTES: usize = 8;
 export const MESSAGE_CONTROL_BYTES: usize = 40;
 export const MESSAGE_FLAGS: usize = 48;
 export const MESSAGE_LENGTH: usize = 56;

@@ -45,6 +45,7 @@ import {
   MESSAGE_CONTROL_BYTES,
   MESSAGE_FLAGS,
   MESSAGE_LENGTH,
+  MESSAGE_NAME_BYTES,
   segmentSize,
   storeIovec,
   storeMessage,
@@ -123,7 +124,8 @@ export function rxUnfold(arena: usize, mux: u32): u32 {
     } while (offset < bytes && count < RX_DATAGRAMS_MAX);
     if (offset < bytes) break;
     offset = 0;
-    // The kernel has written how long it was.
+    // The kernel has written how long they were: a sender of IPv6 would not fit where one of IPv4 was.
+    store<u32>(at, RX_NAME_BYTES, MESSAGE_NAME_BYTES);
     store<u64>(at, RX_CONTROL_BYTES, MESSAGE_CONTROL_BYTES);
   }
   store<u32>(arena, message, ARENA_RX_MESSAGE);

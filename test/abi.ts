@@ -96,11 +96,12 @@ suite('the offsets in assembly/message.ts are those of iovec and mmsghdr', () =>
     ['mmsghdr.len', mmsghdr.msg_len],
     ['IOVEC_BYTES', iovec.size],
     ['MESSAGE_BYTES', mmsghdr.size],
+    ['MESSAGE_NAME_BYTES', mmsghdr['msg_hdr.msg_namelen']],
     ['MESSAGE_FLAGS', mmsghdr['msg_hdr.msg_flags']],
     ['MESSAGE_LENGTH', mmsghdr.msg_len],
     ['MESSAGE_CONTROL_BYTES', mmsghdr['msg_hdr.msg_controllen']],
   ]);
-  assert.is(compiled.size, 15);
+  assert.is(compiled.size, 16);
   assert.equal([...stated].sort(), [...compiled].sort());
 });
 

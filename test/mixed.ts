@@ -5,7 +5,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as layout from '../assembly/layout.js';
-import { AF_INET, AF_INET6 } from '../src/sys/abi.js';
+import { AF_INET, AF_INET6, structs } from '../src/sys/abi.js';
 import { randomBetween } from '../src/sys/random.js';
 import { sockaddr } from '../src/sys/sockaddr.js';
 import { CoreRig, SEND_FD } from './harness/core-rig.js';
@@ -127,6 +127,19 @@ mixed(`in turns, seed ${SEED}`, () => {
   }
   assert.is(passed.size, underlays.length * 2);
   for (const [what, frames] of passed) assert.ok(frames > 500, `${what}: ${frames} passed`);
+});
+
+mixed('a sender of IPv6 has room where one of IPv4 was', () => {
+  const rig = new CoreRig();
+  rig.addDevice({ vnetid: VNETIDS[0]! });
+  rig.placeDatagrams([frames.concat(rig.encapsulation.header(VNETIDS[0]!), samples[0]!)]);
+  const { mmsghdr, sockaddr_in: ipv4 } = structs;
+  const at = (rig.arena + layout.ARENA_RX_MESSAGES + mmsghdr['msg_hdr.msg_namelen']) / 4;
+  assert.is(rig.views.u32[at], layout.RX_NAME_BYTES);
+  // As the kernel does (man 2 recvmsg).
+  rig.views.u32[at] = ipv4.size;
+  assert.is(rig.decideRx(1), 0);
+  assert.is(rig.views.u32[at], layout.RX_NAME_BYTES);
 });
 
 mixed.run();
