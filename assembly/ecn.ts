@@ -1,7 +1,8 @@
 /**
  * ECN through the tunnel, by RFC 6040.
  *
- *   out  the outer field is the inner one ("normal mode", section 4.1): `flowClass` of `flow-hash.ts`
+ *   out  the outer field is the inner one ("normal mode", section 4.1), `flowClass` of `flow-hash.ts`; or zero where the device
+ *        says so ("compatibility mode")
  *   in   section 4.2:        outer  Not-ECT  ECT(0)   ECT(1)   CE
  *        inner Not-ECT              Not-ECT  Not-ECT  Not-ECT  drop
  *              ECT(0)               ECT(0)   ECT(0)   ECT(1)   CE

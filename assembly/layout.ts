@@ -90,6 +90,8 @@ export const DEVICE_FLAG_RESERVED: u32 = 32;
 export const DEVICE_FLAG_LEARN: u32 = 64;
 /** What the way to the destination takes counts for DEVICE_MSS_ too. */
 export const DEVICE_FLAG_MSS_PATH: u32 = 128;
+/** The ECN field of outer headers is zero (RFC 6040 section 4.1, "compatibility mode"). */
+export const DEVICE_FLAG_ECN_CLEAR: u32 = 256;
 export const TARGET_MODE_NONE: u32 = 0;
 export const TARGET_MODE_POINT: u32 = 1;
 export const TARGET_MODE_DYNAMIC: u32 = 2;

@@ -44,6 +44,7 @@ import {
   DEVICE_DESTINATION,
   DEVICE_DSCP,
   DEVICE_ENCAP,
+  DEVICE_FLAG_ECN_CLEAR,
   DEVICE_FLAG_MSS_PATH,
   DEVICE_FLAG_PROXY,
   DEVICE_FLAGS,
@@ -112,6 +113,7 @@ import { ETHERNET_BYTES, isProxied, isTagged } from './wire';
 const SPREAD_MULTIPLIER: u32 = 0x9e3779b1;
 /** Below it are the two bits of ECN (RFC 3168 section 5). */
 const DSCP_SHIFT: u32 = 2;
+const DSCP_MASK: u32 = 0xfc;
 
 // What is the same for all frames of a batch, read from the tables once when it begins.
 let isActive: bool = false;
@@ -165,7 +167,8 @@ function txBegin(device: u32): void {
   mss6 = atomic.load<u32>(row, DEVICE_MSS_IPV6);
   mssPath = (flags & DEVICE_FLAG_MSS_PATH) != 0;
   const dscp = load<u32>(row, DEVICE_DSCP);
-  classMask = dscp == DSCP_INHERIT ? 0xff : ECN_MASK;
+  const ecnMask = flags & DEVICE_FLAG_ECN_CLEAR ? 0 : ECN_MASK;
+  classMask = dscp == DSCP_INHERIT ? DSCP_MASK | ecnMask : ecnMask;
   dscpClass = dscp == DSCP_INHERIT ? 0 : dscp << DSCP_SHIFT;
   bank = load<u32>(muxRow(load<u32>(row, DEVICE_MUX)), MUX_BANK);
   check(bank - 1 < BANK_MAX);

@@ -584,6 +584,7 @@ testWith(cli, needs, 'the commands, their tables and documents', () =>
         'ov0 vxlan/listen_port rw y 4789 4789 1-65535',
         'ov0 vxlan/ttl rw - 64 64 1-255',
         'ov0 vxlan/dscp rw - 0 0 --',
+        'ov0 vxlan/ecn rw - copy copy copy,clear',
         'ov0 vxlan/source_check rw - auto auto auto,off,known,strict',
         'ov0 vxlan/reserved rw - ignore ignore ignore,drop',
         'ov0 vxlan/mark rw - 0 0 0-4294967295',

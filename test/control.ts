@@ -127,6 +127,7 @@ control('every operation of the table, once', () =>
           ['vxlan/listen_port', port],
           ['vxlan/ttl', 64],
           ['vxlan/dscp', '0'],
+          ['vxlan/ecn', 'copy'],
           ['vxlan/source_check', 'auto'],
           ['vxlan/reserved', 'ignore'],
           ['vxlan/mark', 0],

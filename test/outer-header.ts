@@ -169,7 +169,7 @@ for (const [to, level, type] of [
   ['192.0.2.2', IPPROTO_IP, IP_TOS],
 ] as const) {
   outer(
-    `traffic class of what is sent to ${to}: inner ECN, own or inherited DSCP; one class a message`,
+    `traffic class of what is sent to ${to}: inner ECN or none, own or inherited DSCP; one class a message`,
     () => {
       const random = new Xorshift(SEED);
       for (const [dscp, flags] of [
@@ -177,6 +177,8 @@ for (const [to, level, type] of [
         [46, layout.DEVICE_FLAG_UDP_SEGMENT],
         [layout.DSCP_INHERIT, layout.DEVICE_FLAG_UDP_SEGMENT],
         [layout.DSCP_INHERIT, 0],
+        [46, layout.DEVICE_FLAG_UDP_SEGMENT | layout.DEVICE_FLAG_ECN_CLEAR],
+        [layout.DSCP_INHERIT, layout.DEVICE_FLAG_ECN_CLEAR],
       ] as const) {
         const rig = new CoreRig({ bank: 1 });
         const device = rig.addDevice({ vnetid: VNETID, mtu: 1400, flags });
@@ -201,7 +203,8 @@ for (const [to, level, type] of [
             const frame = sent[at++]!;
             assert.equal(datagram, twin.encap(VNETID, frame));
             const own = innerClass(frame);
-            return dscp === layout.DSCP_INHERIT ? own : dscp * 4 + (own % 4);
+            const ecn = flags & layout.DEVICE_FLAG_ECN_CLEAR ? 0 : own % 4;
+            return (dscp === layout.DSCP_INHERIT ? own - (own % 4) : dscp * 4) + ecn;
           });
           assert.is(new Set(classes).size, 1, `message ${message}: ${classes}, seed ${SEED}`);
           const expected = classes[0] === 0 ? [] : [[level, type, classes[0]]];
@@ -210,7 +213,8 @@ for (const [to, level, type] of [
           assert.equal(controlsOf(rig, message), expected);
         }
         assert.is(at, sent.length);
-        assert.ok(flags === 0 ? joined === 0 : joined > 10, `${joined} joined`);
+        const joins = (flags & layout.DEVICE_FLAG_UDP_SEGMENT) !== 0;
+        assert.ok(joins ? joined > 10 : joined === 0, `${joined} joined`);
       }
     },
   );
@@ -229,6 +233,7 @@ outer('properties: what they may be', async () => {
       ['vxlan/dscp', '64', /0-63, or inherit/],
       ['vxlan/dscp', '-1', /0-63, or inherit/],
       ['vxlan/dscp', 'ef', /0-63, or inherit/],
+      ['vxlan/ecn', 'set', /copy,clear/],
     ] as const) {
       await assertRefused(overlay.setprop('ov0', name, value), 'EINVAL', 'bad_property_value', what);
     }
@@ -262,30 +267,37 @@ async function withHosts(
 }
 
 for (const family of [4, 6] as const) {
-  testWith(outer, needs, `on the wire, IPv${family}: TTL and DSCP as they were set, ECN of the guests`, () =>
-    withHosts(family, async (hosts, daemon) => {
-      const ping = async (trafficClass: number) => {
-        const seen = await capture(hosts.b, 'udp port 4789', { flags: ['-v', '-Q', 'in'] });
-        const flags = ['-q', '-c', '2', '-i', '0.2', '-W', '1', '-Q', `${trafficClass}`];
-        assert.is(hosts.a.attempt('ping', ...flags, inner.b).status, 0);
-        return await seen();
-      };
-      const set = (property: string, value: string) =>
-        daemon.client.put(`/v1/overlays/ov0/properties/${encodeURIComponent(property)}`, { value });
-      const outerText = (trafficClass: number, ttl: number) => {
-        const hex = trafficClass.toString(16);
-        if (family === 4) return new RegExp(`^\\S+ IP \\(tos 0x${hex}(,CE|,ECT\\(\\d\\))?, ttl ${ttl},`, 'm');
-        // The kernel makes a flow label of the addresses and ports (RFC 6438).
-        const label = 'flowlabel 0x[0-9a-f]+';
-        return new RegExp(`^\\S+ IP6 \\(class 0x${hex.padStart(2, '0')}, ${label}, hlim ${ttl},`, 'm');
-      };
-      assert.match(await ping(0xba), outerText(2, 64));
-      await set('vxlan/ttl', '9');
-      await set('vxlan/dscp', '10');
-      assert.match(await ping(0xba), outerText(0x2a, 9));
-      await set('vxlan/dscp', 'inherit');
-      assert.match(await ping(0xba), outerText(0xba, 9));
-    }),
+  testWith(
+    outer,
+    needs,
+    `on the wire, IPv${family}: TTL and DSCP as they were set, ECN of the guests or none`,
+    () =>
+      withHosts(family, async (hosts, daemon) => {
+        const ping = async (trafficClass: number) => {
+          const seen = await capture(hosts.b, 'udp port 4789', { flags: ['-v', '-Q', 'in'] });
+          const flags = ['-q', '-c', '2', '-i', '0.2', '-W', '1', '-Q', `${trafficClass}`];
+          assert.is(hosts.a.attempt('ping', ...flags, inner.b).status, 0);
+          return await seen();
+        };
+        const set = (property: string, value: string) =>
+          daemon.client.put(`/v1/overlays/ov0/properties/${encodeURIComponent(property)}`, { value });
+        const outerText = (trafficClass: number, ttl: number) => {
+          const hex = trafficClass.toString(16);
+          if (family === 4)
+            return new RegExp(`^\\S+ IP \\(tos 0x${hex}(,CE|,ECT\\(\\d\\))?, ttl ${ttl},`, 'm');
+          // The kernel makes a flow label of the addresses and ports (RFC 6438).
+          const label = 'flowlabel 0x[0-9a-f]+';
+          return new RegExp(`^\\S+ IP6 \\(class 0x${hex.padStart(2, '0')}, ${label}, hlim ${ttl},`, 'm');
+        };
+        assert.match(await ping(0xba), outerText(2, 64));
+        await set('vxlan/ttl', '9');
+        await set('vxlan/dscp', '10');
+        assert.match(await ping(0xba), outerText(0x2a, 9));
+        await set('vxlan/dscp', 'inherit');
+        assert.match(await ping(0xba), outerText(0xba, 9));
+        await set('vxlan/ecn', 'clear');
+        assert.match(await ping(0xba), outerText(0xb8, 9));
+      }),
   );
 
   testWith(

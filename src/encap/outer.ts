@@ -23,7 +23,7 @@ export function listenInfo(encap: string): PropertyInfo {
   };
 }
 
-/** `<encap>/ttl`, `dscp`, `source_check`, `reserved`, `mark` and `device`. */
+/** `<encap>/ttl`, `dscp`, `ecn`, `source_check`, `reserved`, `mark` and `device`. */
 export function outerInfos(encap: string): PropertyInfo[] {
   return [
     {
@@ -43,6 +43,15 @@ export function outerInfos(encap: string): PropertyInfo[] {
       applies: 'reopen',
       default: String(outerDefault.dscp),
       fault: (value) => dscpFault(String(value)),
+    },
+    {
+      ...writable,
+      name: `${encap}/ecn`,
+      type: 'string',
+      isRequired: false,
+      applies: 'reopen',
+      default: outerDefault.ecn,
+      possible: ['copy', 'clear'],
     },
     {
       ...writable,
@@ -117,6 +126,7 @@ export function outerOperations(
       return {
         ttl: Number(properties.get(`${encap}/ttl`)),
         dscp: dscp === INHERIT ? INHERIT : Number(dscp),
+        ecn: properties.get(`${encap}/ecn`) as OuterHeader['ecn'],
         reserved: properties.get(`${encap}/reserved`) as OuterHeader['reserved'],
       };
     },

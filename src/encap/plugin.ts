@@ -27,11 +27,13 @@ export interface OuterHeader {
   readonly ttl: number;
   /** 0 to 63 (RFC 2474), or that of the inner header. */
   readonly dscp: number | 'inherit';
+  /** The ECN field is that of the inner header, or Not-ECT (RFC 6040 section 4.1). */
+  readonly ecn: 'copy' | 'clear';
   /** Whether what is received with reserved bits that are not zero is dropped. */
   readonly reserved: 'ignore' | 'drop';
 }
 
-export const outerDefault: OuterHeader = { ttl: 64, dscp: 0, reserved: 'ignore' };
+export const outerDefault: OuterHeader = { ttl: 64, dscp: 0, ecn: 'copy', reserved: 'ignore' };
 
 /** The operations; all but `sockopt`, `outer` and `sockets` must be there. */
 export interface EncapOperations {

@@ -119,6 +119,7 @@ export class Attachments {
       let flags = this.offloads.flags(device);
       if (encap.flags & ENCAP_FLAG_VLAN_TAG) flags |= layout.DEVICE_FLAG_VLAN;
       if (outerOf(device).reserved === 'drop') flags |= layout.DEVICE_FLAG_RESERVED;
+      if (outerOf(device).ecn === 'clear') flags |= layout.DEVICE_FLAG_ECN_CLEAR;
       if ('isProxied' in route && route.isProxied) flags |= layout.DEVICE_FLAG_PROXY;
       if ('isLearning' in route && route.isLearning) flags |= layout.DEVICE_FLAG_LEARN;
       tables.writeDevice(row, {
