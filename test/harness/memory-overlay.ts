@@ -370,7 +370,7 @@ export async function holdPort(
   ip: string,
   wanted: number,
 ): Promise<{ port: number; release(): Promise<void> }> {
-  const socket = createSocket('udp4');
+  const socket = createSocket(ip.includes(':') ? 'udp6' : 'udp4');
   await new Promise<void>((resolve, reject) => {
     socket.once('error', reject);
     socket.bind(wanted, ip, resolve);
