@@ -88,9 +88,11 @@ export class Testbed {
     });
   }
 
-  /** Starts our daemon as a program of the peer. */
-  async daemon(side: Side, flags: readonly string[]): Promise<Daemon> {
-    const daemon = await this.#pinned(side, () => this.hosts.daemon(side, { flags }));
+  /** Starts our daemon as a program of the peer. @param main its main module, where it is not this build's */
+  async daemon(side: Side, flags: readonly string[], main?: string): Promise<Daemon> {
+    const daemon = await this.#pinned(side, () =>
+      this.hosts.daemon(side, { flags, ...(main ? { main } : {}) }),
+    );
     daemon.child.stderr?.on('data', (text: string) => this.#keep(text));
     if (daemon.child.pid !== undefined) this.pids.push(daemon.child.pid);
     return daemon;

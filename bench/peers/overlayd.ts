@@ -1,8 +1,12 @@
+import { join } from 'node:path';
+import { OverlayError } from '../../src/errors.js';
 import { type Side, underlay } from '../../test/harness/hosts.js';
 import { other, sides } from '../testbed.js';
 import { type Peer, VNI, VXLAN_OVERHEAD } from './peer.js';
 
 const LINK = 'ov0';
+/** Variable of the environment. */
+const BEFORE = 'OVERLAYD_BEFORE';
 /** GRE has none. */
 const PORTS = { vxlan: 4789, geneve: 6081, 'vxlan-gpe': 4790, nvgre: undefined } as const;
 /** NVGRE reserves the lower ones. */
@@ -12,9 +16,17 @@ interface Given {
   /** Of the daemons. */
   readonly flags?: readonly string[];
   readonly encap?: keyof typeof PORTS;
+  /** Properties of the devices. */
+  readonly properties?: Readonly<Record<string, string>>;
+  /** Main module of the daemons, where it is not this build's. */
+  readonly main?: () => string;
 }
 
-function variant(name: string, what: string, { flags = [], encap = 'vxlan' }: Given = {}): Peer {
+function variant(
+  name: string,
+  what: string,
+  { flags = [], encap = 'vxlan', properties: more, main }: Given = {},
+): Peer {
   return {
     name,
     what,
@@ -25,7 +37,7 @@ function variant(name: string, what: string, { flags = [], encap = 'vxlan' }: Gi
     up: async (bed) => {
       const mtu = bed.scene.mtu - VXLAN_OVERHEAD;
       const start = async (side: Side) => {
-        const { client } = await bed.daemon(side, ['--log-level', 'error', ...flags]);
+        const { client } = await bed.daemon(side, ['--log-level', 'error', ...flags], main?.());
         const properties = {
           [`${encap}/listen_ip`]: underlay[4][side],
           'direct/dest_ip': underlay[4][other(side)],
@@ -33,6 +45,7 @@ function variant(name: string, what: string, { flags = [], encap = 'vxlan' }: Gi
           // Its default is below what an underlay of 9000 has room for.
           mtu_max: mtu,
           mtu,
+          ...more,
         };
         const vnetid = encap === 'nvgre' ? NVGRE_VSID : VNI;
         const overlay = { name: LINK, encap, search: 'direct', vnetid, properties };
@@ -44,13 +57,28 @@ function variant(name: string, what: string, { flags = [], encap = 'vxlan' }: Gi
   };
 }
 
+/** That of the build which is compared with this one. Throws EINVAL when nobody has said where it is. */
+function mainBefore(): string {
+  const folder = process.env[BEFORE];
+  if (folder !== undefined) return join(folder, 'dist/src/daemon/main.js');
+  throw new OverlayError(
+    'EINVAL',
+    'no_build',
+    `overlayd-before needs ${BEFORE}, the folder of a built checkout`,
+  );
+}
+
 export const overlayd = variant('overlayd', 'this project');
 
-/** What other encapsulations and numbers of threads make of it; measured when they are named. */
+/** What other encapsulations, settings and numbers of threads make of it; measured when they are named. */
 export const overlaydVariants: readonly Peer[] = [
   variant('overlayd-geneve', 'this project with Geneve', { encap: 'geneve' }),
   variant('overlayd-gpe', 'this project with VXLAN-GPE', { encap: 'vxlan-gpe' }),
   variant('overlayd-nvgre', 'this project with NVGRE', { encap: 'nvgre' }),
+  variant('overlayd-mss', 'this project with tcp_mss and path_mtu_probe', {
+    properties: { tcp_mss: 'auto', path_mtu_probe: 'on' },
+  }),
+  variant('overlayd-before', `the build in ${BEFORE}`, { main: mainBefore }),
   variant('overlayd-1', 'this project with one worker', { flags: ['--workers', '1'] }),
   variant('overlayd-split-1', 'this project, one thread out and one in', {
     flags: ['--workers', '1', '--threads', 'split'],

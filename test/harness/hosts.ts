@@ -122,6 +122,15 @@ async function end(child: ChildProcess): Promise<void> {
   clearTimeout(timer);
 }
 
+interface StartOptions {
+  flags?: readonly string[];
+  nodeFlags?: readonly string[];
+  /** A program that starts the daemon, with its arguments. */
+  under?: readonly string[];
+  /** Main module of the daemon, where it is not this build's. */
+  main?: string;
+}
+
 /** A daemon in a host. */
 export class Daemon {
   readonly client: ControlClient;
@@ -140,15 +149,11 @@ export class Daemon {
   }
 
   /** Starts it and waits until it answers. */
-  static async start(
-    host: Host,
-    directory: string,
-    options: { flags?: readonly string[]; nodeFlags?: readonly string[]; under?: readonly string[] } = {},
-  ): Promise<Daemon> {
-    const { flags = [], nodeFlags = [], under = [] } = options;
+  static async start(host: Host, directory: string, options: StartOptions = {}): Promise<Daemon> {
+    const { flags = [], nodeFlags = [], under = [], main = DAEMON } = options;
     const common = ['--socket', join(directory, 'socket'), '--state-dir', join(directory, 'state')];
     const node = ['--enable-source-maps', ...nodeFlags];
-    const [program, ...words] = [...under, process.execPath, ...node, DAEMON, ...common, ...flags];
+    const [program, ...words] = [...under, process.execPath, ...node, main, ...common, ...flags];
     const child = host.start(program!, ...words);
     const daemon = new Daemon(child, directory);
     await until('the daemon answers', READY_MS_MAX, async () => {
@@ -212,16 +217,7 @@ export class Hosts {
   }
 
   /** Starts a daemon on a side; `name` tells several on one side apart. */
-  daemon(
-    side: Side,
-    options: {
-      name?: string;
-      flags?: readonly string[];
-      nodeFlags?: readonly string[];
-      /** A program that starts the daemon, with its arguments. */
-      under?: readonly string[];
-    } = {},
-  ): Promise<Daemon> {
+  daemon(side: Side, options: StartOptions & { name?: string } = {}): Promise<Daemon> {
     const directory = mkdtempSync(join(this.directory, `${side}-${options.name ?? 'daemon'}-`));
     return Daemon.start(this[side], directory, options);
   }
