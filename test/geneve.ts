@@ -68,6 +68,18 @@ geneve('neighbours in a batch: each by its own header', () =>
   mustAgreeInBatches(geneveEncapsulation, SEED, 300),
 );
 
+geneve('a guest’s own packet of Geneve is a frame like others, both ways', () => {
+  const rig = rigOf();
+  const [device] = rig.rules.keys();
+  const own = twin.encap(VNETID, FRAME, twin.option(1, 0x82, NOTHING));
+  const udp = frames.udp({ ends: frames.ENDS_6, destinationPort: 6081, payload: own });
+  const frame = frames.ethernet(frames.ETHERTYPE_IPV6, frames.ipv6({ protocol: 17, payload: udp }));
+  rig.placeFrames([frame]);
+  assert.is(rig.decideTx(device!, 1), 0);
+  assert.equal(rig.groups(device!, 1)[0]!.datagrams, [twin.encap(VNETID, frame)]);
+  assert.equal(received(rig, twin.encap(VNETID, frame)), recordOf({}, frame));
+});
+
 for (const words of [0, 1, 63]) {
   geneve(`super-frames behind ${words} options: each segment has them all`, () => {
     const records = new SuperFrames(new Xorshift(SEED));

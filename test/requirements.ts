@@ -1,14 +1,25 @@
-/** The matrix of what RFCs ask for: every line has tests that are there, or says why it is otherwise. */
+/**
+ * The matrix of what RFCs ask for: every line has tests that are there, or says why it is otherwise; and every key word of
+ * their texts is some line's.
+ */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { requirements } from './reference/requirements.js';
+import type { Level } from './reference/requirements/rfc.js';
+import { rfcs } from './reference/requirements.js';
 
 const matrix = suite('requirements of RFCs');
 const SOURCES = join(import.meta.dirname, '../../test');
 /** Less is no reason. */
 const REASON_CHARACTERS_MIN = 40;
+
+const lines = rfcs.flatMap(({ number, requirements }) =>
+  requirements.map((requirement) => {
+    const sections = Object.keys(requirement.sections).join(', ');
+    return { ...requirement, number, what: `RFC ${number} section ${sections}: ${requirement.rule}` };
+  }),
+);
 
 matrix('each has a test that is there, or a reason why it is otherwise', () => {
   const sources = new Map<string, string>();
@@ -17,8 +28,7 @@ matrix('each has a test that is there, or a reason why it is otherwise', () => {
     sources.set(file, text);
     return text;
   };
-  for (const { rfc, section, rule, tests = [], exception } of requirements) {
-    const what = `RFC ${rfc} section ${section}: ${rule}`;
+  for (const { what, tests = [], exception } of lines) {
     assert.ok(tests.length > 0 || exception !== undefined, `${what}: neither a test nor a reason`);
     if (exception !== undefined)
       assert.ok(exception.length >= REASON_CHARACTERS_MIN, `${what}: ${exception}`);
@@ -30,15 +40,40 @@ matrix('each has a test that is there, or a reason why it is otherwise', () => {
       assert.ok(named.length > 0, `${what}: test/${file}.ts has no test '${name}'`);
     }
   }
-  const rules = requirements.map(({ rfc, section, rule }) => `${rfc} ${section} ${rule}`);
-  assert.is(new Set(rules).size, rules.length, 'each is there once');
-  const byRfc = new Map<number, { all: number; otherwise: number }>();
-  for (const { rfc, exception } of requirements) {
-    const { all, otherwise } = byRfc.get(rfc) ?? { all: 0, otherwise: 0 };
-    byRfc.set(rfc, { all: all + 1, otherwise: otherwise + (exception === undefined ? 0 : 1) });
+  assert.is(new Set(lines.map(({ what }) => what)).size, lines.length, 'each is there once');
+  for (const { number, requirements } of rfcs) {
+    const otherwise = requirements.filter(({ exception }) => exception !== undefined);
+    console.log(`  RFC ${number}: ${requirements.length}, with ${otherwise.length} exceptions`);
   }
-  for (const [rfc, { all, otherwise }] of byRfc)
-    console.log(`  RFC ${rfc}: ${all}, with ${otherwise} exceptions`);
+});
+
+/** Of a section's two counts, the one that a level is in; undefined for what has no key word. */
+const KIND: Readonly<Record<Level, 0 | 1 | undefined>> = {
+  MUST: 0,
+  'MUST NOT': 0,
+  SHOULD: 1,
+  'SHOULD NOT': 1,
+  MAY: undefined,
+  IS: undefined,
+};
+
+matrix('each key word of a text is one of a line, and no line has more than there are', () => {
+  for (const { number, keywords, requirements } of rfcs) {
+    const covered: Record<string, [musts: number, shoulds: number]> = {};
+    for (const { level, sections, rule } of requirements) {
+      const kind = KIND[level];
+      for (const [section, count] of Object.entries(sections)) {
+        assert.is(count > 0, kind !== undefined, `RFC ${number} section ${section}, ${level}: ${rule}`);
+        if (kind === undefined) continue;
+        covered[section] ??= [0, 0];
+        covered[section][kind] += count;
+      }
+    }
+    if (!keywords) continue;
+    for (const section of new Set([...Object.keys(keywords), ...Object.keys(covered)])) {
+      assert.equal(covered[section], keywords[section], `RFC ${number} section ${section}: [musts, shoulds]`);
+    }
+  }
 });
 
 matrix.run();
