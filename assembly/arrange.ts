@@ -7,7 +7,8 @@
  */
 import { check } from './check';
 import { add, deviceCounters, dropDevice } from './counter';
-import { encapFrame } from './encap/registry';
+import { encapFrame, hasNoPorts } from './encap/registry';
+import { flowLabel } from './flow-hash';
 import {
   ARENA_GROUPS,
   ARENA_SEND_FDS,
@@ -77,7 +78,15 @@ import {
   TX_SOCKET_REPLICATE,
   VNET_HDR_BYTES,
 } from './layout';
-import { IOVEC_BYTES, MESSAGE_BYTES, storeIovec, storeMessage, storeSegmentSize, storeTrafficClass } from './message';
+import {
+  IOVEC_BYTES,
+  MESSAGE_BYTES,
+  storeFlowLabel,
+  storeIovec,
+  storeMessage,
+  storeSegmentSize,
+  storeTrafficClass,
+} from './message';
 import { segmentBegin, segmentHeaders, segmentPayload, segmentPayloadBytes } from './segment';
 import { destinationRow, deviceRow } from './table';
 import { targetCount } from './target';
@@ -135,6 +144,8 @@ let datagramBytes: u32 = 0;
 let messageBytes: u32 = 0;
 let isClosed: bool = true;
 let messageClass: u32 = 0;
+/** By the kernel, of the ports, where it is 0. */
+let messageLabel: u32 = 0;
 
 /** Lays out the next messages of the batch; 0 when there are none. */
 export function txLayOut(arena: usize, device: u32): u32 {
@@ -156,6 +167,7 @@ export function txLayOut(arena: usize, device: u32): u32 {
   const datagramsMax: u32 = isJoining ? DATAGRAMS_MAX : 1;
   const encap = load<u32>(row, DEVICE_ENCAP);
   const vnetid = load<u64>(row, DEVICE_VNETID);
+  const isLabelled = hasNoPorts(encap);
   let isFull = false;
   for (; place < places && !isFull; place++) {
     const i = u32(load<u8>(arena + place, ARENA_TX_ORDER));
@@ -204,6 +216,7 @@ export function txLayOut(arena: usize, device: u32): u32 {
         datagramBytes = bytes;
         messageBytes = 0;
         messageClass = trafficClass;
+        messageLabel = isLabelled ? flowLabel(load<u8>(arena + i, ARENA_TX_FLOWS)) : 0;
         isClosed = false;
         store<u32>(group, load<u32>(group, 8) + 1, 8);
       }
@@ -242,7 +255,8 @@ export function txLayOut(arena: usize, device: u32): u32 {
 
 /** @param end place behind its last frame, @param goesOn that frame has segments in the next message */
 function endMessage(arena: usize, route: u32, end: u32, goesOn: bool): void {
-  storeBatchMessage(arena, messages, route, messageClass, firstIovec, iovecs - firstIovec, datagrams, datagramBytes);
+  const count = iovecs - firstIovec;
+  storeBatchMessage(arena, messages, route, messageClass, messageLabel, firstIovec, count, datagrams, datagramBytes);
   storeContent(arena, messages, firstPlace, end, goesOn, datagrams, firstSegment);
   messages++;
   datagrams = 0;
@@ -262,6 +276,7 @@ function storeBatchMessage(
   message: u32,
   route: u32,
   trafficClass: u32,
+  label: u32,
   iovec: u32,
   count: u32,
   datagrams: u32,
@@ -270,14 +285,14 @@ function storeBatchMessage(
   const destination = destinationRow(route);
   let control = destination + DESTINATION_CONTROL;
   let controlBytes = load<u32>(destination, DESTINATION_CONTROL_BYTES);
-  if (datagrams > 1 || trafficClass != 0) {
+  const isIpv6 = load<u32>(destination, DESTINATION_IS_IPV6) != 0;
+  const isLabelled = isIpv6 && label != 0;
+  if (datagrams > 1 || trafficClass != 0 || isLabelled) {
     const from = control;
     control = arena + ARENA_TX_CONTROLS + message * TX_CONTROL_BYTES;
     memory.copy(control, from, controlBytes);
-    if (trafficClass != 0) {
-      const isIpv6 = load<u32>(destination, DESTINATION_IS_IPV6) != 0;
-      controlBytes += storeTrafficClass(control + controlBytes, isIpv6, trafficClass);
-    }
+    if (trafficClass != 0) controlBytes += storeTrafficClass(control + controlBytes, isIpv6, trafficClass);
+    if (isLabelled) controlBytes += storeFlowLabel(control + controlBytes, label);
     if (datagrams > 1) controlBytes += storeSegmentSize(control + controlBytes, bytes);
   }
   storeMessage(
@@ -334,8 +349,10 @@ export function txReplicate(arena: usize, device: u32, i: u32, from: u32): u32 {
       outer + load<u32>(entry, 4) - VNET_HDR_BYTES,
     );
     const trafficClass = u32(load<u8>(arena + i, ARENA_TX_CLASSES));
+    const isLabelled = hasNoPorts(load<u32>(deviceRow(device), DEVICE_ENCAP));
+    const label = isLabelled ? flowLabel(load<u8>(arena + i, ARENA_TX_FLOWS)) : 0;
     for (let slot: u32 = 0; slot < count; slot++) {
-      storeBatchMessage(arena, slot, load<u32>(rows + slot * 4), trafficClass, 0, 1, 1, 0);
+      storeBatchMessage(arena, slot, load<u32>(rows + slot * 4), trafficClass, label, 0, 1, 1, 0);
       storeContent(arena, slot, 0, 1, false, 1, 0);
     }
     const group = arena + ARENA_TX_GROUPS;

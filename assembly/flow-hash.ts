@@ -24,6 +24,9 @@ import {
   UDP,
 } from './wire';
 
+/** Odd, with well-spread bits: 2^32 / golden ratio. */
+const LABEL_MULTIPLIER: u32 = 0x9e3779b1;
+const LABEL_SHIFT: u32 = 12;
 const SCTP: u32 = 132;
 const ESP: u32 = 50;
 
@@ -67,6 +70,14 @@ export function flowHash(frame: usize, length: u32, seed: u64): u32 {
     hash += hashType(type);
   }
   return finish(hash);
+}
+
+/**
+ * Flow label for the outer header of a frame with the low byte of its flow hash (RFC 6438): 20 bits, of which one is set. For what
+ * has no ports, of which the kernel would make one.
+ */
+export function flowLabel(flow: u8): u32 {
+  return ((u32(flow) + 1) * LABEL_MULTIPLIER) >> LABEL_SHIFT;
 }
 
 /** The same for every kind of frame: fields at other places hash to the same. */

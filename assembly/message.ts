@@ -18,6 +18,7 @@ const SOL_IP: u32 = 0;
 const IP_TOS: u32 = 1;
 const SOL_IPV6: u32 = 41;
 const IPV6_TCLASS: u32 = 67;
+const IPV6_FLOWINFO: u32 = 11;
 export const MESSAGE_NAME_BYTES: usize = 8;
 export const MESSAGE_CONTROL_BYTES: usize = 40;
 export const MESSAGE_FLAGS: usize = 48;
@@ -54,6 +55,18 @@ export function storeTrafficClass(at: usize, isIpv6: bool, value: u32): u32 {
   store<u32>(at, isIpv6 ? SOL_IPV6 : SOL_IP, 8);
   store<u32>(at, isIpv6 ? IPV6_TCLASS : IP_TOS, 12);
   store<u64>(at, u64(value), 16);
+  return CONTROL_HEADER_BYTES + 8;
+}
+
+/**
+ * Writes the control message that gives the flow label of the outer header, 20 bits that are not all zero (man 7 ipv6; RFC 6437).
+ * Returns its bytes.
+ */
+export function storeFlowLabel(at: usize, label: u32): u32 {
+  store<u64>(at, CONTROL_HEADER_BYTES + 4);
+  store<u32>(at, SOL_IPV6, 8);
+  store<u32>(at, IPV6_FLOWINFO, 12);
+  store<u64>(at, u64(bswap(label)), 16);
   return CONTROL_HEADER_BYTES + 8;
 }
 

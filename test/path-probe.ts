@@ -5,7 +5,22 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { OverlayView, TargetJson } from '../src/control/view.js';
 import { CONFIRM_MS } from '../src/datapath/path-search.js';
+import { PATH_MTU_BASE_BYTES } from '../src/limits.js';
+import { AF_INET, IPPROTO_ICMP, SOCK_NONBLOCK, SOCK_RAW } from '../src/sys/abi.js';
+import { must } from '../src/sys/errno.js';
+import { closeFd } from '../src/sys/fd.js';
+import {
+  decodeEcho,
+  ECHO_REPLY,
+  ECHO_REQUEST,
+  type Echo,
+  encodeEcho,
+  IPV4_HEADER_BYTES,
+} from '../src/sys/icmp-echo.js';
+import * as libc from '../src/sys/libc.js';
 import { inNamespace } from '../src/sys/netns.js';
+import { sockaddr } from '../src/sys/sockaddr.js';
+import { capture } from './harness/capture.js';
 import { Daemon, type Host, Hosts, underlay, until } from './harness/hosts.js';
 import { iperf } from './harness/iperf.js';
 import { testWith } from './harness/needs.js';
@@ -115,25 +130,119 @@ testWith(
   },
 );
 
-testWith(probe, needs, 'a way that takes all there is, and one that leads nowhere', async () => {
+testWith(
+  probe,
+  [...needs, 'tcpdump'],
+  'probes on the wire: a way that takes all, and one that leads nowhere',
+  async () => {
+    const hosts = new Hosts();
+    try {
+      const daemon = await hosts.daemon('a');
+      const seen = await capture(hosts.b, 'icmp[icmptype] == icmp-echo', { flags: ['-v'] });
+      await daemon.createOverlay(hosts.a, 'ov0', 1, underlay[4].a, underlay[4].b);
+      await daemon.client.put('/v1/overlays/ov0/properties/path_mtu_probe', { value: 'on' });
+      const state = async () => (await targetOf(daemon, 'ov0')).path_probe;
+      await until('the search is over', 5000, async () => (await state()) === 'complete');
+      assert.is((await targetOf(daemon, 'ov0')).path_mtu, null);
+      const { probes } = Object.values((await daemon.stats()).muxes)[0]!;
+      assert.ok(
+        probes.sent <= 2 + 5000 / CONFIRM_MS && probes.answered === probes.sent,
+        JSON.stringify(probes),
+      );
+      const packets = (await seen()).split(/^(?=\d\d:\d\d:\d\d)/m).filter((packet) => packet !== '');
+      assert.is(packets.length, probes.sent);
+      for (const [index, bytes] of [PATH_MTU_BASE_BYTES[4], 1500].entries()) {
+        const whole = new RegExp(`offset 0, flags \\[DF\\], proto ICMP \\(1\\), length ${bytes}\\)`);
+        assert.match(packets[index]!, whole);
+      }
+      // Nobody is there: nothing can be told.
+      await daemon.client.put('/v1/overlays/ov0/properties/direct%2Fdest_ip', { value: '192.0.2.77' });
+      await until('it is given up', 12_000, async () => (await state()) === 'unanswered');
+      assert.is((await targetOf(daemon, 'ov0')).path_mtu, null);
+    } finally {
+      await hosts.close();
+    }
+  },
+);
+
+/** What answers echo requests on a host in place of its kernel. */
+class Responder {
+  readonly #fd: number;
+  readonly #timer: NodeJS.Timeout;
+  requests = 0;
+
+  /** @param answersOf a request: replies, and after how many milliseconds each is sent */
+  constructor(
+    readonly host: Host,
+    readonly answersOf: (request: Echo) => readonly (readonly [afterMs: number, reply: Echo])[],
+  ) {
+    host.setting('net/ipv4/icmp_echo_ignore_all', '1');
+    this.#fd = inNamespace(host.namespace, () =>
+      must(libc.socket(AF_INET, SOCK_RAW | SOCK_NONBLOCK, IPPROTO_ICMP), 'socket'),
+    );
+    this.#timer = setInterval(() => this.#turn(), 5);
+  }
+
+  #turn(): void {
+    const packet = new Uint8Array(65_536);
+    for (;;) {
+      const bytes = libc.recv(this.#fd, packet, packet.length, 0);
+      if (bytes < 0) return;
+      const request = decodeEcho(packet.slice(IPV4_HEADER_BYTES, bytes));
+      if (request?.type !== ECHO_REQUEST) continue;
+      this.requests++;
+      for (const [ms, reply] of this.answersOf(request)) setTimeout(() => this.#send(reply), ms);
+    }
+  }
+
+  #send(reply: Echo): void {
+    const message = encodeEcho(reply);
+    const to = sockaddr(AF_INET, underlay[4].a, 0);
+    must(libc.sendto(this.#fd, message, message.length, 0, to, to.length), 'sendto');
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    closeFd(this.#fd);
+  }
+}
+
+testWith(probe, needs, 'replies that are late, twice and forged', async () => {
   const hosts = new Hosts();
+  const LATE_MS = 300;
+  let isForging = true;
+  const responder = new Responder(hosts.b, (request) => {
+    const reply = { ...request, type: ECHO_REPLY };
+    const other = request.payload.slice();
+    other[7]! ^= 1;
+    const forged = [
+      { ...reply, payload: other },
+      { ...reply, payload: request.payload.subarray(0, 64) },
+      { ...reply, payload: request.payload.subarray(0, 4) },
+      { ...reply, sequence: (request.sequence + 1) & 0xffff },
+      { ...reply, id: request.id ^ 1 },
+      request,
+    ].map((each) => [0, each] as const);
+    const right = [LATE_MS, LATE_MS, LATE_MS + 50].map((ms) => [ms, reply] as const);
+    return isForging ? forged : [...forged, ...right];
+  });
   try {
     const daemon = await hosts.daemon('a');
     await daemon.createOverlay(hosts.a, 'ov0', 1, underlay[4].a, underlay[4].b);
     await daemon.client.put('/v1/overlays/ov0/properties/path_mtu_probe', { value: 'on' });
-    const state = async () => (await targetOf(daemon, 'ov0')).path_probe;
-    await until('the search is over', 5000, async () => (await state()) === 'complete');
-    assert.is((await targetOf(daemon, 'ov0')).path_mtu, null);
-    const { probes } = Object.values((await daemon.stats()).muxes)[0]!;
-    assert.ok(
-      probes.sent <= 2 + 5000 / CONFIRM_MS && probes.answered === probes.sent,
-      JSON.stringify(probes),
-    );
-    // Nobody is there: nothing can be told.
-    await daemon.client.put('/v1/overlays/ov0/properties/direct%2Fdest_ip', { value: '192.0.2.77' });
-    await until('it is given up', 12_000, async () => (await state()) === 'unanswered');
+    const counts = async () => Object.values((await daemon.stats()).muxes)[0]!.probes;
+    await until('there are some', 5000, () => responder.requests >= 2);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    assert.is((await counts()).answered, 0, 'forged ones answer nothing');
+    assert.is((await targetOf(daemon, 'ov0')).path_probe, 'base');
+    isForging = false;
+    const isComplete = async () => (await targetOf(daemon, 'ov0')).path_probe === 'complete';
+    await until('the search is over', 5000, isComplete);
+    await new Promise((resolve) => setTimeout(resolve, 2 * LATE_MS));
+    assert.is((await counts()).answered, 2, 'each probe that arrived counts once');
     assert.is((await targetOf(daemon, 'ov0')).path_mtu, null);
   } finally {
+    responder.close();
     await hosts.close();
   }
 });

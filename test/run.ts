@@ -1,7 +1,7 @@
 /**
  * Runs every test file in a process of its own (a file that leaks a thread or a namespace cannot spoil the next), LANES at
  * a time, since most of them wait for something most of the time, and prints uvu's own counts.
- * `node dist/test/run.js [part of a file name ...]`.
+ * `node dist/test/run.js [part of a file name, or the whole of it with .js ...]`.
  */
 import { fork } from 'node:child_process';
 import { readdirSync } from 'node:fs';
@@ -21,7 +21,9 @@ const ALONE = ['bench', 'chaos', 'files-million', 'kernel-peer', 'miss', 'overlo
 
 function testFiles(wanted: readonly string[]): string[] {
   const names = readdirSync(folder).filter((name) => name.endsWith('.js') && name !== 'run.js');
-  return names.filter((name) => wanted.length === 0 || wanted.some((part) => name.includes(part))).sort();
+  const isWanted = (name: string) =>
+    wanted.some((part) => (part.endsWith('.js') ? name === part : name.includes(part)));
+  return names.filter((name) => wanted.length === 0 || isWanted(name)).sort();
 }
 
 /** Runs a file and prints what it printed when it has ended. One that dies before it has reported counts as one failure. */

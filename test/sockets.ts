@@ -166,6 +166,8 @@ testWith(sockets, ['root'], 'every socket has the mark', () => {
 // ─── Between hosts ──────────────────────────────────────────────────────────────────────────────────────
 
 const needs = ['root', '/dev/net/tun', 'ping', 'ip', 'tcpdump'];
+/** One that NVGRE does not reserve. */
+const VNETID = 0x1007;
 const inner = { a: '198.51.100.1', b: '198.51.100.2' } as const;
 
 interface Scene {
@@ -176,13 +178,17 @@ interface Scene {
   readonly answers: () => boolean;
 }
 
-async function withHosts(family: 4 | 6, work: (scene: Scene) => Promise<void>): Promise<void> {
+async function withHosts(
+  family: 4 | 6,
+  work: (scene: Scene) => Promise<void>,
+  encap: 'vxlan' | 'nvgre' = 'vxlan',
+): Promise<void> {
   const hosts = new Hosts();
   try {
     const a = await hosts.daemon('a');
     const b = await hosts.daemon('b');
-    await a.createOverlay(hosts.a, 'ov0', 7, underlay[family].a, underlay[family].b);
-    await b.createOverlay(hosts.b, 'ov0', 7, underlay[family].b, underlay[family].a);
+    await a.createOverlay(hosts.a, 'ov0', VNETID, underlay[family].a, underlay[family].b, encap);
+    await b.createOverlay(hosts.b, 'ov0', VNETID, underlay[family].b, underlay[family].a, encap);
     for (const side of ['a', 'b'] as const) hosts.address(side, 'ov0', `${inner[side]}/24`);
     const answers = () => hosts.a.attempt('ping', '-q', '-c', '1', '-W', '1', inner.b).status === 0;
     await until('the hosts see each other', 5000, answers);
@@ -270,33 +276,42 @@ testWith(sockets, needs, 'IPv6 without checksums: sent where told, taken where t
   }),
 );
 
-testWith(sockets, needs, 'IPv6: one flow label a flow, others for others', () =>
-  withHosts(6, async ({ hosts }) => {
-    const seen = await capture(hosts.b, 'udp port 4789', { flags: ['-v', '-Q', 'in'] });
-    const sends = (port: number) => {
-      const script = `const s=require('dgram').createSocket('udp4');let n=0;s.bind(${port},()=>{
+for (const [encap, filter] of [
+  ['vxlan', 'udp port 4789'],
+  ['nvgre', 'ip6 proto 47'],
+] as const) {
+  testWith(sockets, needs, `${encap} over IPv6: one flow label a flow, others for others`, () =>
+    withHosts(
+      6,
+      async ({ hosts }) => {
+        const seen = await capture(hosts.b, filter, { flags: ['-v', '-Q', 'in'] });
+        const sends = (port: number) => {
+          const script = `const s=require('dgram').createSocket('udp4');let n=0;s.bind(${port},()=>{
         const go=()=>n++<3?s.send('x',9,'${inner.b}',go):s.close();go()})`;
-      assert.is(hosts.a.attempt(process.execPath, '-e', script).status, 0);
-    };
-    const flows = 12;
-    for (let flow = 0; flow < flows; flow++) sends(20_000 + flow);
-    // A packet begins with its outer header, and has the inner one some lines further.
-    const labelled = () => {
-      const labels = new Map<string, Set<string>>();
-      for (const packet of seen.seen().split(' IP6 (').slice(1)) {
-        const label = /flowlabel (0x[0-9a-f]+)/.exec(packet)?.[1];
-        const flow = /198\.51\.100\.1\.(2\d{4}) >/.exec(packet)?.[1];
-        if (label && flow) labels.set(flow, (labels.get(flow) ?? new Set()).add(label));
-      }
-      return labels;
-    };
-    await until('all are seen', 3000, () => labelled().size === flows);
-    await seen();
-    const labels = labelled();
-    for (const [flow, those] of labels) assert.is(those.size, 1, `flow ${flow}: ${[...those]}`);
-    const different = new Set([...labels.values()].flatMap((those) => [...those]));
-    assert.ok(different.size >= 3, `${different.size} labels of ${flows} flows`);
-  }),
-);
+          assert.is(hosts.a.attempt(process.execPath, '-e', script).status, 0);
+        };
+        const flows = 12;
+        for (let flow = 0; flow < flows; flow++) sends(20_000 + flow);
+        // A packet begins with its outer header, and has the inner one some lines further.
+        const labelled = () => {
+          const labels = new Map<string, Set<string>>();
+          for (const packet of seen.seen().split(' IP6 (').slice(1)) {
+            const label = /flowlabel (0x[0-9a-f]+)/.exec(packet)?.[1];
+            const flow = /198\.51\.100\.1\.(2\d{4}) >/.exec(packet)?.[1];
+            if (label && flow) labels.set(flow, (labels.get(flow) ?? new Set()).add(label));
+          }
+          return labels;
+        };
+        await until('all are seen', 3000, () => labelled().size === flows);
+        await seen();
+        const labels = labelled();
+        for (const [flow, those] of labels) assert.is(those.size, 1, `flow ${flow}: ${[...those]}`);
+        const different = new Set([...labels.values()].flatMap((those) => [...those]));
+        assert.ok(different.size >= 3, `${different.size} labels of ${flows} flows`);
+      },
+      encap,
+    ),
+  );
+}
 
 sockets.run();

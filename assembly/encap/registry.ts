@@ -23,6 +23,11 @@ export function encapFrame(encap: u32, frame: usize, template: usize, id: u64, f
   return 0;
 }
 
+/** True where nothing in front of the header tells flows apart: there are no ports. */
+export function hasNoPorts(encap: u32): bool {
+  return encap == ENCAP_NVGRE;
+}
+
 /** Length of the outer header and sets `vnetid`, or a refusal. Traps on an unknown encap. */
 // @ts-expect-error: decorator
 @inline

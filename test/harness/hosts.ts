@@ -166,10 +166,18 @@ export class Daemon {
     return daemon;
   }
 
-  /** Creates and starts a point-to-point vxlan overlay. */
-  async createOverlay(host: Host, name: string, vnetid: number, ip: string, peer: string): Promise<void> {
-    const properties = { 'vxlan/listen_ip': ip, 'direct/dest_ip': peer, 'direct/dest_port': 4789 };
-    await this.client.post('/v1/overlays', { name, encap: 'vxlan', search: 'direct', vnetid, properties });
+  /** Creates and starts a point-to-point overlay. */
+  async createOverlay(
+    host: Host,
+    name: string,
+    vnetid: number,
+    ip: string,
+    peer: string,
+    encap: 'vxlan' | 'nvgre' = 'vxlan',
+  ): Promise<void> {
+    const port = encap === 'nvgre' ? {} : { 'direct/dest_port': 4789 };
+    const properties = { [`${encap}/listen_ip`]: ip, 'direct/dest_ip': peer, ...port };
+    await this.client.post('/v1/overlays', { name, encap, search: 'direct', vnetid, properties });
     host.netlink.setLink(host.netlink.getLink(name).index, { up: true });
     await until(`${name} is started`, 5000, async () => (await this.state(name)) === 'started');
   }

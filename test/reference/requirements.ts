@@ -6,6 +6,7 @@ import { rfc6040 } from './requirements/ecn.js';
 import { rfc8926 } from './requirements/geneve.js';
 import { rfc2784, rfc2890, rfc7637 } from './requirements/nvgre.js';
 import { rfc1122, rfc1191, rfc4443, rfc6438, rfc8201, rfc9293 } from './requirements/path-mtu.js';
+import { rfc8899 } from './requirements/probing.js';
 import type { Rfc } from './requirements/rfc.js';
 import { rfc7348 } from './requirements/vxlan.js';
 import { rfc6935, rfc6936 } from './requirements/zero-checksum.js';
@@ -22,6 +23,7 @@ export const rfcs: readonly Rfc[] = [
   rfc6438,
   rfc1191,
   rfc8201,
+  rfc8899,
   rfc1122,
   rfc4443,
   rfc9293,

@@ -1,7 +1,6 @@
 /** RFC 8899: path MTU probing of datagrams (`path_mtu_probe`). */
 import type { Rfc } from './rfc.js';
 
-const TO_BE_MAPPED = 'TO BE MAPPED';
 const OF_SCTP = 'It is of SCTP, over IP, UDP or DTLS, and there is none in the outer headers.';
 const QUOTED = 'It quotes what another RFC asks of another protocol, to say what there was before.';
 
@@ -47,7 +46,10 @@ export const rfc8899: Rfc = {
       level: 'SHOULD',
       sections: { '1.3': 1 },
       rule: 'programs use the path MTU that IP has, or find it out (RFC 8085)',
-      exception: TO_BE_MAPPED,
+      tests: [
+        ['path-mtu', 'a stream of each family goes on'],
+        ['path-probe', 'a black hole of either family'],
+      ],
     },
     {
       level: 'MUST',
@@ -79,250 +81,274 @@ export const rfc8899: Rfc = {
       level: 'MUST NOT',
       sections: { '3': 1 },
       rule: 'anything but a probe is larger than what is known to pass',
-      exception: TO_BE_MAPPED,
+      exception:
+        'Guests send what the underlay’s link takes until less is known: to hold all traffic at 1200 bytes first would cost every healthy path.',
+      tests: [['path-search', 'whatever is found on the way there arrives']],
     },
     {
       level: 'MUST',
       sections: { '3': 1 },
       rule: 'the interface below sends a probe that is larger than that',
-      exception: TO_BE_MAPPED,
+      tests: [['path-probe', 'a black hole of either family']],
     },
     {
       level: 'MUST',
       sections: { '3': 1 },
       rule: 'over IPv4 a probe has DF, and is not fragmented where it is sent',
-      exception: TO_BE_MAPPED,
+      tests: [['path-probe', 'probes on the wire']],
     },
     {
       level: 'SHOULD',
       sections: { '3': 1 },
       rule: 'the MTU of the own link bounds the search',
-      exception: TO_BE_MAPPED,
+      tests: [['path-search', 'what this host’s own link does not take']],
     },
     {
       level: 'SHOULD',
       sections: { '3': 1, '4.4': 1 },
       rule: 'whoever is above is told the largest packet that passes',
-      exception: TO_BE_MAPPED,
+      tests: [['path-probe', 'a black hole of either family']],
     },
     {
       level: 'SHOULD',
       sections: { '3': 1 },
       rule: 'while the search goes on nobody is held to a size that is needlessly small',
-      exception: TO_BE_MAPPED,
+      tests: [['path-search', 'a path that takes all there is: two probes']],
     },
     {
       level: 'SHOULD',
       sections: { '3': 1 },
       rule: 'all sessions that share a path make use of a new size',
-      exception: TO_BE_MAPPED,
+      tests: [['path-mtu', 'what is learned']],
     },
     {
       level: 'MUST',
       sections: { '4.5': 1 },
       rule: 'for a path that is probed the kernel’s own idea of its MTU does not count',
-      exception: TO_BE_MAPPED,
+      tests: [['send-errors', 'spoofed ICMP over IPv']],
     },
     {
       level: 'MUST',
       sections: { '5': 1 },
       rule: 'all headers are taken off the size that is told',
-      exception: TO_BE_MAPPED,
+      tests: [['path-mtu', 'what is learned']],
     },
     {
       level: 'SHOULD',
       sections: { '5': 1, '6.1': 1 },
       rule: 'one layer between two endpoints probes, and not that above one that does',
-      exception: TO_BE_MAPPED,
+      exception:
+        'Guests may probe for themselves (RFC 4821): that is theirs to say, and path_mtu_probe is off by default.',
     },
     {
       level: 'SHOULD',
       sections: { '5.1.2': 1 },
       rule: 'the size that is sure to pass over IPv4 is 1200 bytes by default',
-      exception: TO_BE_MAPPED,
+      tests: [['path-search', 'a path that takes all there is: two probes']],
     },
     {
       level: 'SHOULD',
       sections: { '5.3.2': 1 },
       rule: 'sizes of probes are such that each gains as much as it can',
-      exception: TO_BE_MAPPED,
+      tests: [['path-search', 'whatever is found on the way there arrives']],
     },
     // ─── Probes and their answers ─────────────────────────────────────────────────────────────────────────
     {
       level: 'MUST',
       sections: { '3': 1 },
       rule: 'the far end says that it has received a probe',
-      exception: TO_BE_MAPPED,
+      tests: [['path-probe', 'a black hole of either family']],
     },
     {
       level: 'SHOULD',
       sections: { '3': 1 },
       rule: 'probes carry nothing that would have to be sent again',
-      exception: TO_BE_MAPPED,
+      tests: [['path-probe', 'probes on the wire']],
     },
     {
       level: 'MUST',
       sections: { '3': 1 },
       rule: 'what is in a lost probe and needed is sent again',
-      exception: TO_BE_MAPPED,
+      exception: 'Nothing is: a probe is an echo request that carries a number and padding.',
     },
     {
       level: 'MUST',
       sections: { '3': 1 },
       rule: 'a probe that is lost for another reason than its size does no harm',
-      exception: TO_BE_MAPPED,
+      tests: [['path-search', 'losses at random']],
     },
     {
       level: 'MUST',
       sections: { '3': 3 },
       rule: 'however networks forward, whatever comes late, twice, out of order or by several paths, it does no harm',
-      exception: TO_BE_MAPPED,
+      tests: [
+        ['path-search', 'losses at random'],
+        ['path-probe', 'late, twice and forged'],
+      ],
     },
     {
       level: 'SHOULD',
       sections: { '3': 2 },
       rule: 'a path that has changed is noticed, and does no harm',
-      exception: TO_BE_MAPPED,
+      tests: [['path-search', 'a path falls']],
     },
     {
       level: 'MUST',
       sections: { '4.1': 1 },
       rule: 'the receiver tells padding from what is padded',
-      exception: TO_BE_MAPPED,
+      exception:
+        'An echo request comes back as it is (RFC 792, RFC 4443 section 4.2): nobody reads what is in it.',
     },
     {
       level: 'MUST',
       sections: { '4.1': 1 },
       rule: 'a probe is told from all others for as long as any of them may be on its way',
-      exception: TO_BE_MAPPED,
+      tests: [['path-probe', 'late, twice and forged']],
     },
     {
       level: 'MUST NOT',
       sections: { '4.3': 1 },
       rule: 'messages of ICMP are the only way to notice that packets are lost for their size',
-      exception: TO_BE_MAPPED,
+      tests: [['path-probe', 'a black hole of either family']],
     },
     {
       level: 'SHOULD',
       sections: { '6.1.1': 1 },
       rule: 'an answer has a value that strangers do not know, and that is checked',
-      exception: TO_BE_MAPPED,
+      tests: [['path-probe', 'late, twice and forged']],
     },
     {
       level: 'SHOULD',
       sections: { '6.1.4': 1 },
       rule: 'that the peer is there is found out by probes, where nothing else says so',
-      exception: TO_BE_MAPPED,
+      tests: [
+        ['path-search', 'a host that answers nothing says nothing'],
+        ['path-probe', 'and one that leads nowhere'],
+      ],
     },
     // ─── Time and load ────────────────────────────────────────────────────────────────────────────────────
     {
       level: 'MUST',
       sections: { '3': 1, '8': 1 },
       rule: 'between two probes is a round trip at least',
-      exception: TO_BE_MAPPED,
+      tests: [['path-search', 'no more than one probe is open']],
     },
     {
       level: 'SHOULD NOT',
       sections: { '3': 3 },
       rule: 'a lost probe is congestion, or flow control holds probes up',
-      exception: TO_BE_MAPPED,
+      tests: [['path-search', 'losses at random']],
     },
     {
       level: 'MUST NOT',
       sections: { '3': 1 },
       rule: 'a new size makes a congestion window larger in bytes',
-      exception: TO_BE_MAPPED,
+      exception:
+        'The congestion control is the guests’, whose packets say nothing of it here; probes are few, and limited in rate.',
     },
     {
       level: 'SHOULD',
       sections: { '3': 1 },
       rule: 'a congestion window in packets follows their size',
-      exception: TO_BE_MAPPED,
+      exception:
+        'The congestion control is the guests’, whose packets say nothing of it here; probes are few, and limited in rate.',
     },
     {
       level: 'MUST NOT',
       sections: { '5.1.1': 1 },
       rule: 'a probe is given up before a second has passed',
-      exception: TO_BE_MAPPED,
+      tests: [['path-search', 'no more than one probe is open']],
     },
     {
       level: 'SHOULD',
       sections: { '5.1.1': 1 },
       rule: 'a probe is given up after 15 seconds and not before',
-      exception: TO_BE_MAPPED,
+      exception:
+        'After one second, three times: no underlay of a data centre takes longer, and a black hole would go on for three quarters of a minute.',
     },
     {
       level: 'MUST NOT',
       sections: { '5.1.1': 1 },
       rule: 'what is acknowledged anyway is confirmed by a timer',
-      exception: TO_BE_MAPPED,
+      exception:
+        'It is of transports that acknowledge; no encapsulation here does, so that paths are confirmed by probes.',
     },
     {
       level: 'SHOULD NOT',
       sections: { '5.2': 1 },
       rule: 'what is acknowledged anyway is probed on when the search is over',
-      exception: TO_BE_MAPPED,
+      exception:
+        'It is of transports that acknowledge; no encapsulation here does, so that paths are confirmed by probes.',
     },
     {
       level: 'SHOULD',
       sections: { '6.1.5': 1 },
       rule: 'a path is confirmed by a probe from time to time, where nothing else does that',
-      exception: TO_BE_MAPPED,
+      tests: [
+        ['path-search', 'a path that takes all there is: two probes'],
+        ['path-search', 'a path falls'],
+      ],
     },
     // ─── ICMP ─────────────────────────────────────────────────────────────────────────────────────────────
     {
       level: 'MUST',
       sections: { '3': 1, '4.6.1': 2, '6.1.6': 1, '8': 1 },
       rule: 'a message counts only where what it quotes was sent from here',
-      exception: TO_BE_MAPPED,
+      tests: [['send-errors', 'spoofed ICMP over IPv']],
     },
     {
       level: 'SHOULD',
       sections: { '4.6.1': 1 },
       rule: 'that is found out by what strangers cannot easily know',
-      exception: TO_BE_MAPPED,
+      exception:
+        'By the source port of a send socket, one of a few: what ICMP quotes has no more that is random (RFC 8899 section 4.6.1 leaves it at ports too).',
+      tests: [['send-errors', 'spoofed ICMP over IPv']],
     },
     {
       level: 'MUST NOT',
       sections: { '4.6.1': 1 },
       rule: 'a message that fails that is used for anything',
-      exception: TO_BE_MAPPED,
+      tests: [['send-errors', 'spoofed ICMP over IPv']],
     },
     {
       level: 'MUST NOT',
       sections: { '3': 1 },
       rule: 'a message makes the size larger',
-      exception: TO_BE_MAPPED,
+      tests: [['path-mtu', 'what is learned']],
     },
     {
       level: 'SHOULD',
       sections: { '3': 1 },
       rule: 'a message of a size above that of the probe is ignored',
-      exception: TO_BE_MAPPED,
+      tests: [['path-search', 'a router’s word is tried first']],
     },
     {
       level: 'MUST NOT',
       sections: { '4.6.2': 1, '6.1.6': 1 },
       rule: 'a message alone sets the size',
-      exception: TO_BE_MAPPED,
+      exception:
+        'It lowers it at once, as RFC 1191 and 8201 have it, so that nothing is lost meanwhile; and it counts no longer than until probes have answered.',
+      tests: [['send-errors', 'spoofed ICMP over IPv']],
     },
     {
       level: 'SHOULD',
       sections: { '4.6.2': 1 },
       rule: 'a message of a size below what was known to pass brings back the size that is sure to pass',
-      exception: TO_BE_MAPPED,
+      exception:
+        'What the message says is in force at once, and not 1200 bytes: it is mostly right, and probes look at it within a second.',
+      tests: [['path-search', 'a router’s word is tried first']],
     },
     {
       level: 'SHOULD',
       sections: { '8': 1 },
       rule: 'to look at messages is bounded work, whatever headers they quote',
-      exception: TO_BE_MAPPED,
+      tests: [['send-errors', 'a stream on sockets that others’ errors come in on']],
     },
     {
       level: 'SHOULD',
       sections: { '8': 1 },
       rule: 'what is said of a path and changes all the time does no harm',
-      exception: TO_BE_MAPPED,
+      tests: [['send-errors', 'spoofed ICMP over IPv']],
     },
   ],
 };
