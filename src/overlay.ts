@@ -117,7 +117,7 @@ import { isOverWithin, monotonicMs } from './sys/clock.js';
 import { errnoName } from './sys/errno.js';
 import { probeUdpOffloads } from './sys/udp-offload.js';
 import { socketOverflow } from './sys/underlay.js';
-import type { CacheStats, TargetView } from './target/cache.js';
+import type { CacheStats } from './target/cache.js';
 import {
   checkDestination,
   checkRoute,
@@ -125,6 +125,7 @@ import {
   destinationsOf,
   type Route,
 } from './target/destination.js';
+import type { TargetView } from './target/entries.js';
 import { formatMac } from './target/mac.js';
 import { Varpd } from './varpd/varpd.js';
 
