@@ -97,9 +97,11 @@ import type { Log } from './log.js';
 import { keyOf, type Mux, Muxes } from './mux.js';
 import type { FallibleOffload, OffloadState, OffloadTable, SocketOffloads } from './offload.js';
 import { Attachments } from './overlay/attachment.js';
+import { Devices } from './overlay/devices.js';
 import type { Dynamic } from './overlay/dynamic.js';
 import { Kept } from './overlay/kept.js';
-import { aliasOf, Life } from './overlay/life.js';
+import { Life } from './overlay/life.js';
+import { aliasOf } from './overlay/links.js';
 import type { Association } from './overlay/lookup.js';
 import { Mtus } from './overlay/mtus.js';
 import { Offloads } from './overlay/offloads.js';
@@ -200,6 +202,7 @@ export class Overlay {
   readonly events = new Events();
   readonly #muxes: Muxes;
   readonly #groups: Groups;
+  readonly #devices = new Devices();
   readonly #perimeters = new Perimeters();
   readonly #traps: Traps;
   readonly #offloads: Offloads;
@@ -243,7 +246,7 @@ export class Overlay {
     this.#tooBig = new TooBig({
       engine,
       muxes: this.#muxes,
-      entries: () => this.#life.entries.values(),
+      entries: () => this.#devices.entries.values(),
     });
     this.#targets = new Targets(engine, log, (miss) => this.#tooBig.onMiss(miss));
     this.#traps = new Traps(
@@ -251,8 +254,9 @@ export class Overlay {
         this.fma.degrade(device, 'core_traps', `the core trapped on ${count} frames in 10 s`),
       (device) => this.fma.restore(device, 'core_traps'),
     );
-    this.#persistence = new Persistence(options.store, () => this.#life.entries.values(), this.fma, log);
+    this.#persistence = new Persistence(options.store, () => this.#devices.entries.values(), this.fma, log);
     this.#life = new Life({
+      devices: this.#devices,
       engine,
       encaps: this.encaps,
       varpd: this.varpd,
@@ -269,8 +273,8 @@ export class Overlay {
       persistence: this.#persistence,
       events: this.events,
     });
-    const { entries } = this.#life;
-    const entry = (name: string) => this.#life.entry(name);
+    const { entries } = this.#devices;
+    const entry = (name: string) => this.#devices.entry(name);
     this.vnics = new Vnics({ ports, perimeters: this.#perimeters, entries, entry });
     this.#setprop = new Setprop({
       engine,
@@ -281,13 +285,13 @@ export class Overlay {
       ports,
       persistence: this.#persistence,
       events: this.events,
-      refuseVnetid: (encap, vnetid) => this.#life.refuseVnetid(encap, vnetid),
+      refuseVnetid: (encap, vnetid) => this.#devices.refuseVnetid(encap, vnetid),
       aliasOf: ({ name, encap }, vnetid) => aliasOf(name, encap.name, vnetid),
-      startIfUp: (entry) => this.#life.startIfUp(entry),
+      startIfUp: (entry) => this.#life.starts.startIfUp(entry),
     });
     this.varpd.external.onWriter = (isOpen) => this.#onWriter(isOpen);
     this.#stopWatching = ports.watch((event) => {
-      for (const [name, work] of this.#life.onPort(event)) {
+      for (const [name, work] of this.#life.portEvents.workOf(event)) {
         this.#perimeters.run(name, work).catch((error) => log.error({ err: error }, 'link event failed'));
       }
     });
@@ -311,7 +315,7 @@ export class Overlay {
    * Stops all devices and ends the workers. Links of devices that are kept stay, without carrier; the others go.
    */
   async close(): Promise<void> {
-    await this.#stop((entry) => this.#life.remove(entry));
+    await this.#stop((entry) => this.#life.deletion.remove(entry));
     this.options.ports.close();
   }
 
@@ -323,7 +327,7 @@ export class Overlay {
   async handOver(msMax: number): Promise<Record<string, readonly number[]>> {
     const { log } = this.options;
     const fds: Record<string, readonly number[]> = {};
-    const left = new Set(this.#life.entries.values());
+    const left = new Set(this.#devices.entries.values());
     const pass = ({ device }: Entry) => {
       device.port.handOver();
       fds[device.name] = device.port.fds;
@@ -331,9 +335,9 @@ export class Overlay {
     const ended = this.#stop(async (entry) => {
       left.add(entry);
       if (isPassedOn(entry)) {
-        await this.#life.letGo(entry);
+        await this.#life.deletion.letGo(entry);
         pass(entry);
-      } else await this.#life.remove(entry);
+      } else await this.#life.deletion.remove(entry);
       left.delete(entry);
     });
     try {
@@ -345,7 +349,7 @@ export class Overlay {
     } catch (error) {
       log.error({ err: error }, 'the end of the devices failed; the links are handed over all the same');
     }
-    for (const entry of [...left, ...this.#life.entries.values()]) if (isPassedOn(entry)) pass(entry);
+    for (const entry of [...left, ...this.#devices.entries.values()]) if (isPassedOn(entry)) pass(entry);
     return fds;
   }
 
@@ -356,7 +360,7 @@ export class Overlay {
     this.#persistence.close();
     const one = (name: string) =>
       this.#perimeters.run(name, async () => {
-        const entry = this.#life.entries.get(name);
+        const entry = this.#devices.entries.get(name);
         if (entry) await end(entry);
       });
     await Promise.all(this.names.map(one));
@@ -392,7 +396,7 @@ export class Overlay {
       } catch (error) {
         if (!(error instanceof OverlayError)) throw error;
         failures.push({ name, error, hasTaken });
-        this.#life.missing.set(name, record);
+        this.#devices.missing.set(name, record);
       }
     }
     return failures;
@@ -403,7 +407,7 @@ export class Overlay {
    * hangs holds up its own device alone. Resolves when all is done.
    */
   async resume(): Promise<void> {
-    const left = [...this.#life.entries.values()];
+    const left = [...this.#devices.entries.values()];
     const next = async (): Promise<void> => {
       for (let entry = left.shift(); entry; entry = left.shift()) await this.#life.resume(entry);
     };
@@ -417,7 +421,7 @@ export class Overlay {
 
   /** Has `listener` called when a device that did not come back after a restart is deleted, or made anew. */
   set onFound(listener: (name: string) => void) {
-    this.#life.onFound = listener;
+    this.#devices.onFound = listener;
   }
 
   /** Devices that something is being done to. */
@@ -479,9 +483,9 @@ export class Overlay {
    */
   delete(name: string, options: { force: boolean }): Promise<void> {
     return this.#perimeters.run(name, () => {
-      const missing = this.#life.entries.has(name) ? undefined : this.#life.missing.get(name);
-      if (missing) return this.#life.discard(missing, options.force);
-      return this.#life.delete(this.#entry(name), options.force);
+      const missing = this.#devices.entries.has(name) ? undefined : this.#devices.missing.get(name);
+      if (missing) return this.#life.deletion.discard(missing, options.force);
+      return this.#life.deletion.delete(this.#entry(name), options.force);
     });
   }
 
@@ -497,7 +501,7 @@ export class Overlay {
           await work();
         } catch (error) {
           if (!(error instanceof OverlayError)) {
-            await this.#life.remove(entry);
+            await this.#life.deletion.remove(entry);
             throw error;
           }
           first ??= error;
@@ -512,7 +516,7 @@ export class Overlay {
       if (!first && !isTemporary) await attempt('state', () => this.#persistence.begin(entry));
       if (!first) await attempt('state', () => this.#life.settle(name, isTemporary));
       if (!first) return;
-      await this.#life.remove(entry);
+      await this.#life.deletion.remove(entry);
       for (const property of entryMissing(entry)) {
         if (!Object.hasOwn(properties, property))
           details.push(`${property}: it is required and has no value`);
@@ -531,7 +535,7 @@ export class Overlay {
     try {
       work();
     } catch (error) {
-      await this.#life.remove(entry);
+      await this.#life.deletion.remove(entry);
       throw error;
     }
   }
@@ -544,7 +548,7 @@ export class Overlay {
 
   /** Names of all devices, in the order of creation. */
   get names(): string[] {
-    return [...this.#life.entries.keys()];
+    return [...this.#devices.entries.keys()];
   }
 
   /** NPROPS, PROPINFO and GETPROP in one: every property of the device. Throws ENOENT. */
@@ -582,7 +586,7 @@ export class Overlay {
 
   /** Of every device, in the order of `names`. */
   allDeviceStats(): DeviceStats[] {
-    return this.#statsOf([...this.#life.entries.values()]);
+    return this.#statsOf([...this.#devices.entries.values()]);
   }
 
   #statsOf(entries: readonly Entry[]): DeviceStats[] {
@@ -772,7 +776,7 @@ export class Overlay {
 
   #onWriter(isOpen: boolean): void {
     if (isOpen) return;
-    for (const { device, lookup } of this.#life.entries.values()) {
+    for (const { device, lookup } of this.#devices.entries.values()) {
       if (!lookup.isExternal || !lookup.association) continue;
       this.fma.restore(device.name, 'plugin');
       this.fma.degrade(device.name, 'varpd', 'nobody answers lookups: the external handle was closed');
@@ -817,7 +821,7 @@ export class Overlay {
     const { log } = this.options;
     log.warn(event, `worker ${event.kind}`);
     this.events.emit('worker', { text: `worker ${event.worker} is ${event.kind}` });
-    const devices = [...this.#life.entries.keys()];
+    const devices = [...this.#devices.entries.keys()];
     if (event.kind !== 'replaced') {
       const text = `worker ${event.worker} ${workerText(event)}`;
       this.fma.degradeProcess('workers', text);
@@ -835,13 +839,13 @@ export class Overlay {
 
   /** The kernel has refused what an offload of the device in that row needs. */
   onRefused(row: number, name: FallibleOffload, errno: number): void {
-    const entry = [...this.#life.entries.values()].find(({ device }) => device.row === row);
+    const entry = [...this.#devices.entries.values()].find(({ device }) => device.row === row);
     if (entry) this.#offloads.stepDown(entry.device, name, errnoName(errno));
   }
 
   onTrap(event: TrapEvent): void {
     this.#logTrap(event);
-    for (const { device } of this.#life.entries.values()) {
+    for (const { device } of this.#devices.entries.values()) {
       const isHit =
         event.kind === 'tx_trap' ? device.row === event.row : device.attachment?.mux.row === event.row;
       if (isHit) this.#traps.note(device.name);
@@ -861,7 +865,7 @@ export class Overlay {
   }
 
   #entry(name: string): Entry {
-    return this.#life.entry(name);
+    return this.#devices.entry(name);
   }
 
   #properties({ device, lookup }: Entry): DeviceProperty[] {

@@ -309,7 +309,10 @@ const elsewhere: readonly [code: string, file: string, why: string][] = [
 
 const sources = [
   'src/overlay.ts',
+  'src/overlay/devices.ts',
   'src/overlay/life.ts',
+  'src/overlay/links.ts',
+  'src/overlay/deletion.ts',
   'src/overlay/setprop.ts',
   'src/overlay/properties.ts',
   'src/overlay/lookup.ts',
