@@ -1,8 +1,15 @@
-/** What encapsulations over UDP have in common beyond the rest: ports and checksums. */
+/** What encapsulations over UDP have in common beyond the rest: ports, checksums, and what they declare. */
 import { SOURCE_PORT_MAX, SOURCE_PORT_MIN } from '../limits.js';
 import type { PropertyInfo, PropertyStore } from '../property.js';
 import { listenInfo, outerInfos, outerOperations } from './outer.js';
-import type { EncapOperations } from './plugin.js';
+import {
+  DESTINATION_IP,
+  DESTINATION_PORT,
+  ENCAP_FLAG_VLAN_TAG,
+  ENCAP_VERSION,
+  type EncapOperations,
+  type EncapPlugin,
+} from './plugin.js';
 
 const PORT_MAX = 65535;
 const writable = { isReadable: true, isWritable: true } as const;
@@ -59,8 +66,29 @@ function portsOf(text: string): [number, number] | undefined {
   return first >= 1 && first <= last && last <= PORT_MAX ? [first, last] : undefined;
 }
 
-/** The operations on properties, of an encapsulation that has `udpInfos` among them. */
-export function udpOperations(
+/** What an encapsulation over UDP has of its own. */
+export interface UdpEncap
+  extends Pick<EncapPlugin, 'name' | 'core'>,
+    Pick<EncapOperations, 'encap' | 'decap'> {
+  /** Of its properties, `udpInfos` among them. */
+  readonly infos: readonly PropertyInfo[];
+}
+
+/** A plugin for an encapsulation over UDP that has vnetids of 24 bits and carries VLAN tags. */
+export function udpPlugin({ name, core, infos, encap, decap }: UdpEncap): EncapPlugin {
+  return {
+    version: ENCAP_VERSION,
+    name,
+    idBytes: 3,
+    flags: ENCAP_FLAG_VLAN_TAG,
+    destinations: DESTINATION_IP | DESTINATION_PORT,
+    core,
+    properties: infos.map((info) => info.name),
+    operations: { ...udpOperations(name, infos), encap, decap },
+  };
+}
+
+function udpOperations(
   encap: string,
   infos: readonly PropertyInfo[],
 ): Omit<EncapOperations, 'encap' | 'decap'> {
