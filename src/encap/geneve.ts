@@ -4,7 +4,7 @@
  */
 import { ENCAP_GENEVE } from '../../assembly/layout.js';
 import { OverlayError } from '../errors.js';
-import type { PropertyInfo } from '../property.js';
+import { type PropertyInfo, reopening } from '../property.js';
 import { BASE_HEADER_BYTES, headerWith, viewOf, vnetidOf } from './base-header.js';
 import { OPTIONS_TEXT_BYTES_MAX, optionsBytes, optionsFault } from './geneve-options.js';
 import { udpInfos, udpPlugin } from './udp.js';
@@ -25,12 +25,10 @@ const PORT = 6081n;
 const infos: readonly PropertyInfo[] = [
   ...udpInfos(NAME, PORT),
   {
+    ...reopening,
     name: OPTIONS,
     type: 'string',
     isRequired: false,
-    isReadable: true,
-    isWritable: true,
-    applies: 'reopen',
     bytesMax: OPTIONS_TEXT_BYTES_MAX,
     fault: (value) => optionsFault(String(value)),
   },

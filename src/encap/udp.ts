@@ -1,6 +1,6 @@
 /** What encapsulations over UDP have in common beyond the rest: ports, checksums, and what they declare. */
 import { SOURCE_PORT_MAX, SOURCE_PORT_MIN } from '../limits.js';
-import type { PropertyInfo, PropertyStore } from '../property.js';
+import { type PropertyInfo, type PropertyStore, reopening } from '../property.js';
 import { listenInfo, outerInfos, outerOperations } from './outer.js';
 import {
   DESTINATION_IP,
@@ -12,8 +12,6 @@ import {
 } from './plugin.js';
 
 const PORT_MAX = 65535;
-const writable = { isReadable: true, isWritable: true } as const;
-
 /**
  * `<encap>/listen_ip`, `listen_port` with its default, those of every encapsulation, `source_ports`, `zerocsum6_tx` and
  * `zerocsum6_rx`.
@@ -22,21 +20,19 @@ export function udpInfos(encap: string, port: bigint): PropertyInfo[] {
   return [
     listenInfo(encap),
     {
-      ...writable,
+      ...reopening,
       name: `${encap}/listen_port`,
       type: 'uint',
       isRequired: true,
-      applies: 'reopen',
       default: port,
       possible: [{ min: 1n, max: BigInt(PORT_MAX) }],
     },
     ...outerInfos(encap),
     {
-      ...writable,
+      ...reopening,
       name: `${encap}/source_ports`,
       type: 'string',
       isRequired: false,
-      applies: 'reopen',
       default: `${SOURCE_PORT_MIN}-${SOURCE_PORT_MAX}`,
       fault: (value) =>
         portsOf(String(value)) ? undefined : `it is a range within 1-${PORT_MAX}, such as 50000-50999`,
@@ -48,11 +44,10 @@ export function udpInfos(encap: string, port: bigint): PropertyInfo[] {
 
 function checksumInfo(name: string): PropertyInfo {
   return {
-    ...writable,
+    ...reopening,
     name,
     type: 'string',
     isRequired: false,
-    applies: 'reopen',
     default: 'off',
     possible: ['on', 'off'],
   };
