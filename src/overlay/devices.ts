@@ -31,22 +31,17 @@ export class Devices {
 
   /** Throws EEXIST when another device of the encapsulation has the vnetid. */
   refuseVnetid(encap: string, vnetid: bigint): void {
-    for (const { device } of this.entries.values()) {
-      if (device.encap.name !== encap || device.vnetid !== vnetid) continue;
-      throw new OverlayError(
-        'EEXIST',
-        'vnetid_in_use',
-        `vnetid ${vnetid} is that of overlay '${device.name}'`,
-      );
-    }
-    for (const device of this.#leaving) {
-      if (device.encap.name !== encap || device.vnetid !== vnetid) continue;
-      throw new OverlayError(
-        'EEXIST',
-        'vnetid_in_use',
-        `vnetid ${vnetid} is that of overlay '${device.name}', which is being deleted: try again in a moment`,
-      );
-    }
+    const there = [...this.entries.values()].map(({ device }) => device);
+    const holder = [...there, ...this.#leaving].find(
+      (device) => device.encap.name === encap && device.vnetid === vnetid,
+    );
+    if (!holder) return;
+    const when = this.#leaving.has(holder) ? ', which is being deleted: try again in a moment' : '';
+    throw new OverlayError(
+      'EEXIST',
+      'vnetid_in_use',
+      `vnetid ${vnetid} is that of overlay '${holder.name}'${when}`,
+    );
   }
 
   /** The device goes; nobody has its vnetid until the work has ended. */
