@@ -82,52 +82,44 @@
  * Errors: what an operator, a peer or the system did is an `OverlayError` with a POSIX name, a stable code and a
  * sentence; what we did wrong is an assertion and crashes.
  */
-import type { Counts } from './datapath/counters.js';
 import { Engine, type EngineOptions } from './datapath/engine.js';
-import type { TrapEvent } from './datapath/events.js';
-import type { SearchState } from './datapath/path-search.js';
-import type { Directions } from './datapath/queue.js';
-import type { WorkerEvent } from './datapath/workers.js';
 import { EncapRegistry } from './encap/registry.js';
-import { OverlayError } from './errors.js';
 import { Events } from './events.js';
 import { type FaultStatus, Fma } from './fma.js';
-import { Groups, groupName } from './groups.js';
-import { OFFLOAD_RETRY_MS, RESUMES_MAX } from './limits.js';
+import { Groups } from './groups.js';
+import { OFFLOAD_RETRY_MS } from './limits.js';
 import type { Log } from './log.js';
-import { keyOf, type Mux, Muxes } from './mux.js';
-import type { FallibleOffload, OffloadState, OffloadTable, SocketOffloads } from './offload.js';
+import { Muxes } from './mux.js';
+import type { OffloadState, OffloadTable, SocketOffloads } from './offload.js';
 import { Attachments } from './overlay/attachment.js';
-import type { Dynamic } from './overlay/dynamic.js';
+import { Devices } from './overlay/devices.js';
+import { ExternalHandle } from './overlay/external-handle.js';
 import { Kept } from './overlay/kept.js';
-import { aliasOf, Life } from './overlay/life.js';
+import { Life } from './overlay/life.js';
+import { aliasOf } from './overlay/links.js';
 import type { Association } from './overlay/lookup.js';
 import { Mtus } from './overlay/mtus.js';
 import { Offloads } from './overlay/offloads.js';
-import { NO_PROBES, PathProbes, type ProbeCounts } from './overlay/path-probes.js';
+import { PathProbes, type PathView } from './overlay/path-probes.js';
 import { Perimeters } from './overlay/perimeter.js';
 import { Persistence, type Store } from './overlay/persistence.js';
 import type { PortSource } from './overlay/ports.js';
 import { type DeviceProperty, deviceProperties, findProperty } from './overlay/properties.js';
+import { Reports } from './overlay/reports.js';
+import { Restarts, type RestoreFailure } from './overlay/restarts.js';
 import { type Entry, Setprop } from './overlay/setprop.js';
+import { type DeviceStats, type MuxStats, Stats, type WorkerStats } from './overlay/stats.js';
+import { cacheOf, getTarget, iterateTargets, removeTarget, setTarget } from './overlay/target-operations.js';
 import { Targets } from './overlay/targets.js';
 import { TooBig } from './overlay/too-big.js';
+import { createOverlay, type OverlayRequest } from './overlay/transaction.js';
 import { Traps } from './overlay/traps.js';
 import { Vnics } from './overlay/vnics.js';
 import type { DeviceRecord } from './state/record.js';
-import { isOverWithin, monotonicMs } from './sys/clock.js';
-import { errnoName } from './sys/errno.js';
 import { probeUdpOffloads } from './sys/udp-offload.js';
-import { socketOverflow } from './sys/underlay.js';
-import type { CacheStats, TargetView } from './target/cache.js';
-import {
-  checkDestination,
-  checkRoute,
-  type Destination,
-  destinationsOf,
-  type Route,
-} from './target/destination.js';
-import { formatMac } from './target/mac.js';
+import type { CacheStats } from './target/cache.js';
+import { type Destination, destinationsOf, type Route } from './target/destination.js';
+import type { TargetView } from './target/entries.js';
 import { Varpd } from './varpd/varpd.js';
 
 export interface OverlayOptions
@@ -146,71 +138,19 @@ export interface OverlayOptions
   readonly offloadRetryMs?: number;
 }
 
-/** What `create-overlay` asks for, as one transaction. */
-export interface OverlayRequest {
-  readonly name: string;
-  readonly encap: string;
-  readonly search: string;
-  readonly vnetid: unknown;
-  readonly properties: Readonly<Record<string, unknown>>;
-  /** Not kept over a restart. */
-  readonly isTemporary?: boolean;
-}
-
-/** A device that could not be brought back. */
-export interface RestoreFailure {
-  readonly name: string;
-  readonly error: OverlayError;
-  /** The descriptors that were handed over for it have been closed with it. */
-  readonly hasTaken: boolean;
-}
-
-/** The way to a destination. */
-export interface PathView {
-  readonly ip: string;
-  /** Of the largest IP packet that fits, where that is known. */
-  readonly bytes: number | undefined;
-  /** How far the search for that has come, where it is probed. */
-  readonly probe: SearchState | undefined;
-}
-
-const TRAP_LOG_MS = 1000;
-
-export interface DeviceStats {
-  readonly counts: Counts;
-  /** Frames the kernel dropped because we did not take them from the link in time. */
-  readonly linkOverflow: bigint;
-}
-
-export interface MuxStats {
-  readonly name: string;
-  readonly encap: string;
-  readonly counts: Counts;
-  /** Datagrams the kernel dropped because we did not take them from the sockets in time. */
-  readonly socketOverflow: number;
-  /** Source ports that were passed over when its sockets were opened, since somebody else had them. */
-  readonly portsSkipped: number;
-  readonly probes: ProbeCounts;
-}
-
-export interface WorkerStats {
-  readonly directions: Directions;
-  readonly worker: number;
-  readonly state: string;
-  readonly restarts: number;
-  readonly counts: Counts;
-}
-
 export class Overlay {
   readonly engine: Engine;
   readonly encaps: EncapRegistry;
   readonly varpd: Varpd;
   readonly fma: Fma;
   readonly vnics: Vnics;
+  /** Takes what the data path reports. */
+  readonly reports: Reports;
   /** What has happened, for whoever reads along. */
   readonly events = new Events();
   readonly #muxes: Muxes;
   readonly #groups: Groups;
+  readonly #devices = new Devices();
   readonly #perimeters = new Perimeters();
   readonly #traps: Traps;
   readonly #offloads: Offloads;
@@ -221,8 +161,9 @@ export class Overlay {
   readonly #setprop: Setprop;
   readonly #persistence: Persistence;
   readonly #life: Life;
-  #trapLoggedAtMs = Number.NEGATIVE_INFINITY;
-  #trapsUnlogged = 0;
+  readonly #handle: ExternalHandle;
+  readonly #restarts: Restarts;
+  readonly #stats: Stats;
   readonly #stopWatching: () => void;
 
   private constructor(
@@ -255,14 +196,14 @@ export class Overlay {
     this.#tooBig = new TooBig({
       engine,
       muxes: this.#muxes,
-      entries: () => this.#life.entries.values(),
+      entries: () => this.#devices.entries.values(),
     });
     this.#pathProbes = new PathProbes({
       engine,
       muxes: this.#muxes,
       fma: this.fma,
       log,
-      entries: () => this.#life.entries.values(),
+      entries: () => this.#devices.entries.values(),
     });
     this.#targets = new Targets(engine, log, (miss) => this.#tooBig.onMiss(miss));
     this.#traps = new Traps(
@@ -270,8 +211,9 @@ export class Overlay {
         this.fma.degrade(device, 'core_traps', `the core trapped on ${count} frames in 10 s`),
       (device) => this.fma.restore(device, 'core_traps'),
     );
-    this.#persistence = new Persistence(options.store, () => this.#life.entries.values(), this.fma, log);
+    this.#persistence = new Persistence(options.store, () => this.#devices.entries.values(), this.fma, log);
     this.#life = new Life({
+      devices: this.#devices,
       engine,
       encaps: this.encaps,
       varpd: this.varpd,
@@ -288,8 +230,8 @@ export class Overlay {
       persistence: this.#persistence,
       events: this.events,
     });
-    const { entries } = this.#life;
-    const entry = (name: string) => this.#life.entry(name);
+    const { entries } = this.#devices;
+    const entry = (name: string) => this.#devices.entry(name);
     this.vnics = new Vnics({ ports, perimeters: this.#perimeters, entries, entry });
     this.#setprop = new Setprop({
       engine,
@@ -300,13 +242,37 @@ export class Overlay {
       ports,
       persistence: this.#persistence,
       events: this.events,
-      refuseVnetid: (encap, vnetid) => this.#life.refuseVnetid(encap, vnetid),
+      refuseVnetid: (encap, vnetid) => this.#devices.refuseVnetid(encap, vnetid),
       aliasOf: ({ name, encap }, vnetid) => aliasOf(name, encap.name, vnetid),
-      startIfUp: (entry) => this.#life.startIfUp(entry),
+      startIfUp: (entry) => this.#life.starts.startIfUp(entry),
     });
-    this.varpd.external.onWriter = (isOpen) => this.#onWriter(isOpen);
+    this.#handle = new ExternalHandle({
+      devices: this.#devices,
+      life: this.#life,
+      persistence: this.#persistence,
+      fma: this.fma,
+      events: this.events,
+    });
+    this.varpd.external.onWriter = (isOpen) => this.#handle.onWriter(isOpen);
+    this.#restarts = new Restarts({
+      devices: this.#devices,
+      life: this.#life,
+      perimeters: this.#perimeters,
+      log,
+    });
+    this.#stats = new Stats(engine, this.#muxes, this.#groups, this.#pathProbes, ports);
+    this.reports = new Reports({
+      workers: engine.workers,
+      devices: this.#devices,
+      targets: this.#targets,
+      traps: this.#traps,
+      offloads: this.#offloads,
+      fma: this.fma,
+      events: this.events,
+      log,
+    });
     this.#stopWatching = ports.watch((event) => {
-      for (const [name, work] of this.#life.onPort(event)) {
+      for (const [name, work] of this.#life.portEvents.workOf(event)) {
         this.#perimeters.run(name, work).catch((error) => log.error({ err: error }, 'link event failed'));
       }
     });
@@ -317,10 +283,10 @@ export class Overlay {
     let overlay: Overlay | undefined;
     const engine = await Engine.start({
       ...options,
-      onWorker: (event) => overlay?.onWorker(event),
-      onTrap: (event) => overlay?.onTrap(event),
-      onRefused: (row, name, errno) => overlay?.onRefused(row, name, errno),
-      onBell: () => overlay?.onBell(),
+      onWorker: (event) => overlay?.reports.onWorker(event),
+      onTrap: (event) => overlay?.reports.onTrap(event),
+      onRefused: (row, name, errno) => overlay?.reports.onRefused(row, name, errno),
+      onBell: () => overlay?.reports.onBell(),
     });
     overlay = new Overlay(options, engine);
     return overlay;
@@ -330,7 +296,7 @@ export class Overlay {
    * Stops all devices and ends the workers. Links of devices that are kept stay, without carrier; the others go.
    */
   async close(): Promise<void> {
-    await this.#stop((entry) => this.#life.remove(entry));
+    await this.#stop((entry) => this.#life.deletion.remove(entry));
     this.options.ports.close();
   }
 
@@ -339,33 +305,8 @@ export class Overlay {
    * Returns them by device, after `msMax` at the latest, whatever has not ended by then: that ends with this program. Never
    * rejects: a link that is not handed over loses its carrier.
    */
-  async handOver(msMax: number): Promise<Record<string, readonly number[]>> {
-    const { log } = this.options;
-    const fds: Record<string, readonly number[]> = {};
-    const left = new Set(this.#life.entries.values());
-    const pass = ({ device }: Entry) => {
-      device.port.handOver();
-      fds[device.name] = device.port.fds;
-    };
-    const ended = this.#stop(async (entry) => {
-      left.add(entry);
-      if (isPassedOn(entry)) {
-        await this.#life.letGo(entry);
-        pass(entry);
-      } else await this.#life.remove(entry);
-      left.delete(entry);
-    });
-    try {
-      if (await isOverWithin(ended, msMax)) return fds;
-      log.error(
-        { busy: this.busy },
-        'not everything has ended in time; the links are handed over all the same',
-      );
-    } catch (error) {
-      log.error({ err: error }, 'the end of the devices failed; the links are handed over all the same');
-    }
-    for (const entry of [...left, ...this.#life.entries.values()]) if (isPassedOn(entry)) pass(entry);
-    return fds;
+  handOver(msMax: number): Promise<Record<string, readonly number[]>> {
+    return this.#restarts.handOver(msMax, (end) => this.#stop(end));
   }
 
   async #stop(end: (entry: Entry) => Promise<void>): Promise<void> {
@@ -375,7 +316,7 @@ export class Overlay {
     this.#persistence.close();
     const one = (name: string) =>
       this.#perimeters.run(name, async () => {
-        const entry = this.#life.entries.get(name);
+        const entry = this.#devices.entries.get(name);
         if (entry) await end(entry);
       });
     await Promise.all(this.names.map(one));
@@ -394,40 +335,20 @@ export class Overlay {
    * @param fds descriptors that an earlier process handed over, by device
    * @param isEnding true when no more need come back: the process is being stopped
    */
-  async restore(
+  restore(
     records: readonly DeviceRecord[],
     fds: Readonly<Record<string, readonly number[]>> = {},
     isEnding: () => boolean = () => false,
   ): Promise<RestoreFailure[]> {
-    const failures: RestoreFailure[] = [];
-    for (const record of [...records].sort((one, other) => one.id - other.id)) {
-      const { name } = record;
-      if (isEnding()) break;
-      let hasTaken = false;
-      const onTaken = () => {
-        hasTaken = true;
-      };
-      try {
-        await this.#perimeters.run(name, () => this.#life.restore(record, fds[name] ?? [], onTaken));
-      } catch (error) {
-        if (!(error instanceof OverlayError)) throw error;
-        failures.push({ name, error, hasTaken });
-        this.#life.missing.set(name, record);
-      }
-    }
-    return failures;
+    return this.#restarts.restore(records, fds, isEnding);
   }
 
   /**
    * The rest of a restore: lookup plugins are started, some at a time, and the targets that were known come back. A plugin that
    * hangs holds up its own device alone. Resolves when all is done.
    */
-  async resume(): Promise<void> {
-    const left = [...this.#life.entries.values()];
-    const next = async (): Promise<void> => {
-      for (let entry = left.shift(); entry; entry = left.shift()) await this.#life.resume(entry);
-    };
-    await Promise.all(Array.from({ length: RESUMES_MAX }, next));
+  resume(): Promise<void> {
+    return this.#restarts.resume();
   }
 
   /** What each of a device's offloads has come to. Throws ENOENT. */
@@ -437,7 +358,7 @@ export class Overlay {
 
   /** Has `listener` called when a device that did not come back after a restart is deleted, or made anew. */
   set onFound(listener: (name: string) => void) {
-    this.#life.onFound = listener;
+    this.#devices.onFound = listener;
   }
 
   /** Devices that something is being done to. */
@@ -499,51 +420,17 @@ export class Overlay {
    */
   delete(name: string, options: { force: boolean }): Promise<void> {
     return this.#perimeters.run(name, () => {
-      const missing = this.#life.entries.has(name) ? undefined : this.#life.missing.get(name);
-      if (missing) return this.#life.discard(missing, options.force);
-      return this.#life.delete(this.#entry(name), options.force);
+      const missing = this.#devices.entries.has(name) ? undefined : this.#devices.missing.get(name);
+      if (missing) return this.#life.deletion.discard(missing, options.force);
+      return this.#life.deletion.delete(this.#entry(name), options.force);
     });
   }
 
   /** CREATE, SETPROP for each property and ACTIVATE: all of it or nothing, with a line for each part at fault. */
   createOverlay(request: OverlayRequest): Promise<void> {
-    return this.#perimeters.run(request.name, async () => {
-      const { name, encap, search, vnetid, properties, isTemporary = false } = request;
-      const entry = this.#life.create(name, encap, search, vnetid);
-      const details: string[] = [];
-      let first: OverlayError | undefined;
-      const attempt = async (what: string, work: () => void | Promise<void>) => {
-        try {
-          await work();
-        } catch (error) {
-          if (!(error instanceof OverlayError)) {
-            await this.#life.remove(entry);
-            throw error;
-          }
-          first ??= error;
-          details.push(`${what}: ${error.message}`);
-        }
-      };
-      for (const [property, value] of Object.entries(properties)) {
-        await attempt(property, () => this.#set(entry, property, value));
-      }
-      // An external device activates when it is associated.
-      if (!first && !entry.lookup.isExternal) await attempt('activation', () => this.#life.activate(entry));
-      if (!first && !isTemporary) await attempt('state', () => this.#persistence.begin(entry));
-      if (!first) await attempt('state', () => this.#life.settle(name, isTemporary));
-      if (!first) return;
-      await this.#life.remove(entry);
-      for (const property of entryMissing(entry)) {
-        if (!Object.hasOwn(properties, property))
-          details.push(`${property}: it is required and has no value`);
-      }
-      throw new OverlayError(
-        first.errno,
-        first.code,
-        `overlay '${name}' was not created: ${first.message}`,
-        details,
-      );
-    });
+    const set = (entry: Entry, property: string, value: unknown) => this.#set(entry, property, value);
+    const context = { life: this.#life, persistence: this.#persistence, set };
+    return this.#perimeters.run(request.name, () => createOverlay(context, request));
   }
 
   /** Runs `work`; the device goes again when it is refused. */
@@ -551,7 +438,7 @@ export class Overlay {
     try {
       work();
     } catch (error) {
-      await this.#life.remove(entry);
+      await this.#life.deletion.remove(entry);
       throw error;
     }
   }
@@ -564,7 +451,7 @@ export class Overlay {
 
   /** Names of all devices, in the order of creation. */
   get names(): string[] {
-    return [...this.#life.entries.keys()];
+    return [...this.#devices.entries.keys()];
   }
 
   /** NPROPS, PROPINFO and GETPROP in one: every property of the device. Throws ENOENT. */
@@ -597,53 +484,21 @@ export class Overlay {
 
   /** Throws ENOENT. */
   deviceStats(name: string): DeviceStats {
-    return this.#statsOf([this.#entry(name)])[0]!;
+    return this.#stats.ofDevices([this.#entry(name)])[0]!;
   }
 
   /** Of every device, in the order of `names`. */
   allDeviceStats(): DeviceStats[] {
-    return this.#statsOf([...this.#life.entries.values()]);
-  }
-
-  #statsOf(entries: readonly Entry[]): DeviceStats[] {
-    const there = entries.filter(({ device }) => !device.isLinkGone && !device.isAway);
-    const overflows = this.options.ports.overflows(there.map(({ device }) => device.port));
-    const overflowOf = new Map(there.map((entry, index) => [entry, overflows[index]!]));
-    return entries.map((entry) => ({
-      counts: this.engine.counters.device(entry.device.row),
-      linkOverflow: overflowOf.get(entry) ?? 0n,
-    }));
+    return this.#stats.ofDevices([...this.#devices.entries.values()]);
   }
 
   /** Of underlay addresses, then of the groups on them. */
   muxStats(): MuxStats[] {
-    const muxes = this.#muxes.list.map((mux: Mux) => ({
-      name: keyOf(mux.ip, mux.port, mux.netns),
-      encap: mux.encap.name,
-      counts: this.engine.counters.mux(mux.row),
-      socketOverflow: this.#muxes.overflow(mux),
-      portsSkipped: mux.underlay.portsSkipped,
-      probes: this.#pathProbes.counts(mux),
-    }));
-    const groups = this.#groups.list.map((group) => ({
-      name: groupName(group),
-      encap: group.mux.encap.name,
-      counts: this.engine.counters.mux(group.row),
-      socketOverflow: socketOverflow([group.fd]),
-      portsSkipped: 0,
-      probes: NO_PROBES,
-    }));
-    return [...muxes, ...groups];
+    return this.#stats.ofMuxes();
   }
 
   workerStats(): WorkerStats[] {
-    return this.engine.workers.list.map((worker) => ({
-      worker: worker.queue.index,
-      directions: worker.queue.directions,
-      state: worker.state,
-      restarts: worker.restarts,
-      counts: this.engine.counters.worker(worker.queue.arena),
-    }));
+    return this.#stats.ofWorkers();
   }
 
   // ─── The target cache ─────────────────────────────────────────────────────────────────────────────────
@@ -666,30 +521,22 @@ export class Overlay {
 
   /** CACHE_GET; the point of a POINT device whatever address is asked for. Throws ENOENT, ENXIO. */
   cacheGet(name: string, mac: number): TargetView {
-    const { lookup } = this.#associated(name);
-    const { point, dynamic } = lookup;
-    if (point) return pointView(point);
-    const view = dynamic!.cache.get(mac);
-    if (view) return view;
-    throw new OverlayError('ENOENT', 'no_such_target', `${name} has no target ${formatMac(mac)}`);
+    return getTarget(this.#entry(name), mac);
   }
 
   /** CACHE_SET. Throws ENOENT, ENXIO, ENOTSUP for a POINT device, EINVAL for a bad route, ENOSPC, ENOMEM. */
   cacheSet(name: string, mac: number, to: Route | 'drop'): void {
-    const { cache } = this.#dynamic(name);
-    if (to === 'drop') cache.setDrop(mac, 'operator');
-    else cache.set(mac, checkRoute(to, this.encapNeeds(name)), 'operator');
+    setTarget(this.#entry(name), mac, to);
   }
 
   /** CACHE_REMOVE. Throws ENOENT, ENXIO, ENOTSUP for a POINT device. */
   cacheRemove(name: string, mac: number): void {
-    if (this.#dynamic(name).cache.remove(mac)) return;
-    throw new OverlayError('ENOENT', 'no_such_target', `${name} has no target ${formatMac(mac)}`);
+    removeTarget(this.#entry(name), mac);
   }
 
   /** CACHE_FLUSH. Throws ENOENT, ENXIO, ENOTSUP for a POINT device. */
   cacheFlush(name: string): void {
-    this.#dynamic(name).cache.flush();
+    cacheOf(this.#entry(name)).flush();
     this.events.emit('target-flush', { device: name, text: 'everything is looked up anew' });
   }
 
@@ -699,20 +546,12 @@ export class Overlay {
     marker: number,
     count: number,
   ): { targets: TargetView[]; next: number | undefined } {
-    const { point, dynamic } = this.#associated(name).lookup;
-    if (point) return { targets: marker === 0 ? [pointView(point)] : [], next: undefined };
-    return dynamic!.cache.iterate(marker, count);
+    return iterateTargets(this.#entry(name), marker, count);
   }
 
   /** What is known of the ways to a route's destinations. Throws ENOENT. */
   paths(name: string, route: Route | undefined): PathView[] {
-    const { device } = this.#entry(name);
-    const { pathMtus } = this.engine.destinations;
-    return (route ? destinationsOf(route) : []).flatMap(({ ip }) => {
-      if (ip === undefined) return [];
-      const bytes = pathMtus.get(device.underlayNetns, ip)?.bytes;
-      return [{ ip, bytes, probe: this.#pathProbes.state(device, ip) }];
-    });
+    return this.#pathProbes.paths(this.#entry(name).device, route ? destinationsOf(route) : []);
   }
 
   /** Undefined for a POINT device and before activation. Throws ENOENT. */
@@ -737,49 +576,12 @@ export class Overlay {
    * another plugin, EINVAL for a bad destination, EEXIST.
    */
   associate(name: string, to: Association): Promise<void> {
-    return this.#perimeters.run(name, async () => {
-      const entry = this.#entry(name);
-      const { device, lookup } = entry;
-      this.#refuseInternal(entry);
-      const association: Association =
-        to.mode === 'dynamic'
-          ? { mode: 'dynamic' }
-          : { mode: 'point', destination: checkDestination(to.destination, device.encap.destinations) };
-      if (lookup.association) {
-        if (!this.#isAdrift(name) || lookup.association.mode !== association.mode) {
-          throw new OverlayError('EEXIST', 'associated', `${name} is associated already`);
-        }
-        // Another holder takes over what the last one left.
-        lookup.association = association;
-        this.#persistence.saveAside(entry);
-        this.events.emit('associated', { device: name, text: `as ${to.mode}` });
-        this.fma.restore(name, 'varpd');
-        return;
-      }
-      lookup.association = association;
-      try {
-        if (!device.isActivated) await this.#life.activate(entry);
-        this.#persistence.saveAside(entry);
-        this.events.emit('associated', { device: name, text: `as ${to.mode}` });
-      } catch (error) {
-        lookup.association = undefined;
-        throw error;
-      }
-      this.fma.restore(name, 'varpd');
-    });
+    return this.#perimeters.run(name, () => this.#handle.associate(this.#entry(name), to));
   }
 
   /** DISASSOCIATE: nobody answers any more; what is known goes on. Throws ENOENT, ENOTSUP, ENXIO. */
   disassociate(name: string): Promise<void> {
-    return this.#perimeters.run(name, () => {
-      const entry = this.#entry(name);
-      this.#refuseInternal(entry);
-      if (!entry.lookup.association) {
-        throw new OverlayError('ENXIO', 'not_associated', `${name} is not associated`);
-      }
-      this.events.emit('disassociated', { device: name, text: 'what is known is forwarded' });
-      this.fma.degrade(name, 'varpd', 'nobody answers lookups: it was disassociated');
-    });
+    return this.#perimeters.run(name, () => this.#handle.disassociate(this.#entry(name)));
   }
 
   /** DEGRADE and RESTORE by the holder of the handle. Throw ENOENT. */
@@ -793,122 +595,11 @@ export class Overlay {
     this.fma.restore(name, 'plugin');
   }
 
-  #onWriter(isOpen: boolean): void {
-    if (isOpen) return;
-    for (const { device, lookup } of this.#life.entries.values()) {
-      if (!lookup.isExternal || !lookup.association) continue;
-      this.fma.restore(device.name, 'plugin');
-      this.fma.degrade(device.name, 'varpd', 'nobody answers lookups: the external handle was closed');
-    }
-  }
-
-  /** True when nobody answers for an external device. */
-  #isAdrift(name: string): boolean {
-    return this.fma.status(name).faults.some(({ code }) => code === 'varpd');
-  }
-
-  #refuseInternal({ device, lookup }: Entry): void {
-    if (lookup.isExternal) return;
-    throw new OverlayError(
-      'ENOTSUP',
-      'not_external',
-      `${device.name} is looked up by ${lookup.instance.plugin.name}, not by the external handle`,
-    );
-  }
-
-  /** Throws ENOENT, and ENXIO before activation. */
-  #associated(name: string): Entry {
-    const entry = this.#entry(name);
-    if (entry.lookup.isRouted) return entry;
-    throw new OverlayError('ENXIO', 'not_associated', `${name} is not activated: it has no targets yet`);
-  }
-
-  #dynamic(name: string): Dynamic {
-    const { lookup } = this.#associated(name);
-    if (lookup.dynamic) return lookup.dynamic;
-    throw new OverlayError(
-      'ENOTSUP',
-      'not_dynamic',
-      `${name} sends everything to one destination: it has no target cache`,
-    );
-  }
-
-  // ─── What the data path reports ───────────────────────────────────────────────────────────────────────
-
-  /** Faults that workers cause are on the process and on every device: each has a queue at the worker. */
-  onWorker(event: WorkerEvent): void {
-    const { log } = this.options;
-    log.warn(event, `worker ${event.kind}`);
-    this.events.emit('worker', { text: `worker ${event.worker} is ${event.kind}` });
-    const devices = [...this.#life.entries.keys()];
-    if (event.kind !== 'replaced') {
-      const text = `worker ${event.worker} ${workerText(event)}`;
-      this.fma.degradeProcess('workers', text);
-      for (const name of devices) this.fma.degrade(name, 'worker', text);
-    } else if (this.engine.workers.list.every(({ state }) => state === 'running')) {
-      this.fma.restoreProcess('workers');
-      for (const name of devices) this.fma.restore(name, 'worker');
-    }
-  }
-
-  /** A worker has something for us. */
-  onBell(): void {
-    this.#targets.onBell();
-  }
-
-  /** The kernel has refused what an offload of the device in that row needs. */
-  onRefused(row: number, name: FallibleOffload, errno: number): void {
-    const entry = [...this.#life.entries.values()].find(({ device }) => device.row === row);
-    if (entry) this.#offloads.stepDown(entry.device, name, errnoName(errno));
-  }
-
-  onTrap(event: TrapEvent): void {
-    this.#logTrap(event);
-    for (const { device } of this.#life.entries.values()) {
-      const isHit =
-        event.kind === 'tx_trap' ? device.row === event.row : device.attachment?.mux.row === event.row;
-      if (isHit) this.#traps.note(device.name);
-    }
-  }
-
-  /** At most one line a second: whoever can make the core trap must not fill the log. */
-  #logTrap(event: TrapEvent): void {
-    const now = monotonicMs();
-    if (now - this.#trapLoggedAtMs < TRAP_LOG_MS) {
-      this.#trapsUnlogged++;
-      return;
-    }
-    this.options.log.error({ ...event, before: this.#trapsUnlogged }, 'core trap');
-    this.#trapLoggedAtMs = now;
-    this.#trapsUnlogged = 0;
-  }
-
   #entry(name: string): Entry {
-    return this.#life.entry(name);
+    return this.#devices.entry(name);
   }
 
   #properties({ device, lookup }: Entry): DeviceProperty[] {
     return deviceProperties(device, lookup.instance, this.encaps.names, this.varpd.pluginNames);
   }
-}
-
-/** Its link is there after a restart, and so is its record. */
-function isPassedOn({ device }: Entry): boolean {
-  return device.isKept && !device.isLinkGone && !device.isAway;
-}
-
-/** How CACHE_GET shows the one destination of a POINT device. */
-function pointView(route: Destination): TargetView {
-  return { mac: 0, state: 'valid', route, source: 'plugin', ageSeconds: 0, frames: 0, bytes: 0, lastUse: 0 };
-}
-
-function entryMissing({ device, lookup }: Entry): string[] {
-  return [...device.properties.missing(), ...lookup.instance.lookup.properties.missing()];
-}
-
-function workerText(event: Exclude<WorkerEvent, { kind: 'replaced' }>): string {
-  if (event.kind === 'stuck') return `is stuck: ${event.reason}`;
-  if (event.kind === 'lost') return `is lost: ${event.reason}`;
-  const pace = event.again ? 'it dies again and again, the next start waits' : 'it is being replaced';
-  return `died (${event.reason}); ${pace}`;
 }

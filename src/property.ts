@@ -38,6 +38,9 @@ export interface PropertyInfo {
   readonly fault?: (value: PropertyValue) => string | undefined;
 }
 
+/** Of most properties of encapsulations and lookups: they can be set, and a device that is activated reopens for that. */
+export const reopening = { isReadable: true, isWritable: true, applies: 'reopen' } as const;
+
 const bounds: Record<'int' | 'uint', { min: bigint; max: bigint }> = {
   int: { min: -(2n ** 63n), max: 2n ** 63n - 1n },
   uint: { min: 0n, max: 2n ** 64n - 1n },

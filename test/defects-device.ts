@@ -5,7 +5,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { OverlayError } from '../src/errors.js';
-import type { OverlayRequest } from '../src/overlay.js';
+import type { OverlayRequest } from '../src/overlay/transaction.js';
 import { parseMac } from '../src/target/mac.js';
 import type { Answer, LookupInstance } from '../src/varpd/plugin.js';
 import { frameTo } from './harness/frame-to.js';

@@ -309,7 +309,13 @@ const elsewhere: readonly [code: string, file: string, why: string][] = [
 
 const sources = [
   'src/overlay.ts',
+  'src/overlay/devices.ts',
   'src/overlay/life.ts',
+  'src/overlay/links.ts',
+  'src/overlay/deletion.ts',
+  'src/overlay/transaction.ts',
+  'src/overlay/external-handle.ts',
+  'src/overlay/target-operations.ts',
   'src/overlay/setprop.ts',
   'src/overlay/properties.ts',
   'src/overlay/lookup.ts',

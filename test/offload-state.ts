@@ -78,25 +78,25 @@ offload('the kernel will not cut: it steps down, says so, and is tried again', a
       await memory.up('ov0');
       // The first device of an overlay.
       const row = 0;
-      overlay.onRefused(row, 'udp_segment', EIO);
+      overlay.reports.onRefused(row, 'udp_segment', EIO);
       assert.is(overlay.offloads('ov0').udp_segment, 'down');
       assert.is(flagsOf(memory), 0);
       assert.match(
         faultOf(memory, 'ov0'),
         /udp_segment: the kernel would not cut a message; datagrams go one by one \(EIO\)/,
       );
-      overlay.onRefused(row, 'udp_segment', EIO);
+      overlay.reports.onRefused(row, 'udp_segment', EIO);
       await until('it is tried again', 2000, () => overlay.offloads('ov0').udp_segment === 'used');
       assert.is(faultOf(memory, 'ov0'), '');
       assert.is(flagsOf(memory), layout.DEVICE_FLAG_UDP_SEGMENT);
-      overlay.onRefused(row, 'udp_segment', EIO);
+      overlay.reports.onRefused(row, 'udp_segment', EIO);
       await overlay.setprop('ov0', 'udp_segment', 'auto');
       assert.is(overlay.offloads('ov0').udp_segment, 'used', "an operator's word counts at once");
       assert.is(faultOf(memory, 'ov0'), '');
       await overlay.setprop('ov0', 'udp_segment', 'on');
-      overlay.onRefused(row, 'udp_segment', EIO);
+      overlay.reports.onRefused(row, 'udp_segment', EIO);
       assert.is(overlay.offloads('ov0').udp_segment, 'used', 'on insists');
-      overlay.onRefused(layout.DEVICES_MAX - 1, 'udp_segment', EIO);
+      overlay.reports.onRefused(layout.DEVICES_MAX - 1, 'udp_segment', EIO);
     },
     { sockets: SOCKETS, offloadRetryMs: 50 },
   );
@@ -116,8 +116,8 @@ offload(
         for (const setting of ['auto', 'on']) {
           await overlay.setprop('ov0', 'gro', setting);
           assert.is(flagsOf(memory) & joining, joining);
-          overlay.onRefused(0, 'gro', EINVAL);
-          overlay.onRefused(0, 'udp_segment', EIO);
+          overlay.reports.onRefused(0, 'gro', EINVAL);
+          overlay.reports.onRefused(0, 'udp_segment', EIO);
           assert.equal([overlay.offloads('ov0').gro, overlay.offloads('ov0').udp_segment], ['down', 'down']);
           assert.is(flagsOf(memory), 0);
           assert.match(faultOf(memory, 'ov0'), /gro: .*super-frame.*\(EINVAL\).*udp_segment: .*\(EIO\)/);
@@ -129,7 +129,7 @@ offload(
           assert.is(faultOf(memory, 'ov0'), '');
           await overlay.setprop('ov0', 'udp_segment', 'auto');
         }
-        overlay.onRefused(0, 'gro', EINVAL);
+        overlay.reports.onRefused(0, 'gro', EINVAL);
         await overlay.delete('ov0', { force: true });
       },
       { sockets: SOCKETS, offloadRetryMs: 50 },

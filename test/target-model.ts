@@ -12,7 +12,7 @@ import {
   HELD_BYTES_PER_TARGET_MAX,
   HELD_FRAMES_PER_TARGET_MAX,
 } from '../src/target/budget.js';
-import type { HeldFrame } from '../src/target/cache.js';
+import type { HeldFrame } from '../src/target/services.js';
 import { Dispatcher } from '../src/varpd/dispatch.js';
 import { type AnswerKind, CacheRig, routes, subjectOf } from './harness/cache-rig.js';
 import { formatStep, macs, type Step, World, type WorldOptions } from './harness/cache-world.js';

@@ -3,7 +3,7 @@ import * as assert from 'uvu/assert';
 import { EncapRegistry } from '../src/encap/registry.js';
 import { vxlan } from '../src/encap/vxlan.js';
 import { OverlayError } from '../src/errors.js';
-import type { OverlayRequest } from '../src/overlay.js';
+import type { OverlayRequest } from '../src/overlay/transaction.js';
 import { counting, force, gently, HERE, withMemory, withoutTrace } from './harness/lifecycle.js';
 import { freePort, request } from './harness/memory-overlay.js';
 

@@ -43,7 +43,7 @@ for (const kind of ['died', 'stuck', 'lost'] as const) {
       const { overlay } = memory;
       assert.is((await check(socket)).code, 0);
       const reason = { worker: 0, reason: 'it rains' };
-      overlay.onWorker(kind === 'died' ? { ...reason, kind, again: true } : { ...reason, kind });
+      overlay.reports.onWorker(kind === 'died' ? { ...reason, kind, again: true } : { ...reason, kind });
       const status = await client.get<StatusView>('/v1/status');
       assert.equal(
         [status.status, status.counts.devices, status.counts.faults],
@@ -53,7 +53,7 @@ for (const kind of ['died', 'stuck', 'lost'] as const) {
       const { code, output } = await check(socket);
       assert.is(code, 1);
       assert.match(output, /^DEGRADED: 0 overlays, .*\n\nLINK .*\n-- +workers +major .*worker 0 .*it rains/);
-      overlay.onWorker({ kind: 'replaced', worker: 0, restarts: 1 });
+      overlay.reports.onWorker({ kind: 'replaced', worker: 0, restarts: 1 });
       assert.is((await check(socket)).code, 0);
     }),
   );

@@ -11,8 +11,8 @@ import type { ProbeCounts } from '../overlay/path-probes.js';
 import type { DeviceProperty } from '../overlay/properties.js';
 import type { Overlay } from '../overlay.js';
 import { formatPossible, propertyToJson } from '../property.js';
-import type { TargetView } from '../target/cache.js';
 import { formatRoute, type Route } from '../target/destination.js';
+import type { TargetView } from '../target/entries.js';
 import { formatMac } from '../target/mac.js';
 
 export type { VnicView } from './vnic-view.js';

@@ -6,6 +6,7 @@ import { ringEventfd } from '../sys/fd.js';
 import type { Core } from './core.js';
 import type { MemoryViews } from './memory.js';
 import type { Pool } from './pool.js';
+import { RingCursors } from './ring-cursors.js';
 import type { Workers } from './workers.js';
 
 /** A frame from a worker. */
@@ -33,11 +34,15 @@ const WAIT_HEADER_BYTES = 8;
 const RECORD_BYTES_MAX = layout.FRAME_RECORD_BYTES + layout.FRAME_BYTES_MAX;
 
 export class MissRings {
+  readonly #cursors: RingCursors;
+
   constructor(
     readonly views: MemoryViews,
     readonly core: Core,
     readonly workers: Workers,
-  ) {}
+  ) {
+    this.#cursors = new RingCursors(views, workers, layout.ARENA_MISSES);
+  }
 
   /**
    * Hands on what is there, ring by ring, for at most `ms`; true when something is left. Every ring has its turn: one
@@ -59,17 +64,12 @@ export class MissRings {
 
   /** Where each ring ends now, for `hasPassed`. */
   ends(): ReadonlyMap<number, number> {
-    return new Map(
-      this.workers.list.map(({ queue }) => [queue.arena, this.#cursor(queue.arena, layout.RING_TAIL)]),
-    );
+    return this.#cursors.ends();
   }
 
   /** True when everything up to those ends has been handed on. */
   hasPassed(ends: ReadonlyMap<number, number>): boolean {
-    return this.workers.list.every(({ queue }) => {
-      const end = ends.get(queue.arena);
-      return end === undefined || ((this.#cursor(queue.arena, layout.RING_HEAD) - end) | 0) >= 0;
-    });
+    return this.workers.list.every(({ queue }) => this.#cursors.hasPassed(queue.arena, ends));
   }
 
   #take(arena: number, worker: number, onMiss: (miss: Miss) => void): boolean {
@@ -89,11 +89,6 @@ export class MissRings {
     this.core.ringDrop(ring);
     onMiss(miss);
     return true;
-  }
-
-  #cursor(arena: number, cursor: number): number {
-    // Signed, so that a difference is right when the count wraps.
-    return Atomics.load(this.views.i32, (arena + layout.ARENA_MISSES + cursor) / 4);
   }
 }
 
@@ -157,6 +152,7 @@ export class InjectRings {
   readonly #record: number;
   /** What found no room yet, by worker. */
   readonly #waiting: Injected[][];
+  readonly #cursors: RingCursors;
 
   constructor(
     readonly views: MemoryViews,
@@ -166,6 +162,7 @@ export class InjectRings {
   ) {
     this.#record = pool.take(RECORD_BYTES_MAX, 'the inject record');
     this.#waiting = workers.list.map(() => []);
+    this.#cursors = new RingCursors(views, workers, layout.ARENA_INJECTS);
   }
 
   /**
@@ -211,9 +208,7 @@ export class InjectRings {
       while (pushed < waiting.length && this.#push(worker, waiting[pushed]!)) pushed++;
       if (pushed > 0) waiting.splice(0, pushed);
       const { queue } = this.workers.list[worker]!;
-      if (this.#cursor(queue.arena, layout.RING_HEAD) !== this.#cursor(queue.arena, layout.RING_TAIL)) {
-        ringEventfd(queue.wake);
-      }
+      if (!this.#cursors.isEmpty(queue.arena)) ringEventfd(queue.wake);
     }
   }
 
@@ -250,9 +245,7 @@ export class InjectRings {
 
   /** Where each ring ends now; what waits for room comes behind that. */
   ends(): ReadonlyMap<number, number> {
-    return new Map(
-      this.workers.list.map(({ queue }) => [queue.arena, this.#cursor(queue.arena, layout.RING_TAIL)]),
-    );
+    return this.#cursors.ends();
   }
 
   /**
@@ -260,11 +253,9 @@ export class InjectRings {
    * not run is not waited for: its successor takes what is on the ring before it reads a frame.
    */
   hasPassed(ends: ReadonlyMap<number, number>): boolean {
-    return this.workers.list.every(({ queue, state }) => {
-      if (state !== 'running') return true;
-      const end = ends.get(queue.arena);
-      return end === undefined || ((this.#cursor(queue.arena, layout.RING_HEAD) - end) | 0) >= 0;
-    });
+    return this.workers.list.every(
+      ({ queue, state }) => state !== 'running' || this.#cursors.hasPassed(queue.arena, ends),
+    );
   }
 
   #push(worker: number, { device, kind, frame, generation }: Injected): boolean {
@@ -278,9 +269,5 @@ export class InjectRings {
     u8.set(frame, this.#record + layout.FRAME_RECORD_BYTES);
     const bytes = layout.FRAME_RECORD_BYTES + frame.length;
     return this.core.ringPush(arena + layout.ARENA_INJECTS, this.#record, bytes) === 1;
-  }
-
-  #cursor(arena: number, cursor: number): number {
-    return Atomics.load(this.views.i32, (arena + layout.ARENA_INJECTS + cursor) / 4);
   }
 }

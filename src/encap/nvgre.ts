@@ -4,18 +4,17 @@
  * carried (section 3.2). Mirror of `assembly/encap/nvgre.ts`.
  */
 import { ENCAP_NVGRE } from '../../assembly/layout.js';
+import { BASE_HEADER_BYTES, headerWith, viewOf, vnetidOf } from './base-header.js';
 import { listenInfo, outerInfos, outerOperations } from './outer.js';
 import { DESTINATION_IP, ENCAP_VERSION, type EncapPlugin, refuseOptions } from './plugin.js';
 
 const NAME = 'nvgre';
-const HEADER_BYTES = 8;
 /** A key, no checksum and no sequence number, version 0; bits 1, 4 and 5 must be zero, 6 to 12 are ignored. */
 const FORM = 0x2000;
 const FORM_MASK = 0xfc07;
 const PROTOCOL = 2;
 /** Transparent Ethernet bridging. */
 const ETHERNET = 0x6558;
-const KEY = 4;
 
 const infos = [listenInfo(NAME), ...outerInfos(NAME)];
 
@@ -34,18 +33,17 @@ export const nvgre: EncapPlugin = {
     ...outerOperations(NAME, infos),
     encap: (vnetid, _properties, options) => {
       refuseOptions(NAME, options);
-      const header = new Uint8Array(HEADER_BYTES);
-      const view = new DataView(header.buffer);
+      const header = headerWith(vnetid);
+      const view = viewOf(header);
       view.setUint16(0, FORM);
       view.setUint16(PROTOCOL, ETHERNET);
-      view.setUint32(KEY, Number(vnetid) * 256);
       return header;
     },
     decap: (datagram) => {
-      if (datagram.length < HEADER_BYTES) return undefined;
-      const view = new DataView(datagram.buffer, datagram.byteOffset, datagram.byteLength);
+      if (datagram.length < BASE_HEADER_BYTES) return undefined;
+      const view = viewOf(datagram);
       const isOurs = (view.getUint16(0) & FORM_MASK) === FORM && view.getUint16(PROTOCOL) === ETHERNET;
-      return isOurs ? { vnetid: BigInt(view.getUint32(KEY) >>> 8), headerBytes: HEADER_BYTES } : undefined;
+      return isOurs ? { vnetid: vnetidOf(datagram), headerBytes: BASE_HEADER_BYTES } : undefined;
     },
   },
 };

@@ -2,23 +2,20 @@
 import { OverlayError } from '../errors.js';
 import { endpointFault } from '../ip.js';
 import { DEVICE_NAME_BYTES_MAX } from '../limits.js';
-import { type PropertyInfo, PropertyStore } from '../property.js';
+import { type PropertyInfo, PropertyStore, reopening } from '../property.js';
 import { socketDefault } from '../sys/socket-settings.js';
 import { type EncapOperations, type OuterHeader, outerDefault } from './plugin.js';
 
 const INHERIT = 'inherit';
 const ANY_DEVICE = 'any';
 const DSCP_MAX = 63;
-const writable = { isReadable: true, isWritable: true } as const;
-
 /** `<encap>/listen_ip`. */
 export function listenInfo(encap: string): PropertyInfo {
   return {
-    ...writable,
+    ...reopening,
     name: `${encap}/listen_ip`,
     type: 'ip',
     isRequired: true,
-    applies: 'reopen',
     fault: (value) => endpointFault(String(value), false),
   };
 }
@@ -27,34 +24,31 @@ export function listenInfo(encap: string): PropertyInfo {
 export function outerInfos(encap: string): PropertyInfo[] {
   return [
     {
-      ...writable,
+      ...reopening,
       name: `${encap}/ttl`,
       type: 'uint',
       isRequired: false,
-      applies: 'reopen',
       default: BigInt(outerDefault.ttl),
       possible: [{ min: 1n, max: 255n }],
     },
     {
-      ...writable,
+      ...reopening,
       name: `${encap}/dscp`,
       type: 'string',
       isRequired: false,
-      applies: 'reopen',
       default: String(outerDefault.dscp),
       fault: (value) => dscpFault(String(value)),
     },
     {
-      ...writable,
+      ...reopening,
       name: `${encap}/ecn`,
       type: 'string',
       isRequired: false,
-      applies: 'reopen',
       default: outerDefault.ecn,
       possible: ['copy', 'clear'],
     },
     {
-      ...writable,
+      ...reopening,
       name: `${encap}/source_check`,
       type: 'string',
       isRequired: false,
@@ -63,29 +57,26 @@ export function outerInfos(encap: string): PropertyInfo[] {
       possible: ['auto', 'off', 'known', 'strict'],
     },
     {
-      ...writable,
+      ...reopening,
       name: `${encap}/reserved`,
       type: 'string',
       isRequired: false,
-      applies: 'reopen',
       default: outerDefault.reserved,
       possible: ['ignore', 'drop'],
     },
     {
-      ...writable,
+      ...reopening,
       name: `${encap}/mark`,
       type: 'uint',
       isRequired: false,
-      applies: 'reopen',
       default: BigInt(socketDefault.mark),
       possible: [{ min: 0n, max: 0xffffffffn }],
     },
     {
-      ...writable,
+      ...reopening,
       name: `${encap}/device`,
       type: 'string',
       isRequired: false,
-      applies: 'reopen',
       default: ANY_DEVICE,
       fault: (value) => deviceFault(String(value)),
     },

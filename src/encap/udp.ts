@@ -1,12 +1,17 @@
-/** What encapsulations over UDP have in common beyond the rest: ports and checksums. */
+/** What encapsulations over UDP have in common beyond the rest: ports, checksums, and what they declare. */
 import { SOURCE_PORT_MAX, SOURCE_PORT_MIN } from '../limits.js';
-import type { PropertyInfo, PropertyStore } from '../property.js';
+import { type PropertyInfo, type PropertyStore, reopening } from '../property.js';
 import { listenInfo, outerInfos, outerOperations } from './outer.js';
-import type { EncapOperations } from './plugin.js';
+import {
+  DESTINATION_IP,
+  DESTINATION_PORT,
+  ENCAP_FLAG_VLAN_TAG,
+  ENCAP_VERSION,
+  type EncapOperations,
+  type EncapPlugin,
+} from './plugin.js';
 
 const PORT_MAX = 65535;
-const writable = { isReadable: true, isWritable: true } as const;
-
 /**
  * `<encap>/listen_ip`, `listen_port` with its default, those of every encapsulation, `source_ports`, `zerocsum6_tx` and
  * `zerocsum6_rx`.
@@ -15,21 +20,19 @@ export function udpInfos(encap: string, port: bigint): PropertyInfo[] {
   return [
     listenInfo(encap),
     {
-      ...writable,
+      ...reopening,
       name: `${encap}/listen_port`,
       type: 'uint',
       isRequired: true,
-      applies: 'reopen',
       default: port,
       possible: [{ min: 1n, max: BigInt(PORT_MAX) }],
     },
     ...outerInfos(encap),
     {
-      ...writable,
+      ...reopening,
       name: `${encap}/source_ports`,
       type: 'string',
       isRequired: false,
-      applies: 'reopen',
       default: `${SOURCE_PORT_MIN}-${SOURCE_PORT_MAX}`,
       fault: (value) =>
         portsOf(String(value)) ? undefined : `it is a range within 1-${PORT_MAX}, such as 50000-50999`,
@@ -41,11 +44,10 @@ export function udpInfos(encap: string, port: bigint): PropertyInfo[] {
 
 function checksumInfo(name: string): PropertyInfo {
   return {
-    ...writable,
+    ...reopening,
     name,
     type: 'string',
     isRequired: false,
-    applies: 'reopen',
     default: 'off',
     possible: ['on', 'off'],
   };
@@ -59,8 +61,29 @@ function portsOf(text: string): [number, number] | undefined {
   return first >= 1 && first <= last && last <= PORT_MAX ? [first, last] : undefined;
 }
 
-/** The operations on properties, of an encapsulation that has `udpInfos` among them. */
-export function udpOperations(
+/** What an encapsulation over UDP has of its own. */
+export interface UdpEncap
+  extends Pick<EncapPlugin, 'name' | 'core'>,
+    Pick<EncapOperations, 'encap' | 'decap'> {
+  /** Of its properties, `udpInfos` among them. */
+  readonly infos: readonly PropertyInfo[];
+}
+
+/** A plugin for an encapsulation over UDP that has vnetids of 24 bits and carries VLAN tags. */
+export function udpPlugin({ name, core, infos, encap, decap }: UdpEncap): EncapPlugin {
+  return {
+    version: ENCAP_VERSION,
+    name,
+    idBytes: 3,
+    flags: ENCAP_FLAG_VLAN_TAG,
+    destinations: DESTINATION_IP | DESTINATION_PORT,
+    core,
+    properties: infos.map((info) => info.name),
+    operations: { ...udpOperations(name, infos), encap, decap },
+  };
+}
+
+function udpOperations(
   encap: string,
   infos: readonly PropertyInfo[],
 ): Omit<EncapOperations, 'encap' | 'decap'> {

@@ -6,9 +6,10 @@ import type { TargetTable } from '../datapath/target-table.js';
 import type { Device } from '../device.js';
 import { inTurns, monotonicMs, wallSeconds } from '../sys/clock.js';
 import type { Budget } from '../target/budget.js';
-import { type CacheServices, type HeldFrame, TargetCache } from '../target/cache.js';
+import { TargetCache } from '../target/cache.js';
 import { type Destination, destinationsOf, type Route } from '../target/destination.js';
 import type { TargetRequest } from '../target/request.js';
+import type { CacheServices, HeldFrame } from '../target/services.js';
 import { destinationName, refuseOtherFamily, ttlOf, underlayDomain } from './attachment.js';
 
 export interface DynamicOptions {

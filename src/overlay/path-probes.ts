@@ -16,6 +16,7 @@ import type { Log } from '../log.js';
 import { isWildcard, keyOf, type Mux, type Muxes } from '../mux.js';
 import { every, monotonicMs } from '../sys/clock.js';
 import { type EchoKey, EchoSocket } from '../sys/echo-socket.js';
+import type { Destination } from '../target/destination.js';
 import { Bucket } from '../varpd/remote/bucket.js';
 import type { Entry } from './setprop.js';
 
@@ -28,6 +29,15 @@ export interface ProbeCounts {
   sent: number;
   answered: number;
   unsent: number;
+}
+
+/** The way to a destination, as far as it is known. */
+export interface PathView {
+  readonly ip: string;
+  /** Of the largest IP packet that fits, where that is known. */
+  readonly bytes: number | undefined;
+  /** How far the search for that has come, where it is probed. */
+  readonly probe: SearchState | undefined;
 }
 
 export const NO_PROBES: Readonly<ProbeCounts> = { sent: 0, answered: 0, unsent: 0 };
@@ -76,9 +86,14 @@ export class PathProbes {
     for (const mux of [...this.#aims.keys()]) this.#leave(mux);
   }
 
-  /** How far the search for a destination of a device has come; undefined where it is not probed. */
-  state({ attachment }: Device, ip: string): SearchState | undefined {
-    return attachment && this.#aims.get(attachment.mux)?.get(ip)?.search.state;
+  /** What is known of the ways of a device to destinations, by routers or probes. */
+  paths(device: Device, destinations: readonly Destination[]): PathView[] {
+    const { pathMtus } = this.context.engine.destinations;
+    return destinations.flatMap(({ ip }) => {
+      if (ip === undefined) return [];
+      const bytes = pathMtus.get(device.underlayNetns, ip)?.bytes;
+      return [{ ip, bytes, probe: this.#stateOf(device, ip) }];
+    });
   }
 
   counts(mux: Mux): ProbeCounts {
@@ -142,6 +157,10 @@ export class PathProbes {
     if (!news) return;
     aim.heard = news;
     aim.search.told(news.bytes, now);
+  }
+
+  #stateOf({ attachment }: Device, ip: string): SearchState | undefined {
+    return attachment && this.#aims.get(attachment.mux)?.get(ip)?.search.state;
   }
 
   #newsOf({ mux, ip, heard }: Aim): PathMtu | undefined {

@@ -11,7 +11,7 @@ import * as libc from './libc.js';
 import type { Port } from './port.js';
 
 export class MemoryPort implements Port {
-  readonly index = 0;
+  readonly index: number = 0;
   readonly fds: readonly number[];
   /** Descriptors of our ends, queue by queue. */
   readonly ends: readonly number[];

@@ -2,26 +2,22 @@
 import { DESTINATION_IP, DESTINATION_PORT } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
 import { endpointFault } from '../ip.js';
-import { type PropertyInfo, PropertyStore } from '../property.js';
+import { type PropertyInfo, PropertyStore, reopening } from '../property.js';
 import { LOOKUP_VERSION, type LookupPlugin } from './plugin.js';
 
 const destIp: PropertyInfo = {
+  ...reopening,
   name: 'direct/dest_ip',
   type: 'ip',
   isRequired: true,
-  isReadable: true,
-  isWritable: true,
-  applies: 'reopen',
   fault: (value) => endpointFault(String(value), true),
 };
 
 const destPort: PropertyInfo = {
+  ...reopening,
   name: 'direct/dest_port',
   type: 'uint',
   isRequired: true,
-  isReadable: true,
-  isWritable: true,
-  applies: 'reopen',
   possible: [{ min: 1n, max: 65535n }],
 };
 

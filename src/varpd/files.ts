@@ -24,7 +24,7 @@
 import { DESTINATION_IP, DESTINATION_PORT } from '../encap/plugin.js';
 import { assert, OverlayError } from '../errors.js';
 import { endpointFault } from '../ip.js';
-import { type PropertyInfo, PropertyStore } from '../property.js';
+import { type PropertyInfo, PropertyStore, reopening } from '../property.js';
 import { LiveMappings } from './files/live-mappings.js';
 import {
   type Answer,
@@ -44,12 +44,10 @@ const IPV6_MULTICAST = '33:33:';
 const SOLICITED_NODE = '33:33:ff:';
 
 const config: PropertyInfo = {
+  ...reopening,
   name: 'files/config',
   type: 'string',
   isRequired: true,
-  isReadable: true,
-  isWritable: true,
-  applies: 'reopen',
   fault: (value) => (String(value).startsWith('/') ? undefined : 'it is an absolute path'),
 };
 
@@ -58,12 +56,10 @@ const config: PropertyInfo = {
  * it is answered as any other, as illumos does: the frame goes to this host's own tunnel and comes back in.
  */
 const localIp: PropertyInfo = {
+  ...reopening,
   name: 'files/local_ip',
   type: 'ip',
   isRequired: false,
-  isReadable: true,
-  isWritable: true,
-  applies: 'reopen',
   fault: (value) => endpointFault(String(value), false),
 };
 

@@ -9,7 +9,7 @@
 import { DESTINATION_IP, DESTINATION_PORT } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
 import { isMulticast } from '../ip.js';
-import { type PropertyInfo, PropertyStore } from '../property.js';
+import { type PropertyInfo, PropertyStore, reopening } from '../property.js';
 import { every, wallSeconds } from '../sys/clock.js';
 import { type Destination, parseDestination, ROUTE_DESTINATIONS_MAX } from '../target/destination.js';
 import { LearnedAddresses } from './learn/addresses.js';
@@ -28,17 +28,15 @@ const FLOOD_BYTES_MAX = 64 * 1024;
 const SEPARATOR = '+';
 const BROADCAST = 'ff:ff:ff:ff:ff:ff';
 
-const writable = { isReadable: true, isWritable: true, applies: 'reopen' } as const;
-
 const port: PropertyInfo = {
-  ...writable,
+  ...reopening,
   name: 'learn/port',
   type: 'uint',
   isRequired: true,
   possible: [{ min: 1n, max: 65535n }],
 };
 const flood: PropertyInfo = {
-  ...writable,
+  ...reopening,
   name: 'learn/flood',
   type: 'string',
   isRequired: true,
@@ -46,7 +44,7 @@ const flood: PropertyInfo = {
   fault: (value) => floodFault(String(value)),
 };
 const age: PropertyInfo = {
-  ...writable,
+  ...reopening,
   name: 'learn/age',
   type: 'uint',
   isRequired: false,
@@ -54,7 +52,7 @@ const age: PropertyInfo = {
   possible: [{ min: 0n, max: 1_000_000n }],
 };
 const limit: PropertyInfo = {
-  ...writable,
+  ...reopening,
   name: 'learn/limit',
   type: 'uint',
   isRequired: false,
@@ -62,7 +60,7 @@ const limit: PropertyInfo = {
   possible: [{ min: 1n, max: 524_288n }],
 };
 const sticky: PropertyInfo = {
-  ...writable,
+  ...reopening,
   name: 'learn/sticky',
   type: 'string',
   isRequired: false,

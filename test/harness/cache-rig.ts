@@ -9,10 +9,12 @@ import { assert, OverlayError } from '../../src/errors.js';
 import { AF_INET6 } from '../../src/sys/abi.js';
 import { sockaddr } from '../../src/sys/sockaddr.js';
 import { Budget } from '../../src/target/budget.js';
-import { type CacheServices, type HeldFrame, TargetCache, type TargetStore } from '../../src/target/cache.js';
+import { TargetCache } from '../../src/target/cache.js';
 import { type Destination, destinationsOf, type Route } from '../../src/target/destination.js';
 import { macAt } from '../../src/target/mac.js';
 import type { TargetRequest } from '../../src/target/request.js';
+import type { CacheServices, HeldFrame } from '../../src/target/services.js';
+import type { TargetStore } from '../../src/target/store.js';
 import { numberOf, type WorkerRig } from './worker-rig.js';
 
 const flags = {

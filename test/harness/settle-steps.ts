@@ -1,6 +1,6 @@
 /**
  * A miss and how it settles, written a second time: a worker (`workers/loop.ts`, `assembly/deferred.ts`, `tx.ts`) and
- * main (`src/overlay/targets.ts`, `src/target/cache.ts`), for frames of one target that one worker reads. A step is one
+ * main (`src/overlay/targets.ts`, `src/target/draining.ts`), for frames of one target that one worker reads. A step is one
  * access to a word that the other reads or writes: the entry, a ring's cursor, the epoch.
  */
 import type { Thread } from './explore.js';
