@@ -234,8 +234,8 @@ churn('traffic both ways loses nothing while a third device comes and goes 100 t
       assert.is(strange, 0, 'whole and in order');
     }
     await new Promise((resolve) => setTimeout(resolve, 50));
-    assertBooks(a.overlay, `${HERE}:${port}`);
-    assertBooks(b.overlay, `${other}:${port}`);
+    await assertBooks(a.overlay, `${HERE}:${port}`);
+    await assertBooks(b.overlay, `${other}:${port}`);
     const { counters } = a.overlay.deviceStats('ov0').counts;
     assert.equal([counters.tx_read, counters.rx_frames], [BigInt(flows[0]!.sent), BigInt(flows[1]!.sent)]);
     assert.is(counters.tx_frames, counters.tx_read, 'no drop at all');
@@ -271,8 +271,8 @@ churn('books balance where frames are dropped: stopped, too big, short, unknown 
     assert.equal([dropped.tx_short_frame, dropped.tx_too_big, dropped.tx_device_stopped], [1n, 2n, 5n]);
     assert.is(b.overlay.deviceStats('ov0').counts.counters.rx_frames, received);
     assert.is(b.overlay.muxStats()[0]!.counts.drops.rx_unknown_vnetid, 7n);
-    assertBooks(a.overlay, `${HERE}:${port}`);
-    assertBooks(b.overlay, `${other}:${port}`);
+    await assertBooks(a.overlay, `${HERE}:${port}`);
+    await assertBooks(b.overlay, `${other}:${port}`);
   } finally {
     await a.close();
     await b.close();

@@ -76,7 +76,7 @@ async function withHosts(
         named.every(([name]) => name === 'tx_device_stopped'),
         `no drop but those of the moment of change: ${named.map(String)}`,
       );
-      assertBooks(a.overlay, `127.0.0.1:${portOf(a)}`);
+      await assertBooks(a.overlay, `127.0.0.1:${portOf(a)}`);
     });
   });
 }

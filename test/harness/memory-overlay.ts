@@ -439,11 +439,35 @@ export async function assertRefused(
 const sum = (drops: Readonly<Record<DropName, bigint>>, prefix: string): bigint =>
   dropNames.reduce((total, name) => total + (name.startsWith(prefix) ? drops[name] : 0n), 0n);
 
+/** For a worker that has sent something and not counted it yet to get its turn. */
+const REST_MS_MAX = 2000;
+
+/** What the engine has counted, when that rests: a frame may have arrived before its sender has counted it. */
+async function restOf(overlay: Overlay): Promise<void> {
+  const counts = () =>
+    [...overlay.allDeviceStats(), ...overlay.muxStats()].flatMap(({ counts: { counters, drops } }) => [
+      ...Object.values(counters),
+      ...Object.values(drops),
+    ]);
+  const isOpen = () =>
+    overlay.allDeviceStats().some(({ counts: { counters, drops } }) => {
+      return counters.tx_read !== counters.tx_frames + sum(drops, 'tx_');
+    });
+  const begun = performance.now();
+  for (let before = ''; performance.now() - begun < REST_MS_MAX; ) {
+    const now = counts().join();
+    if (now === before && !isOpen()) return;
+    before = now;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
 /**
- * Asserts that every frame and datagram is accounted for: of each device, read from the link = sent + named
- * drops; of its mux, on which the devices are the only ones, read = delivered + named drops of mux and devices.
+ * Asserts, when traffic has stopped, that every frame and datagram is accounted for: of each device, read from the link = sent
+ * + named drops; of its mux, on which the devices are the only ones, read = delivered + named drops of mux and devices.
  */
-export function assertBooks(overlay: Overlay, mux: string): void {
+export async function assertBooks(overlay: Overlay, mux: string): Promise<void> {
+  await restOf(overlay);
   let received = 0n;
   for (const name of overlay.names) {
     const { counters, drops } = overlay.deviceStats(name).counts;
