@@ -1,5 +1,7 @@
 /** The MTU of devices by that of the underlay: the sum, what follows it, and what is said when it does not fit. */
 import { execFileSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { UnderlayMtu } from '../src/device.js';
@@ -292,6 +294,41 @@ testWith(
       send(1446);
       await until('what fits goes on', 3000, async () => (await received()) > before + 1);
       assert.equal(await drops(), [1, 1, 0]);
+    } finally {
+      await hosts.close();
+    }
+  },
+);
+
+testWith(
+  mtu,
+  needs,
+  'on all addresses: that of the way with the least room to what the lookup knows',
+  async () => {
+    const hosts = new Hosts();
+    try {
+      const daemon = await hosts.daemon('a');
+      const file = join(hosts.directory, 'mappings.json');
+      const map = (...ips: string[]) => {
+        const rows = ips.map((ip, guest) => [`2:8:20:0:0:${guest + 1}`, { ip, port: 4789 }]);
+        writeFileSync(file, JSON.stringify(Object.fromEntries(rows)));
+      };
+      map(underlay[4].b, underlay[6].b);
+      await daemon.client.post('/v1/overlays', {
+        name: 'ov0',
+        encap: 'vxlan',
+        search: 'files',
+        vnetid: 1,
+        properties: { 'vxlan/listen_ip': '::', 'files/config': file },
+      });
+      hosts.address('a', 'ov0');
+      const becomes = (what: string, bytes: number) =>
+        until(`${what}: ${bytes}`, 5000, () => hosts.a.netlink.getLink('ov0').mtu === bytes);
+      await becomes('the headers of IPv6 are larger', 1500 - 74);
+      map(underlay[4].b);
+      await becomes('without it', 1500 - 54);
+      hosts.a.run('ip', 'route', 'add', underlay[4].b, 'dev', 'underlay0', 'mtu', '1440');
+      await becomes('a route of its own', 1440 - 54);
     } finally {
       await hosts.close();
     }

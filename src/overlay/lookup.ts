@@ -22,6 +22,7 @@ import { unsolicitedAdvertisement } from '../varpd/proxy/ndp.js';
 import type { Varpd, VarpdInstance } from '../varpd/varpd.js';
 import type { Route } from './attachment.js';
 import { Dynamic } from './dynamic.js';
+import type { Mtus } from './mtus.js';
 import { SourcePolicy } from './source-policy.js';
 import type { Targets } from './targets.js';
 
@@ -39,6 +40,7 @@ export interface LookupContext {
   readonly engine: Engine;
   readonly varpd: Varpd;
   readonly targets: Targets;
+  readonly mtus: Mtus;
   readonly fma: Fma;
   readonly log: Log;
 }
@@ -145,12 +147,15 @@ export class Lookup {
     const point = this.point?.ip;
     // Who is in a group cannot be told.
     const isKnown = point !== undefined && !isMulticast(point);
-    const peers = this.mode === 'dynamic' ? this.#peers() : isKnown ? [point] : undefined;
+    const peers = this.mode === 'dynamic' ? this.peers : isKnown ? [point] : undefined;
     this.#sources.apply({ isDynamic: this.mode === 'dynamic', peers });
   }
 
-  /** VTEPs that may send to a DYNAMIC device; before its instance is active, those that it knew. */
-  #peers(): readonly string[] | undefined {
+  /**
+   * VTEPs of a DYNAMIC device, which may send to it; before its instance is active, those that it knew. Undefined where they
+   * cannot be listed.
+   */
+  get peers(): readonly string[] | undefined {
     const { lookup, isActive } = this.instance;
     return lookup.peers && !isActive ? this.dynamic?.vteps : lookup.peers?.();
   }
@@ -351,6 +356,7 @@ export class Lookup {
       peersChanged: () => {
         open('peersChanged');
         if (device.isStarted) this.applySources();
+        this.context.mtus.follow([{ device, lookup: this }]);
       },
       degrade: (text) => {
         open('degrade');

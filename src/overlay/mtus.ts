@@ -9,9 +9,10 @@ import { formatOverhead, overhead, overheadBytes, taggedOverhead } from '../enca
 import { OverlayError } from '../errors.js';
 import type { Events } from '../events.js';
 import type { Fma } from '../fma.js';
-import { familyOf } from '../ip.js';
+import { familyOf, isMulticast } from '../ip.js';
 import { MTU_DEFAULT_BYTES, MTU_MIN_BYTES } from '../limits.js';
 import type { Log } from '../log.js';
+import { isWildcard } from '../mux.js';
 import { mssOf } from './mss.js';
 import type { PortSource } from './ports.js';
 import type { Entry } from './setprop.js';
@@ -23,6 +24,9 @@ export interface MtusContext {
   readonly events: Events;
   readonly log: Log;
 }
+
+/** Of those of a device that listens on all addresses: routes are asked for one by one. */
+const WAYS_MAX = 64;
 
 /** Largest packet that the underlay takes with all headers, and a tag where the encapsulation carries tags. */
 function roomOf({ underlay, headers }: MtuSum): number {
@@ -121,20 +125,29 @@ export class Mtus {
     );
   }
 
-  #sumOf({ device, lookup }: Entry, known: Map<string, UnderlayMtu | undefined>): MtuSum | undefined {
-    const { encap, properties, underlayNetns } = device;
-    const { point } = lookup;
-    // It has one destination, and which is not known yet.
-    if (lookup.mode === 'point' && !point) return undefined;
-    const ip = listenIp(device);
+  /** Of the way with the least room, where there are several. */
+  #sumOf(entry: Entry, known: Map<string, UnderlayMtu | undefined>): MtuSum | undefined {
+    const { encap, properties, underlayNetns } = entry.device;
+    const ip = listenIp(entry.device);
     if (ip === undefined) return undefined;
-    const key = `${ip} ${point?.ip} ${underlayNetns}`;
-    if (!known.has(key)) known.set(key, this.context.ports.underlayMtu(ip, point?.ip, underlayNetns));
-    const underlay = known.get(key);
-    if (!underlay) return undefined;
     const encapBytes = encap.operations.encap(0n, properties).length;
-    return { underlay, headers: { encap, encapBytes, family: familyOf(point?.ip ?? ip) } };
+    const sums = waysOf(entry, ip).flatMap((to) => {
+      const key = `${ip} ${to} ${underlayNetns}`;
+      if (!known.has(key)) known.set(key, this.context.ports.underlayMtu(ip, to, underlayNetns));
+      const underlay = known.get(key);
+      return underlay ? [{ underlay, headers: { encap, encapBytes, family: familyOf(to ?? ip) } }] : [];
+    });
+    return sums.sort((one, other) => roomOf(one) - roomOf(other))[0];
   }
+}
+
+/** Where packets of a device go to, undefined for wherever the interface that has `listen_ip` leads. */
+function waysOf({ lookup }: Entry, listen: string): (string | undefined)[] {
+  const { mode, point, peers = [] } = lookup;
+  // It has one destination, and which is not known yet.
+  if (mode === 'point') return point ? [point.ip] : [];
+  if (!isWildcard(listen)) return [undefined];
+  return peers.filter((ip) => !isMulticast(ip)).slice(0, WAYS_MAX);
 }
 
 /** Undefined while there is something wrong with it: that shows when the device is started. */
