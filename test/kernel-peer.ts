@@ -1,137 +1,80 @@
 /** Our daemon against the kernel's own VXLAN device, over IPv4 and IPv6. Facts: the peer hands over unfinished checksums and super-frames. */
+import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { assertBooks } from './harness/books.js';
-import { type Daemon, Hosts, underlay, until } from './harness/hosts.js';
-import { iperf } from './harness/iperf.js';
+import { createDirect, guestOn } from './harness/direct.js';
+import type { Guest } from './harness/guest.js';
+import { type Daemon, Hosts, underlay } from './harness/hosts.js';
 import { testWith } from './harness/needs.js';
+import { Shown } from './harness/shown.js';
+import { GUEST_MTU, interoperate, seeEachOther, withoutDrops } from './harness/traffic.js';
 
 const kernelPeer = suite('kernel VXLAN as the peer');
-const needs = ['root', '/dev/net/tun', 'ip', 'ping', 'ss', 'iperf3'];
+const needs = ['root', '/dev/net/tun', 'ip', 'ping', 'python3'];
+const shown = new Shown('kernel-peer');
 const VNI = 4242;
-const MTU = 1400;
-const inner = {
-  4: { a: '198.51.100.1', b: '198.51.100.2' },
-  6: { a: '2001:db8:1::1', b: '2001:db8:1::2' },
-} as const;
+const PING_SIZES = join(import.meta.dirname, '../../test/harness/ping-sizes.py');
+
+interface Scene {
+  readonly hosts: Hosts;
+  readonly daemon: Daemon;
+  readonly ours: Guest;
+  readonly theirs: Guest;
+}
 
 /** a: overlayd; b: the kernel. */
-async function setUp(family: 4 | 6): Promise<{ hosts: Hosts; daemon: Daemon }> {
+async function withPeers(family: 4 | 6, work: (scene: Scene) => Promise<void>): Promise<void> {
   const hosts = new Hosts();
   try {
     const daemon = await hosts.daemon('a');
-    await daemon.createOverlay(hosts.a, 'ov0', VNI, underlay[family].a, underlay[family].b);
+    const properties = { mtu: `${GUEST_MTU}` };
+    const request = { encapsulation: 'vxlan', family, vnetid: VNI, properties };
+    const ours = await createDirect(hosts, 'a', daemon, request);
     const { a: remote, b: local } = underlay[family];
-    hosts.b.run(
-      'ip',
-      'link',
-      'add',
-      'vx0',
-      'type',
-      'vxlan',
-      'id',
-      `${VNI}`,
-      'local',
-      local,
-      'remote',
-      remote,
-      'dstport',
-      '4789',
-    );
-    hosts.b.netlink.setLink(hosts.b.netlink.getLink('vx0').index, { mtu: MTU, addrGenModeNone: true });
-    hosts.address('a', 'ov0', `${inner[4].a}/24`, `${inner[6].a}/64`);
-    hosts.address('b', 'vx0', `${inner[4].b}/24`, `${inner[6].b}/64`);
-    await until(
-      'the peers see each other',
-      5000,
-      () => hosts.a.attempt('ping', '-c', '1', '-W', '1', inner[4].b).status === 0,
-    );
-    return { hosts, daemon };
-  } catch (error) {
+    const ends = ['local', local, 'remote', remote, 'dstport', '4789'];
+    hosts.b.run('ip', 'link', 'add', 'vx0', 'mtu', `${GUEST_MTU}`, 'type', 'vxlan', 'id', `${VNI}`, ...ends);
+    const theirs = guestOn(hosts, 'b', 'vx0');
+    await seeEachOther(ours, theirs);
+    await work({ hosts, daemon, ours, theirs });
+  } finally {
     await hosts.close();
-    throw error;
   }
 }
 
-for (const family of [4, 6] as const) {
-  testWith(kernelPeer, needs, `IPv${family} underlay: ping of every size, both ways`, async () => {
-    const { hosts, daemon } = await setUp(family);
-    try {
-      for (const from of ['a', 'b'] as const) {
-        const target = inner[4][from === 'a' ? 'b' : 'a'];
-        // 20 bytes of IPv4 and 8 of ICMP; beyond the MTU the guests fragment.
-        const sizes = [
-          ...Array.from({ length: MTU - 28 + 1 }, (_, size) => size),
-          MTU - 27,
-          4000,
-          9000,
-          60_000,
-        ];
-        const failed: number[] = [];
-        for (let at = 0; at < sizes.length; at += 8) {
-          const batch = sizes.slice(at, at + 8);
-          const codes = await Promise.all(
-            batch.map((size) =>
-              hosts[from].finish('ping', '-q', '-c', '1', '-W', '2', '-s', `${size}`, target),
-            ),
-          );
-          failed.push(...batch.filter((_, index) => codes[index] !== 0));
-        }
-        assert.equal(failed, [], `sizes that were not answered to ${from}`);
-      }
-      await assertBooks(hosts.a, daemon, 'ov0', muxName(family));
-      const { overlays } = await daemon.stats();
-      assert.equal(overlays.ov0!.drops, {}, 'nothing was dropped');
-    } finally {
-      await hosts.close();
-    }
-  });
+/** Payloads of every size that fits, and some that guests send in fragments. */
+function pingAllSizes(from: Guest, to: Guest): void {
+  // 20 bytes of IPv4 and 8 of ICMP.
+  const most = GUEST_MTU - 28;
+  const sizes = [most, most + 1, 4000, 9000, 60_000].map(String);
+  const unanswered = from.host.run('python3', PING_SIZES, to.inner[4], ...sizes).trim();
+  assert.is(unanswered, '', `sizes that were not answered to ${from.inner[4]}`);
+}
 
+for (const place of shown.places('direct')) {
+  const [, family] = place;
   testWith(
     kernelPeer,
     needs,
-    `IPv${family} underlay: TCP and UDP, both ways, IPv4 and IPv6 inside`,
-    async () => {
-      const { hosts, daemon } = await setUp(family);
-      try {
+    `IPv${family} underlay: ping of every size; ping, TCP, UDP and mDNS, both ways; the books balance`,
+    () =>
+      withPeers(family, async ({ hosts, daemon, ours, theirs }) => {
+        await withoutDrops([ours], () => {
+          pingAllSizes(ours, theirs);
+          pingAllSizes(theirs, ours);
+        });
         const before = await countBoth(hosts, daemon, family);
-        for (const innerFamily of [4, 6] as const) {
-          for (const from of ['a', 'b'] as const) {
-            const target = inner[innerFamily][from === 'a' ? 'b' : 'a'];
-            const { bytes } = await iperf(hosts, from, target, '-t', '1');
-            assert.ok(bytes > 10_000_000, `TCP from ${from}: ${bytes} bytes`);
-          }
-        }
+        await interoperate(['TCP'], [ours, theirs]);
         const { overlays } = await daemon.stats();
         assert.ok(Number(overlays.ov0!.counters.rx_super_frames) > 0, 'the kernel passed super-frames uncut');
-        await assertBooks(hosts.a, daemon, 'ov0', muxName(family));
-        // Only TCP so far, so that every UDP datagram of the host is ours.
+        // Only ICMP and TCP so far, so that every UDP datagram of the host is ours.
         const after = await countBoth(hosts, daemon, family);
-        assert.is(
-          after.sent - before.sent,
-          after.udp.out - before.udp.out,
-          'frames sent = datagrams by the kernel',
-        );
-        assert.is(
-          after.read - before.read,
-          after.udp.in - before.udp.in,
-          'datagrams read = datagrams by the kernel',
-        );
-
-        for (const innerFamily of [4, 6] as const) {
-          for (const from of ['a', 'b'] as const) {
-            const target = inner[innerFamily][from === 'a' ? 'b' : 'a'];
-            const flags = ['-t', '1', '-u', '-b', '20M', '-l', '1200'];
-            const { packets = 0, lostPackets = packets } = await iperf(hosts, from, target, ...flags);
-            assert.ok(packets > 1000, `UDP from ${from}: ${packets} packets`);
-            assert.ok(lostPackets <= packets * 0.01, `UDP from ${from}: ${lostPackets} of ${packets} lost`);
-          }
-        }
+        const [sent, read] = [after.udp.out - before.udp.out, after.udp.in - before.udp.in];
+        assert.is(after.sent - before.sent, sent, 'frames sent = datagrams by the kernel');
+        assert.is(after.read - before.read, read, 'datagrams read = datagrams by the kernel');
+        await shown.show('direct', place, [ours, theirs]);
         await assertBooks(hosts.a, daemon, 'ov0', muxName(family));
-      } finally {
-        await hosts.close();
-      }
-    },
+      }),
   );
 }
 
@@ -159,5 +102,7 @@ async function countBoth(
 function muxName(family: 4 | 6): string {
   return family === 4 ? `${underlay[4].a}:4789` : `[${underlay[6].a}]:4789`;
 }
+
+testWith(kernelPeer, needs, 'all that is to be shown has been', () => shown.assertAll());
 
 kernelPeer.run();

@@ -4,17 +4,16 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { capture } from './harness/capture.js';
+import { guestOn, inner } from './harness/direct.js';
+import type { Guest } from './harness/guest.js';
 import { type Daemon, Hosts, type Side, underlay, until } from './harness/hosts.js';
-import { iperf } from './harness/iperf.js';
 import { testWith } from './harness/needs.js';
+import { GUEST_MTU, interoperate, seeEachOther } from './harness/traffic.js';
 
 const nvgreHosts = suite('nvgre between hosts');
-const needs = ['root', '/dev/net/tun', 'ping', 'iperf3', 'tcpdump'];
+const needs = ['root', '/dev/net/tun', 'ip', 'ping', 'tcpdump'];
 const VSID = 0x123456;
 const WORKERS = 4;
-const MTU = 1400;
-const inner = { a: '198.51.100.1', b: '198.51.100.2' } as const;
-const inner6 = { a: '2001:db8:1::1', b: '2001:db8:1::2' } as const;
 const macs = { a: '02:00:00:00:00:0a', b: '02:00:00:00:00:0b' } as const;
 const sides = ['a', 'b'] as const;
 
@@ -23,6 +22,7 @@ const other = (side: Side): Side => (side === 'a' ? 'b' : 'a');
 interface Scene {
   readonly hosts: Hosts;
   readonly daemons: Readonly<Record<Side, Daemon>>;
+  readonly guests: readonly [Guest, Guest];
 }
 
 type PropertiesOf = (side: Side, hosts: Hosts) => Readonly<Record<string, string>>;
@@ -45,14 +45,12 @@ async function withHosts(
         properties,
       });
       hosts[side].run('ip', 'link', 'set', 'ov0', 'address', macs[side]);
-      hosts.address(side, 'ov0', `${inner[side]}/24`, `${inner6[side]}/64`);
       return daemon;
     };
-    const daemons = { a: await start('a'), b: await start('b') };
-    await until('the hosts see each other', 5000, () => {
-      return hosts.a.attempt('ping', '-q', '-c', '1', '-W', '1', inner.b).status === 0;
-    });
-    await work({ hosts, daemons });
+    const [a, b] = await Promise.all([start('a'), start('b')]);
+    const guests = [guestOn(hosts, 'a', 'ov0', a), guestOn(hosts, 'b', 'ov0', b)] as const;
+    await seeEachOther(...guests);
+    await work({ hosts, daemons: { a, b }, guests });
   } finally {
     await hosts.close();
   }
@@ -79,6 +77,17 @@ async function countsOf({ hosts, daemons }: Scene) {
 
 type Counts = Awaited<ReturnType<typeof countsOf>>[number];
 
+/** Likewise when nothing is on its way: read again when a frame passed in between. */
+async function countsAtRest(scene: Scene): Promise<Counts[]> {
+  let counts = await countsOf(scene);
+  await until('the counters rest', 3000, async () => {
+    const before = JSON.stringify(counts);
+    counts = await countsOf(scene);
+    return JSON.stringify(counts) === before;
+  });
+  return counts;
+}
+
 /** Since `before`, every datagram that one side sent was read once by the other, and delivered as the kernel counts. */
 async function assertOnceEach(scene: Scene, before: readonly Counts[]): Promise<void> {
   let seen: Counts[] = [];
@@ -100,85 +109,61 @@ for (const family of [4, 6] as const) {
   const direct: PropertiesOf = (side) => ({
     'nvgre/listen_ip': underlay[family][side],
     'direct/dest_ip': underlay[family][other(side)],
-    mtu: `${MTU}`,
+    mtu: `${GUEST_MTU}`,
   });
 
   testWith(
     nvgreHosts,
     needs,
-    `IPv${family}: ping, TCP and UDP both ways, each datagram by one of ${WORKERS} workers`,
+    `IPv${family}: ping, TCP and UDP both ways, each datagram by one of ${WORKERS} workers; on the wire key, TTL, DSCP, DF, and the guests' ECN`,
     () =>
       withHosts('direct', direct, async (scene) => {
-        const { hosts, daemons } = scene;
-        const before = await countsOf(scene);
-        for (const from of sides) {
-          const to = other(from);
-          for (const size of [0, 1, 500, MTU - 29, MTU - 28, MTU - 27, 4000]) {
-            const { status } = hosts[from].attempt(
-              'ping',
-              '-q',
-              '-c',
-              '1',
-              '-W',
-              '2',
-              '-s',
-              `${size}`,
-              inner[to],
-            );
-            assert.is(status, 0, `${size} bytes from ${from}`);
-          }
-          assert.is(hosts[from].attempt('ping', '-q', '-c', '1', '-W', '2', inner6[to]).status, 0);
-        }
-        // Acknowledgements go the other way.
-        const { bytes } = await iperf(hosts, 'a', inner.b, '-t', '1', '-P', '8');
-        assert.ok(bytes > 1_000_000, `TCP: ${bytes} bytes`);
-        const udp = await iperf(hosts, 'b', inner6.a, '-u', '-b', '20M', '-l', '1200', '-t', '1');
-        assert.ok(udp.packets! > 500 && udp.lostPackets === 0, `UDP: ${udp.lostPackets} lost`);
-        await assertOnceEach(scene, before);
+        const { hosts, daemons, guests } = scene;
+        const counts = await countsAtRest(scene);
+        await interoperate(['ping', 'TCP', 'UDP'], guests);
+        await assertOnceEach(scene, counts);
         for (const side of sides) {
           const { workers } = await daemons[side].stats();
           const busy = Object.values(workers).filter(({ counters }) => Number(counters.rx_batches) > 0);
           assert.ok(busy.length > 1, `${busy.length} workers of ${side} have read something`);
         }
-      }),
-  );
 
-  testWith(nvgreHosts, needs, `IPv${family}, on the wire: key, TTL, DSCP, DF; ECN of the guests`, () =>
-    withHosts('direct', direct, async ({ hosts, daemons }) => {
-      const set = (property: string, value: string) =>
-        daemons.a.client.put(`/v1/overlays/ov0/properties/${encodeURIComponent(property)}`, { value });
-      const seenOf = async (trafficClass: number) => {
-        const seen = await capture(hosts.b, 'proto 47 or ip6 proto 47', { flags: ['-v', '-Q', 'in'] });
-        const flags = ['-q', '-c', '2', '-i', '0.2', '-W', '1', '-Q', `${trafficClass}`];
-        assert.is(hosts.a.attempt('ping', ...flags, inner.b).status, 0);
-        return await seen();
-      };
-      const header = family === 4 ? 'flags \\[DF\\], proto GRE \\(47\\)' : 'next-header GRE \\(47\\)';
-      const key = `GREv0, Flags \\[key present\\], key=0x${VSID.toString(16)}[0-9a-f]{2}, `;
-      const before = await seenOf(0xba);
-      assert.match(before, new RegExp(header));
-      assert.match(before, new RegExp(key));
-      assert.match(before, family === 4 ? /IP \(tos 0x2,ECT\(0\), ttl 64,/ : /IP6 \(class 0x02, .*hlim 64,/);
-      await set('nvgre/ttl', '9');
-      await set('nvgre/dscp', 'inherit');
-      assert.match(
-        await seenOf(0xba),
-        family === 4 ? /IP \(tos 0xba,ECT\(0\), ttl 9,/ : /IP6 \(class 0xba, .*hlim 9,/,
-      );
-    }),
+        const set = (property: string, value: string) =>
+          daemons.a.client.put(`/v1/overlays/ov0/properties/${encodeURIComponent(property)}`, { value });
+        const seenOf = async (trafficClass: number) => {
+          const seen = await capture(hosts.b, 'proto 47 or ip6 proto 47', { flags: ['-v', '-Q', 'in'] });
+          const flags = ['-q', '-c', '2', '-i', '0.2', '-W', '1', '-Q', `${trafficClass}`];
+          assert.is(hosts.a.attempt('ping', ...flags, inner.b[4]).status, 0);
+          return await seen();
+        };
+        const header = family === 4 ? 'flags \\[DF\\], proto GRE \\(47\\)' : 'next-header GRE \\(47\\)';
+        const key = `GREv0, Flags \\[key present\\], key=0x${VSID.toString(16)}[0-9a-f]{2}, `;
+        const before = await seenOf(0xba);
+        assert.match(before, new RegExp(header));
+        assert.match(before, new RegExp(key));
+        assert.match(
+          before,
+          family === 4 ? /IP \(tos 0x2,ECT\(0\), ttl 64,/ : /IP6 \(class 0x02, .*hlim 64,/,
+        );
+        await set('nvgre/ttl', '9');
+        await set('nvgre/dscp', 'inherit');
+        assert.match(
+          await seenOf(0xba),
+          family === 4 ? /IP \(tos 0xba,ECT\(0\), ttl 9,/ : /IP6 \(class 0xba, .*hlim 9,/,
+        );
+      }),
   );
 }
 
 testWith(nvgreHosts, needs, 'looked up by files: destinations without a port', () => {
   const propertiesOf: PropertiesOf = (side, hosts) => {
     const file = join(hosts.directory, 'mappings.json');
-    const mapping = (at: Side) => ({ arp: inner[at], ndp: inner6[at], ip: underlay[4][at] });
+    const mapping = (at: Side) => ({ arp: inner[at][4], ndp: inner[at][6], ip: underlay[4][at] });
     writeFileSync(file, JSON.stringify({ [macs.a]: mapping('a'), [macs.b]: mapping('b') }));
     return { 'nvgre/listen_ip': underlay[4][side], 'files/config': file };
   };
-  return withHosts('files', propertiesOf, async ({ hosts, daemons }) => {
-    const { bytes } = await iperf(hosts, 'a', inner.b, '-t', '1');
-    assert.ok(bytes > 1_000_000, `${bytes} bytes`);
+  return withHosts('files', propertiesOf, async ({ daemons, guests }) => {
+    await interoperate(['TCP'], guests);
     const targets = await daemons.a.client.get<{ targets: readonly { destination: string }[] }>(
       '/v1/overlays/ov0/targets',
     );

@@ -17,16 +17,18 @@ import {
   vxlanEncapsulation,
   vxlanGpeEncapsulation,
 } from './harness/encapsulations.js';
+import { mdnsAnswer, mdnsQuestion } from './harness/mdns.js';
 import { testWith } from './harness/needs.js';
+import { Shown } from './harness/shown.js';
 import { dissected } from './harness/tshark.js';
 import { Xorshift } from './harness/xorshift.js';
 import * as frames from './reference/frames.js';
 import * as geneve from './reference/geneve.js';
+import { ORACLE_FRAMES } from './reference/interoperability.js';
 
 const oracles = suite('oracles');
 const SEED = Number(process.env.FUZZ_SEED ?? randomBetween(1, 0x7fffffff));
-/** Of each encapsulation. */
-const FRAMES = 10_000;
+const shown = new Shown('oracles');
 const SCAPY = join(import.meta.dirname, '../../test/harness/oracle.py');
 const NOTHING = new Uint8Array(0);
 
@@ -121,38 +123,44 @@ function onTheWire(datagram: Uint8Array, port: number | undefined, number: numbe
 }
 
 for (const { encapsulation, port, fields, expected } of rows) {
-  testWith(oracles, ['tshark'], `${FRAMES} of our frames as tshark reads them: ${encapsulation.name}`, () => {
-    const random = new Xorshift(SEED);
-    const rig = new CoreRig({ encapsulation });
-    const wire: Uint8Array[] = [];
-    const wanted: string[] = [];
-    while (wire.length < FRAMES) {
-      const vnetid = random.next() >>> 8;
-      if (rig.tables.findVnet(rig.mux, BigInt(vnetid)) !== undefined) continue;
-      const device = rig.addDevice({ vnetid });
-      const batch = Array.from({ length: layout.BATCH_MAX }, () => innerFrame(random));
-      rig.placeFrames(batch);
-      assert.is(rig.decideTx(device, batch.length), 0);
-      for (const group of rig.groups(device, batch.length)) {
-        for (const [index, datagram] of group.datagrams.entries()) {
-          const frame = batch[group.frames[index]!]!;
-          const flowId = encapsulation.hasFlowId ? datagram[7]! : 0;
-          const addresses = [macText(frame.subarray(0, 6)), macText(frame.subarray(6, 12))];
-          wanted.push([...expected(vnetid, flowId), ...addresses].join('|'));
-          wire.push(onTheWire(datagram, port, wire.length));
+  testWith(
+    oracles,
+    ['tshark'],
+    `${ORACLE_FRAMES} of our frames as tshark reads them: ${encapsulation.name}`,
+    () => {
+      const random = new Xorshift(SEED);
+      const rig = new CoreRig({ encapsulation });
+      const wire: Uint8Array[] = [];
+      const wanted: string[] = [];
+      while (wire.length < ORACLE_FRAMES) {
+        const vnetid = random.next() >>> 8;
+        if (rig.tables.findVnet(rig.mux, BigInt(vnetid)) !== undefined) continue;
+        const device = rig.addDevice({ vnetid });
+        const batch = Array.from({ length: layout.BATCH_MAX }, () => innerFrame(random));
+        rig.placeFrames(batch);
+        assert.is(rig.decideTx(device, batch.length), 0);
+        for (const group of rig.groups(device, batch.length)) {
+          for (const [index, datagram] of group.datagrams.entries()) {
+            const frame = batch[group.frames[index]!]!;
+            const flowId = encapsulation.hasFlowId ? datagram[7]! : 0;
+            const addresses = [macText(frame.subarray(0, 6)), macText(frame.subarray(6, 12))];
+            wanted.push([...expected(vnetid, flowId), ...addresses].join('|'));
+            wire.push(onTheWire(datagram, port, wire.length));
+          }
         }
       }
-    }
-    const said = dissected(wire, [...fields, 'eth.dst', 'eth.src']).map((row) => {
-      const values = row.split('|');
-      // The outer frame's come first.
-      const inner = values.slice(-2).map((text) => text.split('+').at(-1));
-      return [...values.slice(0, -2), ...inner].join('|');
-    });
-    for (const [number, text] of said.entries()) {
-      assert.is(text, wanted[number], `seed ${SEED}, frame ${number}`);
-    }
-  });
+      const said = dissected(wire, [...fields, 'eth.dst', 'eth.src']).map((row) => {
+        const values = row.split('|');
+        // The outer frame's come first.
+        const inner = values.slice(-2).map((text) => text.split('+').at(-1));
+        return [...values.slice(0, -2), ...inner].join('|');
+      });
+      for (const [number, text] of said.entries()) {
+        assert.is(text, wanted[number], `seed ${SEED}, frame ${number}`);
+      }
+      shown.agreed('tshark', encapsulation.name);
+    },
+  );
 }
 
 /** What the python script makes: records of vnetid, length of the frame, of the datagram, and both. */
@@ -168,15 +176,20 @@ function* recordsOf(output: Buffer): Generator<{ vnetid: number; frame: Uint8Arr
 
 for (const [name, encapsulation] of [
   ['vxlan', vxlanEncapsulation],
+  ['vxlan-gpe', vxlanGpeEncapsulation],
   ['geneve', geneveEncapsulation],
   ['nvgre', nvgreEncapsulation],
   ['nvgre over IPv4', nvgreOverIpv4],
 ] as const) {
-  testWith(oracles, ['scapy'], `${FRAMES} datagrams of scapy's as we read them: ${name}`, () => {
+  testWith(oracles, ['scapy'], `${ORACLE_FRAMES} datagrams of scapy's as we read them: ${name}`, () => {
     // The distribution's own Python: scapy is one of its packages.
-    const { status, stdout, stderr } = spawnSync('/usr/bin/python3', [SCAPY, name, `${FRAMES}`, `${SEED}`], {
-      maxBuffer: 64 * 1024 * 1024,
-    });
+    const { status, stdout, stderr } = spawnSync(
+      '/usr/bin/python3',
+      [SCAPY, name, `${ORACLE_FRAMES}`, `${SEED}`],
+      {
+        maxBuffer: 64 * 1024 * 1024,
+      },
+    );
     assert.is(status, 0, `${stderr}`);
     const rig = new CoreRig({ encapsulation });
     let read = 0;
@@ -199,8 +212,35 @@ for (const [name, encapsulation] of [
       );
       read++;
     }
-    assert.is(read, FRAMES);
+    assert.is(read, ORACLE_FRAMES);
+    shown.agreed('scapy', name);
   });
 }
+
+testWith(oracles, ['tshark'], 'mDNS as the scenes of other tests speak it', () => {
+  const onPort = (payload: Uint8Array) =>
+    frames.udp({ ends: frames.ENDS_4, sourcePort: 5353, destinationPort: 5353, payload });
+  const messages = [
+    mdnsQuestion('a.local', 4),
+    mdnsQuestion('a.local', 6),
+    mdnsAnswer('a.local', '198.51.100.1'),
+    mdnsAnswer('b.local', '2001:db8::1'),
+  ];
+  const packets = messages.map((message) =>
+    frames.ethernet(
+      0x0800,
+      frames.ipv4({ ends: frames.ENDS_4, protocol: frames.IPPROTO_UDP, payload: onPort(message) }),
+    ),
+  );
+  const fields = ['dns.id', 'dns.flags', 'dns.qry.name', 'dns.qry.type', 'dns.resp.name', 'dns.resp.ttl'];
+  assert.equal(dissected(packets, [...fields, 'dns.a', 'dns.aaaa']), [
+    '0x0000|0x0000|a.local|1||||',
+    '0x0000|0x0000|a.local|28||||',
+    '0x0000|0x8400|||a.local|120|198.51.100.1|',
+    '0x0000|0x8400|||b.local|120||2001:db8::1',
+  ]);
+});
+
+testWith(oracles, ['tshark', 'scapy'], 'all that is to be shown has been', () => shown.assertAll());
 
 oracles.run();

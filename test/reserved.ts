@@ -11,6 +11,7 @@ import {
   vxlanEncapsulation,
   vxlanGpeEncapsulation,
 } from './harness/encapsulations.js';
+import { Shown } from './harness/shown.js';
 import * as frames from './reference/frames.js';
 import * as geneve from './reference/geneve.js';
 
@@ -18,6 +19,7 @@ const VNETID = 0x123456;
 const FRAME = frames.ethernet(0x88b5, frames.counting(86));
 
 const reserved = suite('reserved bits');
+const shown = new Shown('reserved');
 
 /** Bits of a header by number; 0 is the highest of its first byte. */
 function bits(...ranges: readonly (readonly [first: number, last: number])[]): number[] {
@@ -94,6 +96,7 @@ for (const { what, encapsulation, datagram, reserved: numbers, changing = [] } o
       const counted = rig.deviceCount(device, layout.DROP_RX_RESERVED_BITS);
       assert.is(counted, drops ? numbers.length : 0);
     }
+    shown.agreed('the RFCs', encapsulation.name);
   });
 
   reserved(`${what}: all others are not`, () => {
@@ -126,5 +129,7 @@ for (const { what, encapsulation, datagram, reserved: numbers, changing = [] } o
     },
   );
 }
+
+reserved('all that is to be shown has been', () => shown.assertAll());
 
 reserved.run();

@@ -17,7 +17,7 @@ const folder = import.meta.dirname;
 const FILE_SECONDS_MAX = Number(process.env.FILE_SECONDS ?? 300);
 const LANES = 2;
 /** Those that measure, or that drive the machine to its limit: nothing else runs meanwhile. */
-const ALONE = ['bench', 'chaos', 'files-million', 'kernel-peer', 'miss', 'overload'];
+const ALONE = ['bench', 'chaos', 'files-million', 'miss', 'overload'];
 
 function testFiles(wanted: readonly string[]): string[] {
   const names = readdirSync(folder).filter((name) => name.endsWith('.js') && name !== 'run.js');

@@ -6,13 +6,12 @@ import { type Peer, VNI, VXLAN_OVERHEAD } from './peer.js';
 
 async function start(bed: Testbed, side: Side): Promise<void> {
   const { hosts, scene } = bed;
-  await startSwitch(hosts, side, {
+  const { connect } = await startSwitch(hosts, side, {
     underlayMtu: scene.mtu,
     mtu: scene.mtu - VXLAN_OVERHEAD,
-    type: 'vxlan',
-    vnetid: VNI,
     serve: (program, args) => bed.start(side, program, args),
   });
+  connect({ type: 'vxlan', vnetid: VNI, family: 4 });
 }
 
 export const openvswitch: Peer = {

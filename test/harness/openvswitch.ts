@@ -1,6 +1,6 @@
 /**
  * Open vSwitch with its userspace datapath on a host: the underlay's link is a port of one bridge, the tunnel a port of another,
- * whose own TAP is what the guest uses.
+ * whose own TAP is what the guest uses. One tunnel after the other may be on it.
  */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,6 +10,7 @@ import { type Hosts, type Side, underlay, until } from './hosts.js';
 export const SWITCH_LINK = 'br-int';
 export const SWITCH_NEEDS = ['ovs-vswitchd', 'ovsdb-server', 'ovsdb-tool', 'ovs-vsctl'] as const;
 const UNDERLAY = 'br-phy';
+const TUNNEL = 'tunnel0';
 const SCHEMA = '/usr/share/openvswitch/vswitch.ovsschema';
 const START_MS_MAX = 10_000;
 
@@ -17,25 +18,34 @@ export interface SwitchRequest {
   /** Of the underlay and of the guest's link. */
   readonly underlayMtu: number;
   readonly mtu: number;
-  readonly type: 'vxlan' | 'geneve' | 'gre';
-  /** Undefined: flows say what is sent, and match what is received. */
-  readonly vnetid: number | undefined;
-  readonly family?: 4 | 6;
-  /** Further words about the tunnel. */
-  readonly options?: readonly string[];
   /** Starts a program that stays, and resolves when it runs. */
   readonly serve: (program: string, args: readonly string[]) => Promise<void> | void;
 }
 
+export interface Tunnel {
+  readonly type: 'vxlan' | 'geneve' | 'gre';
+  /** Undefined: flows say what is sent, and match what is received. */
+  readonly vnetid: number | undefined;
+  /** Of the underlay. */
+  readonly family: 4 | 6;
+  /** Further words about it. */
+  readonly options?: readonly string[];
+}
+
 /** What may be asked of one that runs. */
 export interface Switch {
+  /** Has this tunnel to the other side, in the place of the last one, and forwards as a switch that learns. */
+  connect(tunnel: Tunnel): void;
   /** ovs-ofctl on the guest's bridge. */
   openflow(...words: string[]): string;
 }
 
-/** Resolves when it runs. The other side's underlay address is the tunnel's end. */
-export async function startSwitch(hosts: Hosts, side: Side, request: SwitchRequest): Promise<Switch> {
-  const { underlayMtu, mtu, type, vnetid, family = 4, options = [], serve } = request;
+/** Resolves when it runs. */
+export async function startSwitch(
+  hosts: Hosts,
+  side: Side,
+  { underlayMtu, mtu, serve }: SwitchRequest,
+): Promise<Switch> {
   const host = hosts[side];
   const folder = join(hosts.directory, `ovs-${side}`);
   mkdirSync(folder);
@@ -44,6 +54,8 @@ export async function startSwitch(hosts: Hosts, side: Side, request: SwitchReque
   const run = (program: string, ...args: string[]) => host.run('env', ...folders, program, ...args);
   const [file, socket] = [join(folder, 'conf.db'), `unix:${join(folder, 'db.sock')}`];
   const control = (...words: string[]) => run('ovs-vsctl', `--db=${socket}`, '--timeout=10', ...words);
+  const openflow = (command: string, ...words: string[]) =>
+    run('ovs-ofctl', '--timeout=10', command, `unix:${join(folder, `${SWITCH_LINK}.mgmt`)}`, ...words);
 
   run('ovsdb-tool', 'create', file, SCHEMA);
   const database = [`--remote=p${socket}`, `--unixctl=${join(folder, 'db.ctl')}`];
@@ -56,29 +68,27 @@ export async function startSwitch(hosts: Hosts, side: Side, request: SwitchReque
 
   const { netlink } = host;
   const { index, mac } = netlink.getLink('underlay0');
-  const address = `${underlay[family][side]}/${family === 4 ? 24 : 64}`;
-  netlink.removeAddress(index, address);
+  const addresses = [`${underlay[4][side]}/24`, `${underlay[6][side]}/64`];
+  for (const address of addresses) netlink.removeAddress(index, address);
   const bridge = (name: string, bytes: number) => {
     const settings = ['datapath_type=netdev', 'fail-mode=standalone'];
     const own = ['--', 'set', 'interface', name, `mtu_request=${bytes}`];
     return ['add-br', name, '--', 'set', 'bridge', name, ...settings, ...own];
   };
   const hardware = ['--', 'set', 'bridge', UNDERLAY, `other-config:hwaddr="${mac}"`];
-  control(...bridge(UNDERLAY, underlayMtu), ...hardware, '--', 'add-port', UNDERLAY, 'underlay0');
-  hosts.address(side, UNDERLAY, address);
-  const far = underlay[family][side === 'a' ? 'b' : 'a'];
-  const settings = [`options:remote_ip=${far}`, `options:key=${vnetid ?? 'flow'}`];
-  const tunnel = ['add-port', SWITCH_LINK, 'tunnel0', '--', 'set', 'interface', 'tunnel0', `type=${type}`];
-  control(...bridge(SWITCH_LINK, mtu), '--', ...tunnel, ...settings, ...options);
-  const openflow = (...words: string[]) =>
-    run(
-      'ovs-ofctl',
-      '--timeout=10',
-      words[0]!,
-      `unix:${join(folder, `${SWITCH_LINK}.mgmt`)}`,
-      ...words.slice(1),
-    );
-  return { openflow };
+  const ports = ['--', 'add-port', UNDERLAY, 'underlay0', '--', ...bridge(SWITCH_LINK, mtu)];
+  control(...bridge(UNDERLAY, underlayMtu), ...hardware, ...ports);
+  hosts.address(side, UNDERLAY, ...addresses);
+
+  const connect = ({ type, vnetid, family, options = [] }: Tunnel) => {
+    const far = underlay[family][side === 'a' ? 'b' : 'a'];
+    const settings = [`options:remote_ip=${far}`, `options:key=${vnetid ?? 'flow'}`, ...options];
+    const port = ['add-port', SWITCH_LINK, TUNNEL, '--', 'set', 'interface', TUNNEL, `type=${type}`];
+    control('--if-exists', 'del-port', SWITCH_LINK, TUNNEL, '--', ...port, ...settings);
+    openflow('del-flows');
+    openflow('add-flow', 'actions=NORMAL');
+  };
+  return { connect, openflow };
 }
 
 /** It does not ask for the neighbour of a tunnel by itself; what the host finds out it overhears. */

@@ -1,12 +1,15 @@
-"""Makes datagrams of an encapsulation with scapy: oracle.py NAME COUNT SEED. Records on standard output, in network order:
-vnetid, length of the frame, length of the datagram (u32 each), the frame, the datagram."""
+"""Makes datagrams of an encapsulation with scapy, every other with reserved bits set at random: oracle.py NAME COUNT SEED. Records on
+standard output, in network order: vnetid, length of the frame, length of the datagram (u32 each), the frame, the datagram."""
 import random
 import struct
 import sys
 
-from scapy.all import ARP, GRE, ICMP, IP, TCP, UDP, Dot1Q, Ether, IPv6, Raw
 from scapy.contrib.geneve import GENEVE, GeneveOptions
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import ARP, GRE, Dot1Q, Ether
 from scapy.layers.vxlan import VXLAN
+from scapy.packet import Raw
 
 name, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 draw = random.Random(seed)
@@ -46,27 +49,42 @@ vnetids = [draw.randrange(0x1000, 0xFFFFFF) for _ in range(500)]
 frames = [inner() for _ in range(1000)]
 
 
-def option():
+def option(spare):
     return GeneveOptions(
-        classid=draw.randrange(65536), type=draw.randrange(128), data=draw.randbytes(4 * draw.randrange(8))
+        classid=draw.randrange(65536),
+        type=draw.randrange(128),
+        reserved=spare(3),
+        data=draw.randbytes(4 * draw.randrange(8)),
     )
 
 
-def datagram(vnetid, frame):
+def header(vnetid, spare):
+    """The outer header. @param spare gives a field of reserved bits, of a number of them"""
     if name == "vxlan":
-        return bytes(VXLAN(vni=vnetid, flags="Instance") / Raw(frame))
+        return VXLAN(vni=vnetid, flags="Instance", reserved1=spare(24), reserved2=spare(8))
+    if name == "vxlan-gpe":
+        flags = "Instance+NextProtocol"
+        return VXLAN(vni=vnetid, flags=flags, NextProtocol=3, reserved0=spare(16), reserved2=spare(8))
     if name == "geneve":
-        options = [option() for _ in range(draw.randrange(4))]
+        options = [option(spare) for _ in range(draw.randrange(4))]
         # Said by us: scapy 2.5 masks what it works out with 0x2f, where six bits are meant.
         words = sum(len(bytes(each)) for each in options) // 4
-        return bytes(GENEVE(vni=vnetid, proto=0x6558, optionlen=words, options=options) / Raw(frame))
-    gre = GRE(key_present=1, key=vnetid << 8 | draw.randrange(256), proto=0x6558) / Raw(frame)
-    if name == "nvgre":
-        return bytes(gre)
-    return bytes(IP(src="192.0.2.1", dst="192.0.2.2", tos=draw.randrange(64) << 2) / gre)
+        more = {"reserved": spare(6), "reserved2": spare(8)}
+        return GENEVE(vni=vnetid, proto=0x6558, optionlen=words, options=options, **more)
+    key = vnetid << 8 | draw.randrange(256)
+    # Of the bits for the control of recursion the highest is not among those that are ignored (RFC 2784 section 2.3).
+    return GRE(key_present=1, key=key, proto=0x6558, recursion_control=spare(2), flags=spare(5))
+
+
+def datagram(vnetid, frame, spare):
+    made = bytes(header(vnetid, spare)) + frame
+    if name != "nvgre over IPv4":
+        return made
+    outer = IP(src="192.0.2.1", dst="192.0.2.2", proto=47, tos=draw.randrange(64) << 2, len=20 + len(made))
+    return bytes(outer) + made
 
 
 for number in range(count):
     vnetid, frame = draw.choice(vnetids), frames[number % len(frames)]
-    made = datagram(vnetid, frame)
+    made = datagram(vnetid, frame, draw.getrandbits if number & 1 else lambda bits: 0)
     sys.stdout.buffer.write(struct.pack(">III", vnetid, len(frame), len(made)) + frame + made)
