@@ -2,15 +2,13 @@
  * The matrix of what RFCs ask for: every line has tests that are there, or says why it is otherwise; and every key word of
  * their texts is some line's.
  */
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { hasTest } from './harness/test-names.js';
 import type { Level } from './reference/requirements/rfc.js';
 import { rfcs } from './reference/requirements.js';
 
 const matrix = suite('requirements of RFCs');
-const SOURCES = join(import.meta.dirname, '../../test');
 /** Less is no reason. */
 const REASON_CHARACTERS_MIN = 40;
 
@@ -22,22 +20,12 @@ const lines = rfcs.flatMap(({ number, requirements }) =>
 );
 
 matrix('each has a test that is there, or a reason why it is otherwise', () => {
-  const sources = new Map<string, string>();
-  const sourceOf = (file: string) => {
-    const text = sources.get(file) ?? readFileSync(join(SOURCES, `${file}.ts`), 'utf8');
-    sources.set(file, text);
-    return text;
-  };
   for (const { what, tests = [], exception } of lines) {
     assert.ok(tests.length > 0 || exception !== undefined, `${what}: neither a test nor a reason`);
     if (exception !== undefined)
       assert.ok(exception.length >= REASON_CHARACTERS_MIN, `${what}: ${exception}`);
     for (const [file, name] of tests) {
-      // In the name of a test, not just anywhere.
-      const named = sourceOf(file)
-        .split('\n')
-        .filter((line) => line.includes(name) && /['`]/.test(line) && !/^\s*(\/\/|\*|assert)/.test(line));
-      assert.ok(named.length > 0, `${what}: test/${file}.ts has no test '${name}'`);
+      assert.ok(hasTest(file, name), `${what}: test/${file}.ts has no test '${name}'`);
     }
   }
   assert.is(new Set(lines.map(({ what }) => what)).size, lines.length, 'each is there once');
