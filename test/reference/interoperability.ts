@@ -54,7 +54,7 @@ export const peerRows: readonly PeerRow[] = [
     encapsulations: ['vxlan'],
     families: [4, 6],
     traffic: TRAFFIC,
-    test: ['learn-hosts', 'a flood list over IPv${family}'],
+    test: ['learn-hosts', 'a flood list over IPv'],
   },
   {
     peer: 'kernel VXLAN',
@@ -62,7 +62,7 @@ export const peerRows: readonly PeerRow[] = [
     encapsulations: ['vxlan'],
     families: [4, 6],
     traffic: TRAFFIC,
-    test: ['learn-hosts', 'a multicast group over IPv${family}'],
+    test: ['learn-hosts', 'a multicast group over IPv'],
   },
   {
     peer: 'kernel VXLAN',

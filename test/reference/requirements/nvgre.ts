@@ -94,7 +94,7 @@ export const rfc7637: Rfc = {
       level: 'MUST NOT',
       sections: { '4.4': 1 },
       rule: 'NVGRE packets are fragmented by whoever sends them',
-      tests: [['nvgre-hosts', 'on the wire: key, TTL, DSCP, DF']],
+      tests: [['nvgre-hosts', 'on the wire key, TTL, DSCP, DF']],
     },
     {
       level: 'SHOULD',
