@@ -1,6 +1,6 @@
 /**
  * Fuzzes the core: many millions of frames and datagrams, more than half of them flush with the end of
- * memory, where a read too far traps. FUZZ_SEED repeats a run, FUZZ_FRAMES makes it longer.
+ * memory, where a read too far traps. FUZZ_SEED repeats a run, FUZZ_FRAMES makes it longer, FUZZ_ENCAPSULATIONS names some.
  */
 import { createHash } from 'node:crypto';
 import { suite } from 'uvu';
@@ -21,6 +21,7 @@ const SEED = Number(process.env.FUZZ_SEED ?? randomBetween(1, 0x7fffffff));
 const FRAMES = Number(process.env.FUZZ_FRAMES ?? 10_000_000);
 /** With a number of its own, every encapsulation has that many. */
 const isNightly = process.env.FUZZ_FRAMES !== undefined;
+const ONLY = process.env.FUZZ_ENCAPSULATIONS?.split(',');
 /** Each verdict must be reached this often. */
 const VERDICT_MIN = 200;
 /** One batch in so many is compared with the twin, which is slow. */
@@ -212,7 +213,8 @@ function isSame(a: Uint8Array, b: Uint8Array): boolean {
 /** Geneve with options differs from geneve in what is sent alone. */
 const PARTS = [1, 1, 5, 1, 1, 1];
 
-for (const [index, encapsulation] of encapsulations.entries())
+for (const [index, encapsulation] of encapsulations.entries()) {
+  if (ONLY && !ONLY.includes(encapsulation.name)) continue;
   fuzz(`${encapsulation.name}, seed ${SEED}`, () => {
     const most = isNightly ? FRAMES : FRAMES / PARTS[index]!;
     const run = new Run(encapsulation);
@@ -260,6 +262,7 @@ for (const [index, encapsulation] of encapsulations.entries())
     assert.is(read, run.frames);
     assert.is(run.tablesDigest(), before, 'the tables are as they were');
   });
+}
 
 // ─── Traps ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -4,11 +4,15 @@
  * Cheap, since the fuzzer calls it millions of times.
  */
 import * as layout from '../../assembly/layout.js';
-import { structs } from '../../src/sys/abi.js';
+import { IPPROTO_IPV6, structs } from '../../src/sys/abi.js';
 import { type CoreRig, IOVEC_BYTES, MESSAGE_BYTES, SEND_FD, TAP_FD } from './core-rig.js';
 
 const CANARY = 0xa5;
 const CANARY_BYTES = 8;
+/** linux/in6.h */
+const IPV6_FLOWINFO = 11;
+/** The header of a control message, a word and padding. */
+const LABEL_CONTROL_BYTES = 24;
 const { mmsghdr, iovec: iovecStruct } = structs;
 
 export class BatchFault extends Error {}
@@ -36,6 +40,8 @@ export class BatchCheck {
   readonly #bank: number;
   /** Of frames that are sent. */
   readonly #outerBytes: number;
+  /** Over IPv6 what has no ports says its flow label itself. */
+  readonly #isLabelled: boolean;
   readonly #headers = new Map<number, Uint8Array>();
   /** Indexes of the drop counts that a datagram can end in. */
   readonly #rxDrops: Uint32Array;
@@ -52,6 +58,9 @@ export class BatchCheck {
   constructor(readonly rig: CoreRig) {
     this.#outerBytes = rig.encapsulation.header(0).length;
     this.#bank = rig.views.u32[(layout.MUXES_OFFSET + rig.mux * layout.MUX_BYTES + layout.MUX_BANK) / 4]!;
+    const destination = layout.DESTINATIONS_OFFSET + rig.destination * layout.DESTINATION_BYTES;
+    const isIpv6 = rig.views.u32[(destination + layout.DESTINATION_IS_IPV6) / 4] !== 0;
+    this.#isLabelled = isIpv6 && rig.encapsulation.hasFlowId === true;
     const rows = [...rig.rules.keys(), layout.DEVICES_MAX + rig.mux];
     const reasons = Array.from({ length: layout.DROP_REASONS }, (_, reason) => reason);
     this.#rxDrops = Uint32Array.from(
@@ -170,12 +179,14 @@ export class BatchCheck {
       u8[rig.arena + layout.ARENA_TX_CLASSES + u8[rig.arena + layout.ARENA_TX_ORDER + place]!]!;
     this.#mustLieIn(at + mmsghdr['msg_hdr.msg_name'], at + mmsghdr['msg_hdr.msg_namelen'], row, message);
     const controls = rig.arena + layout.ARENA_TX_CONTROLS + message * layout.TX_CONTROL_BYTES;
+    const isOwn = datagrams! > 1 || classOf(first!) !== 0 || this.#isLabelled;
     this.#mustLieIn(
       at + mmsghdr['msg_hdr.msg_control'],
       at + mmsghdr['msg_hdr.msg_controllen'],
-      datagrams! > 1 || classOf(first!) !== 0 ? controls : row,
+      isOwn ? controls : row,
       message,
     );
+    if (this.#isLabelled) this.#checkLabel(at, controls, first!, message);
     must(
       first! < end! && end! <= layout.BATCH_MAX && goesOn! <= 1,
       () => `message ${message}: frames ${first} to ${end}`,
@@ -226,6 +237,21 @@ export class BatchCheck {
         () => `message ${message}: datagram ${index} of ${size} bytes`,
       );
     }
+  }
+
+  /** The flow label of a message, in its last control message: one datagram has but that of the class in front. */
+  #checkLabel(at: number, controls: number, place: number, message: number): void {
+    const { rig } = this;
+    const { u8, u32 } = rig.views;
+    const label = controls + u32[(at + mmsghdr['msg_hdr.msg_controllen']) / 4]! - LABEL_CONTROL_BYTES;
+    const flow = u8[rig.arena + layout.ARENA_TX_FLOWS + u8[rig.arena + layout.ARENA_TX_ORDER + place]!]!;
+    const isControl =
+      u32[label / 4] === LABEL_CONTROL_BYTES - 4 &&
+      u32[label / 4 + 2] === IPPROTO_IPV6 &&
+      u32[label / 4 + 3] === IPV6_FLOWINFO;
+    const value = (u8[label + 17]! << 16) | (u8[label + 18]! << 8) | u8[label + 19]!;
+    const isRight = isControl && u8[label + 16] === 0 && value === Math.imul(flow + 1, 0x9e3779b1) >>> 12;
+    must(isRight, () => `message ${message}: flow label ${value} of flow ${flow}`);
   }
 
   /** A frame in one piece, or the next segment of a super-frame: its headers, then its payload. Returns the iovecs. */
