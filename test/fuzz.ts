@@ -23,7 +23,7 @@ const FRAMES = Number(process.env.FUZZ_FRAMES ?? 10_000_000);
 const isNightly = process.env.FUZZ_FRAMES !== undefined;
 const ONLY = process.env.FUZZ_ENCAPSULATIONS?.split(',');
 /** Each verdict must be reached this often. */
-const VERDICT_MIN = 200;
+const VERDICT_MIN = isNightly ? 1000 : 200;
 /** One batch in so many is compared with the twin, which is slow. */
 const TWIN_EVERY = 61;
 /** Bytes for each frame of a packed transmit batch. */
