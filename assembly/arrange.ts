@@ -47,6 +47,7 @@ import {
   COUNTER_TX_SUPER_FRAMES,
   DESTINATION_CONTROL,
   DESTINATION_CONTROL_BYTES,
+  DESTINATION_FRAME_MAX,
   DESTINATION_HEADER,
   DESTINATION_HEADER_BYTES,
   DESTINATION_IS_IPV6,
@@ -62,6 +63,7 @@ import {
   DEVICE_TARGETS,
   DEVICE_VNETID,
   DEVICES_MAX,
+  DROP_TX_PATH_MTU,
   DROP_TX_UNDERLAY_MTU,
   HEADER_BASE,
   HEADER_OFFSET,
@@ -257,18 +259,29 @@ export function txLayOut(arena: usize, device: u32): u32 {
 function endMessage(arena: usize, route: u32, end: u32, goesOn: bool): void {
   const count = iovecs - firstIovec;
   storeBatchMessage(arena, messages, route, messageClass, messageLabel, firstIovec, count, datagrams, datagramBytes);
-  storeContent(arena, messages, firstPlace, end, goesOn, datagrams, firstSegment);
+  storeContent(arena, messages, firstPlace, end, goesOn, datagrams, firstSegment, NONE);
   messages++;
   datagrams = 0;
 }
 
-function storeContent(arena: usize, message: u32, first: u32, end: u32, goesOn: bool, count: u32, segment: u32): void {
+/** @param copyTo destination of a copy that is whole in this message, or NONE */
+function storeContent(
+  arena: usize,
+  message: u32,
+  first: u32,
+  end: u32,
+  goesOn: bool,
+  count: u32,
+  segment: u32,
+  copyTo: u32,
+): void {
   const content = arena + ARENA_TX_CONTENTS + message * TX_CONTENT_BYTES;
   store<u32>(content, first);
   store<u32>(content, end, 4);
   store<u32>(content, u32(goesOn), 8);
   store<u32>(content, count, 12);
   store<u32>(content, segment, 16);
+  store<u32>(content, copyTo, 20);
 }
 
 function storeBatchMessage(
@@ -318,7 +331,7 @@ export function txReplicas(arena: usize, count: u32): bool {
 /**
  * Messages of frame `i`, which is replicated, to destinations `from` and on of its list: of a plain frame to as many as
  * there is room for, of a super-frame to one. Returns how many destinations, 0 behind the last; group 0 says where they
- * are sent from. What does not fit is laid out by `txLayOut`.
+ * are sent from. Those whose path takes less are dropped, each copy by name. What does not fit is laid out by `txLayOut`.
  */
 export function txReplicate(arena: usize, device: u32, i: u32, from: u32): u32 {
   check(i < BATCH_MAX && device < DEVICES_MAX);
@@ -331,42 +344,58 @@ export function txReplicate(arena: usize, device: u32, i: u32, from: u32): u32 {
   check(socket < BANK_MAX);
   store<u8>(arena, u8(i), ARENA_TX_ORDER);
   store<u8>(arena + i, 0, ARENA_TX_FAILED);
+  store<u32>(arena, 0, ARENA_TX_PLACE);
+  store<u32>(arena, 1, ARENA_TX_PLACES);
+  store<u32>(arena, 0, ARENA_TX_SEGMENT);
+  store<u32>(arena, 0, ARENA_TX_SINGLY);
+  store<u32>(arena, 0, ARENA_GROUPS);
+  const entry = arena + ARENA_TX_FRAMES + i * TX_FRAME_BYTES;
+  const frame = load<u32>(entry) + VNET_HDR_BYTES;
+  const length = load<u32>(entry, 4) - VNET_HDR_BYTES;
+  const inner = load<u32>(arena + i * 4, ARENA_TX_HEADER_BYTES);
+  const largest = inner == 0 ? length : min(length, inner + load<u32>(arena + i * 4, ARENA_TX_SEGMENT_BYTES));
   let count: u32 = 1;
-  if (load<u32>(arena + i * 4, ARENA_TX_HEADER_BYTES) != 0) {
+  if (inner != 0) {
     store<u32>(arena + i * 4, load<u32>(rows), ARENA_TX_ROUTES);
-    store<u32>(arena, 0, ARENA_TX_PLACE);
-    store<u32>(arena, 1, ARENA_TX_PLACES);
-    store<u32>(arena, 0, ARENA_TX_SEGMENT);
-    store<u32>(arena, 0, ARENA_TX_SINGLY);
-    txLayOut(arena, device);
+    if (copyFits(arena, device, load<u32>(rows), frame, length, largest)) txLayOut(arena, device);
   } else {
     count = min(total - from, BATCH_MAX);
-    const entry = arena + ARENA_TX_FRAMES + i * TX_FRAME_BYTES;
     const outer = load<u32>(list, DESTINATION_HEADER_BYTES);
-    storeIovec(
-      arena + ARENA_TX_IOVECS,
-      load<u32>(entry) + VNET_HDR_BYTES - outer,
-      outer + load<u32>(entry, 4) - VNET_HDR_BYTES,
-    );
+    storeIovec(arena + ARENA_TX_IOVECS, frame - outer, outer + length);
     const trafficClass = u32(load<u8>(arena + i, ARENA_TX_CLASSES));
     const isLabelled = hasNoPorts(load<u32>(deviceRow(device), DEVICE_ENCAP));
     const label = isLabelled ? flowLabel(load<u8>(arena + i, ARENA_TX_FLOWS)) : 0;
+    let copies: u32 = 0;
     for (let slot: u32 = 0; slot < count; slot++) {
-      storeBatchMessage(arena, slot, load<u32>(rows + slot * 4), trafficClass, label, 0, 1, 1, 0);
-      storeContent(arena, slot, 0, 1, false, 1, 0);
+      const to = load<u32>(rows + slot * 4);
+      if (!copyFits(arena, device, to, frame, length, largest)) continue;
+      storeBatchMessage(arena, copies, to, trafficClass, label, 0, 1, 1, 0);
+      storeContent(arena, copies, 0, 1, false, 1, 0, to);
+      copies++;
     }
-    const group = arena + ARENA_TX_GROUPS;
-    const mux = load<u32>(deviceRow(device), DEVICE_MUX);
-    store<i32>(group, load<i32>(arena + (mux * BANK_MAX + socket) * 4, ARENA_SEND_FDS));
-    store<u32>(group, 0, 4);
-    store<u32>(group, count, 8);
-    store<u32>(arena, 1, ARENA_GROUPS);
+    if (copies != 0) {
+      const group = arena + ARENA_TX_GROUPS;
+      const mux = load<u32>(deviceRow(device), DEVICE_MUX);
+      store<i32>(group, load<i32>(arena + (mux * BANK_MAX + socket) * 4, ARENA_SEND_FDS));
+      store<u32>(group, 0, 4);
+      store<u32>(group, copies, 8);
+      store<u32>(arena, 1, ARENA_GROUPS);
+    }
     store<u32>(arena, 1, ARENA_TX_PLACE);
-    store<u32>(arena, 1, ARENA_TX_PLACES);
   }
   // The first copy is the frame itself.
   add(deviceCounters(arena, device), COUNTER_TX_COPIES, from == 0 ? count - 1 : count);
   return count;
+}
+
+/** Whether the path to a destination takes a copy; one that it does not take is dropped. @param largest bytes of a frame of it */
+function copyFits(arena: usize, device: u32, to: u32, frame: usize, length: u32, largest: u32): bool {
+  const most = load<u32>(destinationRow(to), DESTINATION_FRAME_MAX);
+  // Less 1, so that 0 is beyond every length.
+  if (largest - 1 <= most - 1) return true;
+  dropDevice(arena, device, DROP_TX_PATH_MTU, 1);
+  tellTooBig(arena, device, frame, length, to, most);
+  return false;
 }
 
 /** Counts messages `first` to `first + count - 1` as sent, and the frames that end in them. */
@@ -380,10 +409,12 @@ export function txSent(arena: usize, device: u32, first: u32, count: u32): void 
     const end = load<u32>(content, 4) - load<u32>(content, 8);
     check(end <= BATCH_MAX);
     sent += load<u32>(content, 12);
+    // Others of its copies may have failed.
+    const isCopy = load<u32>(content, 20) != NONE;
     for (let place = load<u32>(content); place < end; place++) {
       const i = u32(load<u8>(arena + place, ARENA_TX_ORDER));
       check(i < BATCH_MAX);
-      if (load<u8>(arena + i, ARENA_TX_FAILED)) continue;
+      if (!isCopy && load<u8>(arena + i, ARENA_TX_FAILED)) continue;
       const length = load<u32>(arena + ARENA_TX_FRAMES + i * TX_FRAME_BYTES, 4) - VNET_HDR_BYTES;
       bytes += length;
       if (frames == BATCH_MAX) {
@@ -411,22 +442,23 @@ function countTargets(arena: usize, device: u32, frames: u32): void {
   if (table != 0) targetCount(table, arena, frames);
 }
 
-/** Counts the frames of a message that was not sent as dropped: each once, however many messages it is in. */
+/** Counts the frames of a message that was not sent as dropped: each once, however many messages it is in, and each copy. */
 export function txFailed(arena: usize, device: u32, message: u32, reason: u32): void {
   check(message < TX_MESSAGES_MAX);
   const content = arena + ARENA_TX_CONTENTS + message * TX_CONTENT_BYTES;
   const end = load<u32>(content, 4);
+  const copyTo = load<u32>(content, 20);
   check(end <= BATCH_MAX);
   for (let place = load<u32>(content); place < end; place++) {
     const i = u32(load<u8>(arena + place, ARENA_TX_ORDER));
     check(i < BATCH_MAX);
-    if (load<u8>(arena + i, ARENA_TX_FAILED)) continue;
+    if (copyTo == NONE && load<u8>(arena + i, ARENA_TX_FAILED)) continue;
     store<u8>(arena + i, 1, ARENA_TX_FAILED);
     dropDevice(arena, device, reason, 1);
     if (reason == DROP_TX_UNDERLAY_MTU) {
       const entry = arena + ARENA_TX_FRAMES + i * TX_FRAME_BYTES;
       const frame = load<u32>(entry) + VNET_HDR_BYTES;
-      const route = load<u32>(arena + i * 4, ARENA_TX_ROUTES);
+      const route = copyTo == NONE ? load<u32>(arena + i * 4, ARENA_TX_ROUTES) : copyTo;
       tellTooBig(arena, device, frame, load<u32>(entry, 4) - VNET_HDR_BYTES, route, 0);
     }
   }

@@ -288,9 +288,9 @@ export const TX_IOVECS_MAX: u32 = 1024;
 export const ARENA_TX_MESSAGES: u32 = ARENA_TX_GROUPS + BANK_MAX * TX_GROUP_BYTES; // struct mmsghdr
 /**
  * What each message holds: {u32 place of its first frame in ORDER, u32 behind its last, u32 1 if that goes on in the next
- * message, u32 datagrams, u32 segment of the first frame that it begins with}.
+ * message, u32 datagrams, u32 segment of the first frame that it begins with, u32 destination where it is one copy of many, or NONE}.
  */
-export const TX_CONTENT_BYTES: u32 = 20;
+export const TX_CONTENT_BYTES: u32 = 24;
 export const ARENA_TX_CONTENTS: u32 = ARENA_TX_MESSAGES + TX_MESSAGES_MAX * 64;
 /** Control messages: the destination's, then the traffic class, then the segment size. */
 export const TX_CONTROL_BYTES: u32 = 192;
