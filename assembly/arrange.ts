@@ -81,8 +81,12 @@ import {
   VNET_HDR_BYTES,
 } from './layout';
 import {
+  FLOW_LABEL_BYTES,
   IOVEC_BYTES,
+  isFlowLabel,
   MESSAGE_BYTES,
+  MESSAGE_CONTROL,
+  MESSAGE_CONTROL_BYTES,
   storeFlowLabel,
   storeIovec,
   storeMessage,
@@ -471,6 +475,22 @@ export function txRetreat(arena: usize, message: u32): void {
   store<u32>(arena, load<u32>(content), ARENA_TX_PLACE);
   store<u32>(arena, load<u32>(content, 16), ARENA_TX_SEGMENT);
   store<u32>(arena, 1, ARENA_TX_SINGLY);
+}
+
+/**
+ * Takes the flow label off a message, which has it last: the kernel takes none while anybody in the network namespace has leased
+ * one for himself alone. False where there is none.
+ */
+export function txUnlabel(arena: usize, message: u32): bool {
+  check(message < TX_MESSAGES_MAX);
+  const at = arena + ARENA_TX_MESSAGES + message * MESSAGE_BYTES;
+  const bytes = load<u32>(at, MESSAGE_CONTROL_BYTES);
+  const control = arena + ARENA_TX_CONTROLS + message * TX_CONTROL_BYTES;
+  if (bytes < FLOW_LABEL_BYTES || bytes > TX_CONTROL_BYTES) return false;
+  if (!isFlowLabel(control + bytes - FLOW_LABEL_BYTES)) return false;
+  store<u64>(at, bytes - FLOW_LABEL_BYTES, MESSAGE_CONTROL_BYTES);
+  if (bytes == FLOW_LABEL_BYTES) store<u64>(at, 0, MESSAGE_CONTROL);
+  return true;
 }
 
 /** Datagrams of a message. */

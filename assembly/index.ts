@@ -1,6 +1,16 @@
 /** What the module exports; nothing else is in this file. The theory is in `src/overlay.ts`. */
 
-export { txArrange, txDatagrams, txFailed, txLayOut, txReplicas, txReplicate, txRetreat, txSent } from './arrange';
+export {
+  txArrange,
+  txDatagrams,
+  txFailed,
+  txLayOut,
+  txReplicas,
+  txReplicate,
+  txRetreat,
+  txSent,
+  txUnlabel,
+} from './arrange';
 export { sumBytes } from './checksum';
 export { countDevice, countWorker, dropDevice, dropMux } from './counter';
 export { injectTake, missPush, waitPush, waitTake } from './deferred';

@@ -548,6 +548,8 @@ export const COUNTER_RX_UNLEARNED: u32 = 94;
 export const COUNTER_TX_TOO_BIG_TOLD: u32 = 95;
 /** Those that were not, since too many were in that second. */
 export const COUNTER_TX_TOO_BIG_UNTOLD: u32 = 96;
+/** Messages that the kernel did not take with their flow label, and were sent with one of the kernel's. */
+export const COUNTER_TX_UNLABELLED: u32 = 97;
 // Worker row only.
 export const COUNTER_WAKEUPS: u32 = 88;
 export const COUNTER_TX_BATCHES: u32 = 89;

@@ -20,6 +20,7 @@ const SOL_IPV6: u32 = 41;
 const IPV6_TCLASS: u32 = 67;
 const IPV6_FLOWINFO: u32 = 11;
 export const MESSAGE_NAME_BYTES: usize = 8;
+export const MESSAGE_CONTROL: usize = 32;
 export const MESSAGE_CONTROL_BYTES: usize = 40;
 export const MESSAGE_FLAGS: usize = 48;
 export const MESSAGE_LENGTH: usize = 56;
@@ -68,6 +69,13 @@ export function storeFlowLabel(at: usize, label: u32): u32 {
   store<u32>(at, IPV6_FLOWINFO, 12);
   store<u64>(at, u64(bswap(label)), 16);
   return CONTROL_HEADER_BYTES + 8;
+}
+
+/** Bytes of that, and whether it is one. */
+export const FLOW_LABEL_BYTES: u32 = CONTROL_HEADER_BYTES + 8;
+
+export function isFlowLabel(at: usize): bool {
+  return load<u32>(at, 8) == SOL_IPV6 && load<u32>(at, 12) == IPV6_FLOWINFO;
 }
 
 /** Size of the datagrams that a received message is made of; 0 when it is one datagram. */

@@ -157,6 +157,7 @@ export class Overlay {
   readonly #targets: Targets;
   readonly #tooBig: TooBig;
   readonly #pathProbes: PathProbes;
+  readonly #mtus: Mtus;
   readonly #kept: Kept;
   readonly #setprop: Setprop;
   readonly #persistence: Persistence;
@@ -189,20 +190,29 @@ export class Overlay {
       sockets,
       options.offloadRetryMs ?? OFFLOAD_RETRY_MS,
     );
-    const mtus = new Mtus({ engine, ports, fma: this.fma, events: this.events, log });
+    const mtus = new Mtus({
+      engine,
+      ports,
+      fma: this.fma,
+      events: this.events,
+      log,
+      entries: () => this.#devices.entries.values(),
+    });
+    this.#mtus = mtus;
     this.#groups = new Groups(engine, ports);
     const attachments = new Attachments(engine, this.#muxes, this.#groups, kept, this.#offloads);
     this.#kept = kept;
-    this.#tooBig = new TooBig({
-      engine,
-      muxes: this.#muxes,
-      entries: () => this.#devices.entries.values(),
-    });
     this.#pathProbes = new PathProbes({
       engine,
       muxes: this.#muxes,
       fma: this.fma,
       log,
+      entries: () => this.#devices.entries.values(),
+    });
+    this.#tooBig = new TooBig({
+      engine,
+      muxes: this.#muxes,
+      pathProbes: this.#pathProbes,
       entries: () => this.#devices.entries.values(),
     });
     this.#targets = new Targets(engine, log, (miss) => this.#tooBig.onMiss(miss));
@@ -324,6 +334,7 @@ export class Overlay {
     this.#targets.close();
     this.#tooBig.close();
     this.#pathProbes.close();
+    this.#mtus.close();
     this.#kept.close();
     await this.engine.close();
   }

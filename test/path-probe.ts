@@ -117,10 +117,10 @@ testWith(
         const { sent, answered } = echoes(a, family);
         // The two pings of guests that were told are the same kernel's, and IPv4.
         const pings = family === 4 ? families.length : 0;
-        assert.equal(
-          [probes.sent, probes.answered],
-          [sent - pings - before[family].sent, answered - before[family].answered],
-        );
+        assert.is(probes.sent, sent - pings - before[family].sent);
+        // The last one may have been on its way when nobody wanted to know any more.
+        const late = answered - before[family].answered - probes.answered;
+        assert.ok(late === 0 || late === 1, `${late} replies more than were taken`);
         assert.ok(probes.sent > probes.answered && probes.answered > 0);
         console.log(`  IPv${family}: ${probes.sent} probes, ${probes.answered} answered`);
       }
@@ -159,6 +159,51 @@ testWith(
       await daemon.client.put('/v1/overlays/ov0/properties/direct%2Fdest_ip', { value: '192.0.2.77' });
       await until('it is given up', 12_000, async () => (await state()) === 'unanswered');
       assert.is((await targetOf(daemon, 'ov0')).path_mtu, null);
+    } finally {
+      await hosts.close();
+    }
+  },
+);
+
+testWith(
+  probe,
+  needs,
+  'devices that share a way share its search: the largest packets of any of them decide',
+  async () => {
+    const hosts = new Hosts();
+    try {
+      const daemon = await hosts.daemon('a');
+      const mux = async (name: string, vnetid: number, port: number, mtu: number) => {
+        await daemon.client.post('/v1/overlays', {
+          name,
+          encap: 'vxlan',
+          search: 'direct',
+          vnetid,
+          properties: {
+            'vxlan/listen_ip': underlay[4].a,
+            'vxlan/listen_port': port,
+            'direct/dest_ip': underlay[4].b,
+            'direct/dest_port': port,
+            path_mtu_probe: 'on',
+            mtu,
+          },
+        });
+        hosts.address('a', name);
+      };
+      // What is longer is lost without a word.
+      hosts.b.netlink.setLink(hosts.b.netlink.getLink('underlay0').index, { mtu: 1380 });
+      await mux('small', 1, 4789, 1200);
+      await mux('large', 2, 4790, 1446);
+      const both = async () => Promise.all(['small', 'large'].map((name) => targetOf(daemon, name)));
+      const isFound = async () => (await both()).every(({ path_mtu }) => (path_mtu ?? 0) >= 1200);
+      await until('it is found', 10_000, isFound);
+      for (let time = 0; time < 20; time++) {
+        const [small, large] = await both();
+        assert.is(small!.path_mtu, large!.path_mtu);
+        assert.ok(large!.path_mtu !== null && large!.path_mtu <= 1384, `${large!.path_mtu}`);
+        assert.is(small!.path_probe, large!.path_probe);
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
     } finally {
       await hosts.close();
     }

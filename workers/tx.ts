@@ -172,6 +172,10 @@ function sendGroup(worker: WorkerContext, device: number, group: number): boolea
       if (failure !== errno.EMSGSIZE) worker.refusal = failure;
       return false;
     }
+    if (failure === errno.EINVAL && core.txUnlabel(arena, next)) {
+      core.countDevice(arena, device, layout.COUNTER_TX_UNLABELLED, 1);
+      continue;
+    }
     worker.refusal = 0;
     core.txFailed(arena, device, next, drops.get(failure) ?? layout.DROP_TX_UNDERLAY_ERROR);
     next++;

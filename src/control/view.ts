@@ -251,6 +251,7 @@ const deviceCounters = [
   'tx_resent',
   'tx_too_big_told',
   'tx_too_big_untold',
+  'tx_unlabelled',
   'rx_frames',
   'rx_bytes',
   'rx_super_frames',

@@ -45,6 +45,7 @@ export interface Core {
   txFailed(arena: number, device: number, message: number, reason: number): void;
   /** Goes back to where a message begins; `txLayOut` then gives every datagram a message of its own. */
   txRetreat(arena: number, message: number): void;
+  txUnlabel(arena: number, message: number): boolean;
   txDatagrams(arena: number, message: number): number;
   sumBytes(from: number, length: number): bigint;
   rxPrepare(arena: number): void;

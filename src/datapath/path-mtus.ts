@@ -88,11 +88,16 @@ export class PathMtus {
     this.#set(key, { bytes, atMs: this.nowMs(), source: isLocal ? 'local' : 'router' });
   }
 
-  /** Probes have shown how large a packet may be, whoever said something else; `all` that are sent arrive. */
-  probed(netns: string, ip: string, bytes: number | 'all'): void {
+  /**
+   * Probes have shown how large a packet may be, whoever said less. @param most no larger ones were looked at: when they arrive,
+   * what is known of larger ones stays
+   */
+  probed(netns: string, ip: string, bytes: number, most: number): void {
     const key = keyOf(netns, ip);
     if (!this.#byKey.has(key)) return;
-    this.#set(key, bytes === 'all' ? undefined : { bytes, atMs: this.nowMs(), source: 'probe' });
+    const known = this.#known.get(key);
+    if (bytes < most) this.#set(key, { bytes, atMs: this.nowMs(), source: 'probe' });
+    else if (known && known.bytes < most) this.#set(key, undefined);
   }
 
   /** Undefined where nothing is known. */

@@ -9,6 +9,7 @@ import type { Device } from '../device.js';
 import { assert, OverlayError } from '../errors.js';
 import type { Fma } from '../fma.js';
 import { familyOf, isMulticast, parseIp } from '../ip.js';
+import { ROUTES_MS } from '../limits.js';
 import type { Log } from '../log.js';
 import { checkDestination, checkRoute, type Destination } from '../target/destination.js';
 import { formatMac, parseMac } from '../target/mac.js';
@@ -356,7 +357,7 @@ export class Lookup {
       peersChanged: () => {
         open('peersChanged');
         if (device.isStarted) this.applySources();
-        this.context.mtus.follow([{ device, lookup: this }]);
+        this.context.mtus.followAll(ROUTES_MS);
       },
       degrade: (text) => {
         open('degrade');

@@ -13,6 +13,7 @@ import { familyOf, isMulticast } from '../ip.js';
 import { MTU_DEFAULT_BYTES, MTU_MIN_BYTES } from '../limits.js';
 import type { Log } from '../log.js';
 import { isWildcard } from '../mux.js';
+import { after, monotonicMs } from '../sys/clock.js';
 import { mssOf } from './mss.js';
 import type { PortSource } from './ports.js';
 import type { Entry } from './setprop.js';
@@ -23,6 +24,7 @@ export interface MtusContext {
   readonly fma: Fma;
   readonly events: Events;
   readonly log: Log;
+  entries(): Iterable<Entry>;
 }
 
 /** Of those of a device that listens on all addresses: routes are asked for one by one. */
@@ -55,11 +57,38 @@ export function formatMtuSum({
 }
 
 export class Mtus {
+  #cancel: (() => void) | undefined;
+  /** When all may be looked at again. */
+  #freeAtMs = 0;
+
   constructor(readonly context: MtusContext) {}
+
+  close(): void {
+    this.#cancel?.();
+  }
+
+  /**
+   * Routes, links or VTEPs have changed: looks at all devices, soon. For a tenth of the time at most: a router's table may change
+   * all the time, and there may be many devices. @param pauseMs for what may follow at once
+   */
+  followAll(pauseMs: number): void {
+    if (this.#cancel) return;
+    const waitMs = Math.max(pauseMs, this.#freeAtMs - monotonicMs());
+    if (waitMs > 0) this.#cancel = after(waitMs, () => this.#followNow());
+    else this.#followNow();
+  }
+
+  #followNow(): void {
+    this.#cancel = undefined;
+    const began = monotonicMs();
+    this.context.engine.destinations.pathMtus.forgetLocal();
+    this.follow(this.context.entries());
+    const ended = monotonicMs();
+    this.#freeAtMs = ended + 9 * (ended - began);
+  }
 
   /** Looks at the underlays of devices that are activated, and does what follows from that. */
   follow(entries: Iterable<Entry>): void {
-    this.context.engine.destinations.pathMtus.forgetLocal();
     // Many devices have one underlay.
     const known = new Map<string, UnderlayMtu | undefined>();
     for (const entry of entries) {

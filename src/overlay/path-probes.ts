@@ -4,7 +4,6 @@
  * goes to `PathMtus`, beside what routers say.
  */
 import type { Engine } from '../datapath/engine.js';
-import type { PathMtu } from '../datapath/path-mtus.js';
 import { PathSearch, type SearchState } from '../datapath/path-search.js';
 import type { Device } from '../device.js';
 import { overheadBytes, taggedOverhead } from '../encap/overhead.js';
@@ -13,15 +12,19 @@ import type { Fma } from '../fma.js';
 import { type Family, familyOf, isMulticast } from '../ip.js';
 import { PATH_AIMS_MS, PATH_PROBE_MS, PATH_PROBE_RATE } from '../limits.js';
 import type { Log } from '../log.js';
-import { isWildcard, keyOf, type Mux, type Muxes } from '../mux.js';
+import { isWildcard, type Mux, type Muxes } from '../mux.js';
 import { every, monotonicMs } from '../sys/clock.js';
 import { type EchoKey, EchoSocket } from '../sys/echo-socket.js';
 import type { Destination } from '../target/destination.js';
 import { Bucket } from '../varpd/remote/bucket.js';
 import type { Entry } from './setprop.js';
 
-/** Replies taken in at a time. */
-const REPLIES_MAX = 1024;
+/** Replies taken off a socket at a time. */
+const REPLIES_MAX = 256;
+/** What a destination may have of all probes a second, so that there are some left for those that are looked for. */
+const SHARE_PER_SECOND = PATH_PROBE_RATE.perSecond / 2;
+/** Probes of a destination in the time in which one is confirmed or asked in vain, at most. */
+const CONFIRM_PER_SECOND = 1 / 15;
 
 /** Of one underlay address. */
 export interface ProbeCounts {
@@ -30,6 +33,8 @@ export interface ProbeCounts {
   answered: number;
   unsent: number;
 }
+
+export const NO_PROBES: Readonly<ProbeCounts> = { sent: 0, answered: 0, unsent: 0 };
 
 /** The way to a destination, as far as it is known. */
 export interface PathView {
@@ -40,23 +45,26 @@ export interface PathView {
   readonly probe: SearchState | undefined;
 }
 
-export const NO_PROBES: Readonly<ProbeCounts> = { sent: 0, answered: 0, unsent: 0 };
+/** What decides which way packets take: devices of which that is the same share a search. */
+type PathKey = string;
 
-/** A destination that is probed from an underlay address. */
+/** A destination that is probed. */
 interface Aim {
-  readonly mux: Mux;
+  /** From whose address. */
+  mux: Mux;
   readonly ip: string;
-  search: PathSearch;
-  /** What a router has said last. */
-  heard: PathMtu | undefined;
-  /** Of the size that is asked about: those whose replies may still come. */
-  asked: EchoKey[];
+  readonly search: PathSearch;
+  /** What a router has said that is looked at. */
+  word: number | undefined;
+  /** Probes of the size that is asked about, whose replies may still come, by their nonces. */
+  readonly asked: Map<bigint, EchoKey>;
 }
 
-/** Where a device's packets go, and how large they can be. */
+/** A destination as a device wants it. */
 interface Wanted {
   readonly mux: Mux;
   readonly ip: string;
+  /** Bytes of the largest packet that is ever sent there. */
   readonly most: number;
 }
 
@@ -69,9 +77,12 @@ export interface PathProbesContext {
 }
 
 export class PathProbes {
-  /** By underlay address, then by destination. */
-  readonly #aims = new Map<Mux, Map<string, Aim>>();
+  /** In the order of their turns. */
+  readonly #aims = new Map<PathKey, Aim>();
+  /** By namespace and address. */
+  readonly #byAddress = new Map<string, Set<Aim>>();
   readonly #sockets = new Map<Mux, Map<Family, EchoSocket>>();
+  readonly #byNonce = new Map<bigint, Aim>();
   readonly #counts = new WeakMap<Mux, ProbeCounts>();
   readonly #bucket = new Bucket(PATH_PROBE_RATE);
   readonly #stop: () => void;
@@ -83,7 +94,22 @@ export class PathProbes {
 
   close(): void {
     this.#stop();
-    for (const mux of [...this.#aims.keys()]) this.#leave(mux);
+    for (const mux of [...this.#sockets.keys()]) this.#close(mux);
+  }
+
+  /**
+   * A router says how large a packet to an address may be. True where that may be believed at once: what probes have found
+   * is looked at first.
+   */
+  told(netns: string, ip: string, bytes: number): boolean {
+    const now = monotonicMs();
+    let isBelieved = true;
+    for (const aim of this.#byAddress.get(`${netns} ${ip}`) ?? []) {
+      if (aim.search.told(bytes, now)) continue;
+      isBelieved = false;
+      if (aim.search.state === 'complete') aim.word = bytes;
+    }
+    return isBelieved;
   }
 
   /** What is known of the ways of a device to destinations, by routers or probes. */
@@ -91,8 +117,9 @@ export class PathProbes {
     const { pathMtus } = this.context.engine.destinations;
     return destinations.flatMap(({ ip }) => {
       if (ip === undefined) return [];
-      const bytes = pathMtus.get(device.underlayNetns, ip)?.bytes;
-      return [{ ip, bytes, probe: this.#stateOf(device, ip) }];
+      const mux = device.probesPaths ? device.attachment?.mux : undefined;
+      const probe = mux && this.#aims.get(pathKey(mux, ip))?.search.state;
+      return [{ ip, bytes: pathMtus.get(device.underlayNetns, ip)?.bytes, probe }];
     });
   }
 
@@ -105,124 +132,133 @@ export class PathProbes {
   #round(): void {
     const now = monotonicMs();
     if (now >= this.#lookAtMs) {
-      this.#lookAtMs = now + PATH_AIMS_MS;
       this.#look(now);
+      // A small part of the time, however many there are.
+      this.#lookAtMs = now + Math.max(PATH_AIMS_MS, this.#aims.size);
     }
-    for (const [mux, aims] of this.#aims) {
-      this.#receive(mux, aims, now);
-      for (const aim of aims.values()) {
-        if (!this.#probe(aim, now)) return;
-      }
+    for (const sockets of this.#sockets.values()) {
+      for (const socket of sockets.values()) this.#receive(socket, now);
+    }
+    const served: PathKey[] = [];
+    for (const [key, aim] of this.#aims) {
+      if (now < aim.search.dueMs) continue;
+      if (!this.#bucket.take()) break;
+      served.push(key);
+      this.#probe(aim, now);
+    }
+    // Whoever had its turn goes behind those that wait for theirs.
+    for (const key of served) {
+      const aim = this.#aims.get(key)!;
+      this.#aims.delete(key);
+      this.#aims.set(key, aim);
     }
   }
 
   /** Which destinations there are by now. */
   #look(now: number): void {
-    const wanted = new Map<Mux, Map<string, Wanted>>();
-    const failed = new Map<Mux, OverlayError>();
+    const wanted = new Map<PathKey, Wanted>();
+    const families = new Map<Mux, Set<Family>>();
+    const probing: Device[] = [];
     for (const { device, lookup } of this.context.entries()) {
-      if (!device.probesPaths || !device.attachment) {
+      const mux = device.probesPaths ? device.attachment?.mux : undefined;
+      if (!mux) {
         this.context.fma.restore(device.name, 'paths_unprobed');
         continue;
       }
-      const { mux } = device.attachment;
-      for (const each of wantedOf(device, mux, lookup)) {
-        const byIp = wanted.get(mux) ?? new Map<string, Wanted>();
-        wanted.set(mux, byIp);
-        const other = byIp.get(each.ip);
-        if (!other || other.most < each.most) byIp.set(each.ip, each);
-      }
-      const families = new Set([...(wanted.get(mux)?.keys() ?? [])].map(familyOf));
-      const error = failed.get(mux) ?? this.#open(mux, families);
-      if (error) failed.set(mux, error);
-      this.#judge(device, error);
-    }
-    for (const mux of [...this.#aims.keys()]) if (!wanted.has(mux)) this.#leave(mux);
-    for (const [mux, byIp] of wanted) {
-      const aims = this.#aims.get(mux) ?? new Map<string, Aim>();
-      this.#aims.set(mux, aims);
-      for (const ip of [...aims.keys()]) if (!byIp.has(ip)) aims.delete(ip);
-      for (const { ip, most } of byIp.values()) {
-        const known = aims.get(ip);
-        // More or less can be sent by now: everything is asked again.
-        if (known?.search.most === most) this.#tell(known, now);
-        else aims.set(ip, aimAt(mux, ip, new PathSearch(familyOf(ip), most, now)));
+      probing.push(device);
+      const mostOf = packetsOf(device);
+      for (const ip of ipsOf(lookup)) {
+        const family = familyOf(ip);
+        families.set(mux, (families.get(mux) ?? new Set()).add(family));
+        const key = pathKey(mux, ip);
+        const most = mostOf(family);
+        if ((wanted.get(key)?.most ?? 0) < most) wanted.set(key, { mux, ip, most });
       }
     }
+    for (const mux of [...this.#sockets.keys()]) if (!families.has(mux)) this.#close(mux);
+    const failed = new Map([...families].map(([mux, those]) => [mux, this.#open(mux, those)] as const));
+    for (const device of probing) this.#judge(device, failed.get(device.attachment!.mux));
+    for (const key of [...this.#aims.keys()]) if (!wanted.has(key)) this.#leave(key);
+    const pace = Math.max(1, (wanted.size * CONFIRM_PER_SECOND) / SHARE_PER_SECOND);
+    for (const [key, { mux, ip, most }] of wanted) {
+      let aim = this.#aims.get(key);
+      // More or less can be sent by now: everything is asked again.
+      if (aim && aim.search.most !== most) {
+        this.#leave(key);
+        aim = undefined;
+      }
+      if (!aim) {
+        aim = { mux, ip, search: new PathSearch(familyOf(ip), most, now), word: undefined, asked: new Map() };
+        this.#aims.set(key, aim);
+        const address = addressOf(aim);
+        this.#byAddress.set(address, (this.#byAddress.get(address) ?? new Set()).add(aim));
+      }
+      aim.mux = mux;
+      aim.search.pace = pace;
+      // A row may have come anew meanwhile.
+      this.#publish(aim);
+    }
   }
 
-  /** What a router has said meanwhile. */
-  #tell(aim: Aim, now: number): void {
-    const news = this.#newsOf(aim);
-    if (!news) return;
-    aim.heard = news;
-    aim.search.told(news.bytes, now);
-  }
-
-  #stateOf({ attachment }: Device, ip: string): SearchState | undefined {
-    return attachment && this.#aims.get(attachment.mux)?.get(ip)?.search.state;
-  }
-
-  #newsOf({ mux, ip, heard }: Aim): PathMtu | undefined {
-    const known = this.context.engine.destinations.pathMtus.get(mux.netns, ip);
-    return known && known.source !== 'probe' && known !== heard ? known : undefined;
-  }
-
-  /** Sends what is due. False when there were so many that the rest has to wait. */
-  #probe(aim: Aim, now: number): boolean {
-    const { mux, ip, search } = aim;
+  #probe(aim: Aim, now: number): void {
+    const { mux, ip, search, word } = aim;
     const socket = this.#sockets.get(mux)?.get(search.family);
-    if (!socket || !search.isDue(now)) return true;
-    if (!this.#bucket.take()) return false;
+    if (!socket) return;
     const before = search.asked;
-    const bytes = search.next(now);
-    if (bytes !== before) aim.asked = [];
+    let bytes = search.next(now);
+    if (word !== undefined && search.isShaken) {
+      this.context.engine.destinations.pathMtus.learn(mux.netns, ip, word, false);
+      aim.word = undefined;
+      search.believe(word, now);
+      bytes = search.next(now);
+    }
+    if (bytes !== before) this.#forget(aim);
     if (bytes !== undefined) {
       const request = socket.request(ip, bytes);
       if (typeof request === 'object') {
         this.counts(mux).sent++;
-        aim.asked.push(request);
+        aim.asked.set(request.nonce, request);
+        this.#byNonce.set(request.nonce, aim);
       } else {
         this.counts(mux).unsent++;
         if (request === 'too_big') search.refused(now);
+        else search.unsent(now);
       }
     }
     this.#publish(aim);
-    return true;
   }
 
-  #receive(mux: Mux, aims: ReadonlyMap<string, Aim>, now: number): void {
-    for (const socket of this.#sockets.get(mux)?.values() ?? []) {
-      const replies = new Map<bigint, EchoKey>();
-      for (let reply = socket.receive(); reply; reply = socket.receive()) {
-        replies.set(reply.nonce, reply);
-        if (replies.size >= REPLIES_MAX) break;
-      }
-      if (replies.size === 0) continue;
-      for (const aim of aims.values()) {
-        if (!aim.asked.some((request) => isReply(request, replies.get(request.nonce)))) continue;
-        this.counts(mux).answered++;
-        aim.asked = [];
-        aim.search.answered(now);
-        this.#publish(aim);
-      }
+  #receive(socket: EchoSocket, now: number): void {
+    for (let count = 0; count < REPLIES_MAX; count++) {
+      const reply = socket.receive();
+      if (!reply) return;
+      const aim = this.#byNonce.get(reply.nonce);
+      const request = aim?.asked.get(reply.nonce);
+      if (!aim || request?.sequence !== reply.sequence || request.bytes !== reply.bytes) continue;
+      this.counts(aim.mux).answered++;
+      this.#forget(aim);
+      aim.search.answered(now);
+      // It was not so.
+      aim.word = undefined;
+      this.#publish(aim);
     }
   }
 
-  #publish(aim: Aim): void {
-    const { mux, ip, search } = aim;
-    const { found } = search;
-    // What has just been said is looked at first.
-    if (found === undefined || this.#newsOf(aim)) return;
+  /** No reply to what was asked so far is waited for. */
+  #forget({ asked }: Aim): void {
+    for (const nonce of asked.keys()) this.#byNonce.delete(nonce);
+    asked.clear();
+  }
+
+  #publish({ mux, ip, search }: Aim): void {
+    const { found, most } = search;
+    if (found === undefined) return;
     const { pathMtus } = this.context.engine.destinations;
     const before = pathMtus.get(mux.netns, ip)?.bytes;
-    pathMtus.probed(mux.netns, ip, found);
+    pathMtus.probed(mux.netns, ip, found, most);
     const after = pathMtus.get(mux.netns, ip)?.bytes;
     if (before === after) return;
-    this.context.log.info(
-      { mux: keyOf(mux.ip, mux.port, mux.netns), ip, before, found },
-      'path MTU by probes',
-    );
+    this.context.log.info({ netns: mux.netns, ip, before, after }, 'path MTU by probes');
   }
 
   /** Opens the sockets that there are not yet. */
@@ -249,29 +285,40 @@ export class PathProbes {
     else fma.restore(name, 'paths_unprobed');
   }
 
-  #leave(mux: Mux): void {
-    this.#aims.delete(mux);
-    for (const socket of this.#sockets.get(mux)?.values() ?? []) socket.close();
+  #leave(key: PathKey): void {
+    const aim = this.#aims.get(key)!;
+    const address = addressOf(aim);
+    const those = this.#byAddress.get(address)!;
+    those.delete(aim);
+    if (those.size === 0) this.#byAddress.delete(address);
+    this.#forget(aim);
+    this.#aims.delete(key);
+  }
+
+  #close(mux: Mux): void {
+    for (const socket of this.#sockets.get(mux)!.values()) socket.close();
     this.#sockets.delete(mux);
   }
 }
 
-function aimAt(mux: Mux, ip: string, search: PathSearch): Aim {
-  return { mux, ip, search, heard: undefined, asked: [] };
+function pathKey({ netns, settings }: Mux, ip: string): PathKey {
+  return `${netns} ${settings.mark} ${settings.device} ${ip}`;
 }
 
-function isReply(request: EchoKey, reply: EchoKey | undefined): boolean {
-  return reply?.sequence === request.sequence && reply.bytes === request.bytes;
+function addressOf({ mux, ip }: Aim): string {
+  return `${mux.netns} ${ip}`;
 }
 
-function wantedOf(device: Device, mux: Mux, { point, dynamic }: Entry['lookup']): Wanted[] {
+/** Hosts that a device sends to: those that its targets are behind. */
+function ipsOf({ point, dynamic }: Entry['lookup']): string[] {
   const ips = point ? [point.ip] : (dynamic?.vteps ?? []);
-  const { encap, mtu, mtuSum, properties } = device;
+  return ips.filter((ip) => ip !== undefined && !isMulticast(ip)) as string[];
+}
+
+/** Bytes of the largest packet of a device over a family. */
+function packetsOf({ encap, mtu, properties }: Device): (family: Family) => number {
   const encapBytes = encap.operations.encap(0n, properties).length;
-  return ips.flatMap((ip) => {
-    if (ip === undefined || isMulticast(ip)) return [];
-    const family = familyOf(ip);
-    const needed = mtu + overheadBytes(taggedOverhead({ encap, encapBytes, family }));
-    return [{ mux, ip, most: Math.min(needed, mtuSum?.underlay.bytes ?? needed) }];
-  });
+  const of = (family: Family) => mtu + overheadBytes(taggedOverhead({ encap, encapBytes, family }));
+  const most = { 4: of(4), 6: of(6) };
+  return (family) => most[family];
 }

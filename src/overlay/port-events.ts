@@ -31,7 +31,7 @@ export class PortEvents {
       return entry ? [[entry.device.name, () => links.follow(entry, event)]] : [];
     }
     if (event.kind === 'routes') {
-      this.#underlays.followMtus(ROUTES_MS);
+      this.context.mtus.followAll(ROUTES_MS);
       return [];
     }
     if (event.kind === 'underlay') {

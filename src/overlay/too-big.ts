@@ -15,12 +15,14 @@ import { every } from '../sys/clock.js';
 import { EMSGSIZE } from '../sys/errno.js';
 import { ErrorQueue } from '../sys/error-queue.js';
 import { Bucket } from '../varpd/remote/bucket.js';
+import type { PathProbes } from './path-probes.js';
 import type { Entry } from './setprop.js';
 import { tooBigAnswer } from './too-big-answer.js';
 
 export interface TooBigContext {
   readonly engine: Engine;
   readonly muxes: Muxes;
+  readonly pathProbes: PathProbes;
   entries(): Iterable<Entry>;
 }
 
@@ -43,7 +45,7 @@ export class TooBig {
 
   /** Takes in what has been said of datagrams that were sent. */
   drain(): void {
-    const { engine, muxes } = this.context;
+    const { engine, muxes, pathProbes } = this.context;
     const { pathMtus } = engine.destinations;
     const netnsOf = new Map(
       muxes.list.flatMap(({ underlay, netns }) => underlay.send.map((fd) => [fd, netns] as const)),
@@ -51,7 +53,9 @@ export class TooBig {
     if (netnsOf.size === 0) return;
     for (const fd of this.#queue.withErrors([...netnsOf.keys()])) {
       for (const { ip, errno, info, isLocal } of this.#queue.drain(fd)) {
-        if (errno === EMSGSIZE) pathMtus.learn(netnsOf.get(fd)!, ip, info, isLocal);
+        if (errno !== EMSGSIZE) continue;
+        const netns = netnsOf.get(fd)!;
+        if (isLocal || pathProbes.told(netns, ip, info)) pathMtus.learn(netns, ip, info, isLocal);
       }
     }
   }

@@ -5,7 +5,6 @@
 import type { Events } from '../events.js';
 import type { Fma } from '../fma.js';
 import type { Mux } from '../mux.js';
-import { after, monotonicMs } from '../sys/clock.js';
 import type { Attachments } from './attachment.js';
 import type { Devices } from './devices.js';
 import type { Mtus } from './mtus.js';
@@ -24,10 +23,6 @@ export interface UnderlaysContext {
 }
 
 export class Underlays {
-  #cancelMtus: (() => void) | undefined;
-  /** When MTUs may be looked at again. */
-  #mtusFreeAtMs = 0;
-
   constructor(readonly context: UnderlaysContext) {}
 
   /** Addresses or interfaces have changed: devices may be without the address of their mux, or have it again. */
@@ -45,7 +40,7 @@ export class Underlays {
       if (fault === undefined) fma.restore(device.name, 'underlay_gone');
       else fma.degrade(device.name, 'underlay_gone', `${fault}; resumes by itself when it is back`);
     }
-    this.followMtus(0);
+    this.context.mtus.followAll(0);
   }
 
   /** The namespace of its underlay has lost its name, so that nobody reaches its sockets there any more. */
@@ -64,21 +59,5 @@ export class Underlays {
         text: 'the underlay is in the new one of that name',
       });
     }
-  }
-
-  /** For a tenth of the time at most: a router's table may change all the time, and there may be many devices. */
-  followMtus(pauseMs: number): void {
-    if (this.#cancelMtus) return;
-    const waitMs = Math.max(pauseMs, this.#mtusFreeAtMs - monotonicMs());
-    if (waitMs > 0) this.#cancelMtus = after(waitMs, () => this.#followMtusNow());
-    else this.#followMtusNow();
-  }
-
-  #followMtusNow(): void {
-    this.#cancelMtus = undefined;
-    const began = monotonicMs();
-    this.context.mtus.follow(this.context.devices.entries.values());
-    const ended = monotonicMs();
-    this.#mtusFreeAtMs = ended + 9 * (ended - began);
   }
 }

@@ -21,7 +21,7 @@ import { openRawSocket } from './raw-socket.js';
 import { sockaddr } from './sockaddr.js';
 import * as bpf from './socket-filter.js';
 import type { SocketSettings } from './socket-settings.js';
-import { applySettings, bindTo, setOuterHeader } from './underlay.js';
+import { applySettings, bindTo, enlargeBuffers, setOuterHeader } from './underlay.js';
 
 const PURPOSE = 'probing path MTUs';
 const IPV6_HEADER_BYTES = 40;
@@ -76,6 +76,8 @@ export class EchoSocket {
       bpf.filterInput(this.#fd, bpf.DROP_ALL);
       applySettings(this.#fd, settings);
       setOuterHeader(this.#fd, [family]);
+      // Replies are as large as requests, and come all at once.
+      enlargeBuffers(this.#fd);
       bindTo(this.#fd, sockaddr(domain, ip, 0), 0, `probing from ${ip}`);
       bpf.filterInput(this.#fd, repliesTo(domain, reply, this.#id));
     } catch (error) {

@@ -327,7 +327,7 @@ export const rfc8899: Rfc = {
       sections: { '4.6.2': 1, '6.1.6': 1 },
       rule: 'a message alone sets the size',
       exception:
-        'It lowers it at once, as RFC 1191 and 8201 have it, so that nothing is lost meanwhile; and it counts no longer than until probes have answered.',
+        'While nothing has been found it lowers it at once, as RFC 1191 and 8201 have it, until probes have answered; what was found is looked at first.',
       tests: [['send-errors', 'spoofed ICMP over IPv']],
     },
     {
@@ -335,7 +335,7 @@ export const rfc8899: Rfc = {
       sections: { '4.6.2': 1 },
       rule: 'a message of a size below what was known to pass brings back the size that is sure to pass',
       exception:
-        'What the message says is in force at once, and not 1200 bytes: it is mostly right, and probes look at it within a second.',
+        'What the message says is in force as soon as one probe of what was known is lost, and not 1200 bytes: it is mostly right, and is looked at next.',
       tests: [['path-search', 'a router’s word is tried first']],
     },
     {
