@@ -231,7 +231,7 @@ testWith(suited, ['root'], 'show-overlay of who may not read: -- for what he may
       stderr: '',
     });
     const targets = run('show-overlay', '-t', '-p', '-o', 'all');
-    assert.equal(targets, { status: 0, stdout: `ov0:${Array(9).fill('--').join(':')}\n`, stderr: '' });
+    assert.equal(targets, { status: 0, stdout: `ov0:${Array(10).fill('--').join(':')}\n`, stderr: '' });
     const document = JSON.parse(run('show-overlay', '-t', '--json').stdout) as {
       overlays: Record<string, OverlayView>;
     };
