@@ -146,12 +146,13 @@ function findFlow(arena: usize, frame: usize, length: u32): bool {
   network = PLAIN_L3;
   if (type == ETHERTYPE_IPV4) {
     bytes = plainIpv4Bytes(frame, length);
-    carried = load<u8>(frame, PLAIN_L3 + 9);
+    // A frame that ends before it has none.
+    if (bytes != NONE) carried = load<u8>(frame, PLAIN_L3 + 9);
     transport = PLAIN_IPV4_L4;
     isIpv4 = true;
   } else if (type == ETHERTYPE_IPV6) {
     bytes = plainIpv6Bytes(frame, length);
-    carried = load<u8>(frame, PLAIN_L3 + 6);
+    if (bytes != NONE) carried = load<u8>(frame, PLAIN_L3 + 6);
     transport = PLAIN_IPV6_L4;
     isIpv4 = false;
     // An extension header, perhaps.

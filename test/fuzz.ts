@@ -338,6 +338,18 @@ fuzz('the end of the arena is the end of memory: one byte further traps', () => 
   assert.throws(() => rig.core.flowHash(rig.end - 13, 14, 0n), /out of bounds/);
 });
 
+fuzz('joining looks at every beginning of a frame, flush with the end of memory, without a trap', () => {
+  const { DEVICE_FLAG_COALESCE, DEVICE_FLAG_COALESCE_UDP } = layout;
+  const rig = new CoreRig();
+  rig.addDevice({ vnetid: 1, flags: DEVICE_FLAG_COALESCE | DEVICE_FLAG_COALESCE_UDP });
+  for (const { name, frame } of sampleFrames(20)) {
+    for (let length = 0; length <= frame.length; length++) {
+      rig.placeDatagramAtEnd(twin.encap(1, frame.subarray(0, length)));
+      assert.is(rig.decideRx(1), 0, `${length} bytes of ${name}`);
+    }
+  }
+});
+
 // ─── The checker is not blind ───────────────────────────────────────────────────────────────────────────
 
 /** A checked batch of two transmit frames, doctored in between. */
