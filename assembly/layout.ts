@@ -206,7 +206,7 @@ export const ARENA_THREAD: u32 = 80; // u32, worker
 export const ARENA_FRAME: u32 = 68; // u32, worker: index in the batch of the frame being decided
 export const ARENA_WRITES: u32 = 72; // u32, worker: TAP writes that the receive batch has produced
 export const ARENA_GROUPS: u32 = 76; // u32, worker: send groups that the transmit batch has produced
-export const ARENA_NOW: u32 = 84; // u32, worker: seconds since 1970
+export const ARENA_NOW: u32 = 84; // u32, worker: seconds of the monotonic clock, as `monotonicSeconds` has them
 /** Bytes of the wait queue in use. */
 export const ARENA_WAIT_USED: u32 = 88; // u32, worker
 /** What the inject batch is: an INJECT_ number, and the device. */

@@ -8,6 +8,7 @@ import { frameTo } from './harness/frame-to.js';
 import { HandleClient } from './harness/handle-client.js';
 import { until } from './harness/hosts.js';
 import { assertRefused, freePort, request } from './harness/memory-overlay.js';
+import { DAY_MS, withSteppedClock } from './harness/wall-clock.js';
 
 const cache = suite('cache API');
 const HERE = '127.0.0.1';
@@ -98,6 +99,16 @@ cache('frames, bytes and the last use are counted', () =>
     const { bytes, last_use } = await targetOf(rig, MAC);
     assert.is(bytes, 3 * frameTo(MAC, 1).length);
     assert.match(last_use!, /^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.000Z$/);
+    const isNow = (text: string | null) => Math.abs(Date.now() - Date.parse(text!)) < 10_000;
+    assert.ok(isNow(last_use));
+    // The wall clock is put right: a moment ago is still a moment ago.
+    await withSteppedClock(async (stepTo) => {
+      for (const byMs of [DAY_MS, -DAY_MS]) {
+        stepTo(byMs);
+        const { last_use, age } = await targetOf(rig, MAC);
+        assert.ok(isNow(last_use) && age < 10);
+      }
+    });
   }),
 );
 

@@ -18,6 +18,7 @@ import { type FaultChange, Fma, faultCodes, faultReasons, processReasons } from 
 import { callSocket, type Rig, withRig } from './harness/control-rig.js';
 import { until } from './harness/hosts.js';
 import { request } from './harness/memory-overlay.js';
+import { DAY_MS, withSteppedClock } from './harness/wall-clock.js';
 
 const stream = suite('events and faults');
 const CLI = join(import.meta.dirname, '../src/cli/main.js');
@@ -152,29 +153,17 @@ stream(
   },
 );
 
-stream('the wall clock jumps by a day: the age of a fault does not', () => {
-  const fma = new Fma(() => {});
-  const RealDate = Date;
-  const dayMs = 86_400_000;
-  const jump = (byMs: number) => {
-    globalThis.Date = class extends RealDate {
-      constructor() {
-        super(RealDate.now() + byMs);
-      }
-      static override now = () => RealDate.now() + byMs;
-    } as DateConstructor;
-  };
-  try {
+stream('the wall clock jumps by a day: the age of a fault does not', () =>
+  withSteppedClock((stepTo) => {
+    const fma = new Fma(() => {});
     fma.degrade('ov0', 'worker', 'it died');
-    for (const byMs of [dayMs, -dayMs]) {
-      jump(byMs);
+    for (const byMs of [DAY_MS, -DAY_MS]) {
+      stepTo(byMs);
       assert.ok(fma.list()[0]!.ageSeconds < 600);
       assert.ok(fma.list()[0]!.ageSeconds >= 0);
     }
-  } finally {
-    globalThis.Date = RealDate;
-  }
-});
+  }),
+);
 
 /** A reader that keeps the lines, and can stop reading. */
 async function follow(

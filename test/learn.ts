@@ -3,6 +3,7 @@ import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { sleep } from '../src/sys/clock.js';
 import { formatMac } from '../src/target/mac.js';
 import {
   type AddressesOptions,
@@ -12,8 +13,10 @@ import {
   MOVES_MAX,
   MOVES_SECONDS,
 } from '../src/varpd/learn/addresses.js';
+import { SWEEP_MS } from '../src/varpd/learn.js';
 import { until } from './harness/hosts.js';
 import { assertRefused, freePort, MemoryOverlay } from './harness/memory-overlay.js';
+import { DAY_MS, withSteppedClock } from './harness/wall-clock.js';
 import * as frames from './reference/frames.js';
 import * as twin from './reference/vxlan.js';
 
@@ -269,6 +272,25 @@ learn('a device floods what is unknown, once to each, and sends to whom it has h
     await until('they are in', 3000, () => counters().rx_frames === 52);
     assert.equal([counters().rx_learned, counters().rx_moved, counters().rx_unlearned], [1, 1, 0]);
   }),
+);
+
+learn('the wall clock steps: nobody is forgotten for that, and whoever is silent is, in time', () =>
+  withScene({ 'learn/age': 1 }, ({ memory, arrive, counters }) =>
+    withSteppedClock(async (stepTo) => {
+      const { overlay } = memory;
+      const isKnown = () => overlay.cacheIterate('ov0', 0, 9).targets.length === 1;
+      arrive(PEERS[0], GUEST);
+      await until('it is learned', 3000, isKnown);
+      stepTo(-DAY_MS);
+      await until('it is forgotten', 5000, () => !isKnown());
+      await overlay.setprop('ov0', 'learn/age', 300);
+      arrive(PEERS[0], GUEST);
+      await until('it is learned again', 3000, isKnown);
+      stepTo(DAY_MS);
+      await sleep(5 * SWEEP_MS);
+      assert.equal([isKnown(), counters().rx_learned], [true, 2]);
+    }),
+  ),
 );
 
 learn('group addresses and strangers teach nothing; an operator has the last word', () =>

@@ -3,7 +3,7 @@ import * as layout from '../assembly/layout.js';
 import { type Core, instantiateCore } from '../src/datapath/core.js';
 import { MemoryViews } from '../src/datapath/memory.js';
 import { assert } from '../src/errors.js';
-import { wallSeconds } from '../src/sys/clock.js';
+import { monotonicSeconds } from '../src/sys/clock.js';
 import type { Kernel } from './kernel.js';
 
 /** How a worker goes about its work. */
@@ -78,9 +78,9 @@ export class WorkerContext {
     this.ring();
   }
 
-  /** Seconds since 1970, for the core, which has no clock. */
+  /** For the core, which has no clock. */
   tellTime(): void {
-    this.u32[(this.arena + layout.ARENA_NOW) / 4] = wallSeconds();
+    this.u32[(this.arena + layout.ARENA_NOW) / 4] = monotonicSeconds();
   }
 
   /** Rings main's bell when the core has put something on the miss ring since the last time. */

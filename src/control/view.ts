@@ -11,6 +11,7 @@ import type { ProbeCounts } from '../overlay/path-probes.js';
 import type { DeviceProperty } from '../overlay/properties.js';
 import type { Overlay } from '../overlay.js';
 import { formatPossible, propertyToJson } from '../property.js';
+import { wallTimeOf } from '../sys/clock.js';
 import { formatRoute, type Route } from '../target/destination.js';
 import type { TargetView } from '../target/entries.js';
 import { formatMac } from '../target/mac.js';
@@ -224,7 +225,7 @@ export function targetJson(
     bytes,
     path_mtu: known.length > 0 ? Math.min(...known) : null,
     path_probe: probes.find((probe) => probe !== 'complete') ?? probes[0] ?? null,
-    last_use: lastUse === 0 ? null : new Date(lastUse * 1000).toISOString(),
+    last_use: lastUse === 0 ? null : wallTimeOf(lastUse),
   };
 }
 

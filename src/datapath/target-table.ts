@@ -44,7 +44,7 @@ export interface TableEntry {
 export interface TargetCounts {
   readonly frames: number;
   readonly bytes: number;
-  /** Seconds since 1970, 0 for never. */
+  /** Seconds (`monotonicSeconds`), 0 for never. */
   readonly lastUse: number;
 }
 
@@ -379,7 +379,7 @@ export class TargetTable {
     return (this.#build.offset + layout.TABLE_BYTES + slot * layout.SLOT_BYTES) / 8;
   }
 
-  /** Seconds since 1970 when a frame from the address came in, as far as this table knows; 0 for never. */
+  /** Seconds (`monotonicSeconds`) at which a frame from the address came in, as far as this table knows; 0 for never. */
   lastSeen(mac: number): number {
     const entry = this.find(mac);
     if (!entry) return 0;

@@ -4,7 +4,7 @@ import { type DropName, dropReason } from '../datapath/drop.js';
 import type { Engine } from '../datapath/engine.js';
 import type { TargetTable } from '../datapath/target-table.js';
 import type { Device } from '../device.js';
-import { inTurns, monotonicMs, wallSeconds } from '../sys/clock.js';
+import { inTurns, monotonicMs, monotonicSeconds } from '../sys/clock.js';
 import type { Budget } from '../target/budget.js';
 import { TargetCache } from '../target/cache.js';
 import { type Destination, destinationsOf, type Route } from '../target/destination.js';
@@ -137,7 +137,7 @@ export class Dynamic {
       proxied: (frames) => engine.counters.add(device.row, layout.COUNTER_TX_PROXIED, frames),
       onLate: (isLate) => options.onLate(isLate),
       nowMs: monotonicMs,
-      nowSeconds: wallSeconds,
+      nowSeconds: monotonicSeconds,
     };
   }
 

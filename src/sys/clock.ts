@@ -5,14 +5,24 @@ export function monotonicMs(): number {
   return performance.now();
 }
 
+/**
+ * Whole seconds of the same clock in every thread, which `performance.now` is not; below 2^32. For stamps that one thread makes and
+ * another compares.
+ */
+export function monotonicSeconds(): number {
+  return process.hrtime()[0];
+}
+
 /** Wall-clock time for people to read (ISO 8601, UTC). Never used for an interval. */
 export function wallTime(): string {
   return new Date().toISOString();
 }
 
-/** Seconds since 1970, for stamps that people read. Never used for an interval. */
-export function wallSeconds(): number {
-  return Math.floor(Date.now() / 1000);
+/** Likewise of a stamp by `monotonicSeconds`, to the second, as the wall clock goes now. */
+export function wallTimeOf(stamp: number): string {
+  const [seconds, nanoseconds] = process.hrtime();
+  const agoMs = (seconds - stamp) * 1000 + nanoseconds / 1e6;
+  return new Date(Math.floor((Date.now() - agoMs) / 1000) * 1000).toISOString();
 }
 
 /** Resolves after `ms`; does not keep the process alive. */

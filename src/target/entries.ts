@@ -23,6 +23,7 @@ export interface TargetView {
   readonly ageSeconds: number;
   readonly frames: number;
   readonly bytes: number;
+  /** Seconds (`monotonicSeconds`) at which a frame went there, 0 for never. */
   readonly lastUse: number;
 }
 

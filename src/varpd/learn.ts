@@ -10,7 +10,7 @@ import { DESTINATION_IP, DESTINATION_PORT } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
 import { isMulticast } from '../ip.js';
 import { type PropertyInfo, PropertyStore, reopening } from '../property.js';
-import { every, wallSeconds } from '../sys/clock.js';
+import { every, monotonicSeconds } from '../sys/clock.js';
 import { type Destination, parseDestination, ROUTE_DESTINATIONS_MAX } from '../target/destination.js';
 import { LearnedAddresses } from './learn/addresses.js';
 import {
@@ -22,7 +22,8 @@ import {
   type LookupServices,
 } from './plugin.js';
 
-const SWEEP_MS = 100;
+/** How often what is old is looked for. */
+export const SWEEP_MS = 100;
 /** Room for as many VTEPs as a list may have. */
 const FLOOD_BYTES_MAX = 64 * 1024;
 const SEPARATOR = '+';
@@ -121,7 +122,7 @@ class LearnInstance implements LookupInstance {
       ageSeconds: Number(this.properties.get(age.name)),
       limit: Number(this.properties.get(limit.name)),
       isSticky: this.properties.get(sticky.name) === 'on',
-      nowSeconds: wallSeconds,
+      nowSeconds: monotonicSeconds,
       lastSeen: (mac) => learning?.lastSeen(mac) ?? 0,
       isStatic: (mac) => learning?.isStatic(mac) ?? false,
       set: (mac, ip) => services.set(mac, this.#routeTo(ip)),

@@ -86,7 +86,7 @@ export interface LookupServices {
 
 /** What a plugin that learns asks of the data path. */
 export interface LearningServices {
-  /** Seconds since 1970 when a frame from the address came in, 0 for not that is known. */
+  /** Seconds (`monotonicSeconds`) at which a frame from the address came in, 0 for not that is known. */
   lastSeen(mac: string): number;
   /** An operator has set the target: it stays as it is. */
   isStatic(mac: string): boolean;
