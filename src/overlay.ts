@@ -48,7 +48,8 @@
  *      header check by the mux's encap ─► (mux, vnetid) -> device ─► inner length ─► vnet_hdr, in place over the
  *      outer header ─► write ─► TAP queue ─► guest
  *
- * A received frame never changes where frames are sent. Under `source_check` a datagram is taken only from a VTEP that the
+ * A received frame never changes where frames are sent, unless the lookup is `learn`, which is told by the workers of sources that are
+ * not in the table where they come from (`assembly/learn.ts`). Under `source_check` a datagram is taken only from a VTEP that the
  * lookup plugin vouches for.
  *
  * One miss (DYNAMIC devices)
