@@ -18,6 +18,7 @@ import { Hosts, underlay, until } from './harness/hosts.js';
 import { iperf } from './harness/iperf.js';
 import { testWith } from './harness/needs.js';
 import { RefusingKernel } from './harness/refusing-kernel.js';
+import { numberedFrame, WorkerRig } from './harness/worker-rig.js';
 import { Xorshift } from './harness/xorshift.js';
 import * as frames from './reference/frames.js';
 
@@ -122,21 +123,87 @@ sendErrors('each that ICMP can leave behind: once, and several times before one 
   }
 });
 
-sendErrors('one that does not go away is the message’s own, and costs that message alone', () => {
-  const names = new Map([
-    [EMSGSIZE, 'tx_underlay_mtu'],
-    [ENETUNREACH, 'tx_unreachable'],
-    [EHOSTUNREACH, 'tx_unreachable'],
-    [errno.EACCES, 'tx_not_permitted'],
-    [ECONNREFUSED, 'tx_underlay_error'],
-  ]);
-  for (const [failure, name] of names) {
-    const { rig, kernel, device, send } = start();
-    kernel.pending = new Array<number>(5).fill(failure);
-    send(8);
-    assert.equal(dropped(rig, device), [[name, 1]]);
-    assert.is(kernel.sent, 7);
-    assert.is(rig.deviceCount(device, layout.COUNTER_TX_FRAMES), 7);
+/** What becomes of one destination's frames, when the kernel says so of each of them. */
+const lasting = new Map([
+  [EHOSTUNREACH, 'tx_unreachable'],
+  [ENETUNREACH, 'tx_unreachable'],
+  [errno.EAGAIN, 'tx_underlay_full'],
+  [errno.ENOBUFS, 'tx_underlay_full'],
+  [errno.EPERM, 'tx_not_permitted'],
+  [errno.EACCES, 'tx_not_permitted'],
+  [EMSGSIZE, 'tx_underlay_mtu'],
+  [ECONNREFUSED, 'tx_underlay_error'],
+]);
+/** Linux says these of a message after it has said what others have left behind; the rest, which routes decide, before. */
+const lateFailures: readonly number[] = [errno.EAGAIN, errno.ENOBUFS, errno.EPERM];
+const STALE_MAX = 4;
+const TARGETS = layout.BATCH_MAX;
+const MAC = 0x020820000000;
+const ROUNDS = 20;
+
+/** A worker with one send socket, and a target behind each of as many destinations as there are frames in a batch. */
+function startMany(): { rig: WorkerRig; rows: readonly number[] } {
+  const rig = new WorkerRig({ workers: 1 });
+  const table = rig.createTable(2 * TARGETS);
+  const rows = Array.from({ length: TARGETS }, (_, target) => {
+    const name = sockaddr(AF_INET6, `fd00::1:${target.toString(16)}`, 4789);
+    const row = rig.destinations.hold('', name, new Uint8Array(8));
+    table.insert(MAC + target, layout.TARGET_VALID, row, 0);
+    return row;
+  });
+  return { rig, rows };
+}
+
+sendErrors('one that does not go away is of one destination of 64, and costs its frames alone', () => {
+  const random = new Xorshift(0x5eed);
+  for (const [failure, name] of lasting) {
+    for (const place of [0, 5, 31, TARGETS - 1]) {
+      const what = `${errno.errnoName(failure)} of message ${place}`;
+      const { rig, rows } = startMany();
+      const worker = rig.workers[0]!;
+      let pending: number[] = [];
+      let others = 0;
+      worker.kernel.failureOf = ({ row }) => {
+        const own = row === rows[place] ? failure : 0;
+        if (own !== 0 && !lateFailures.includes(own)) return own;
+        const left = pending.shift();
+        if (left !== undefined) {
+          others++;
+          return left;
+        }
+        if (random.below(8) === 0) {
+          pending = Array.from(
+            { length: 1 + random.below(STALE_MAX) },
+            () => stale[random.below(stale.length)]!,
+          );
+        }
+        return own;
+      };
+      let lost = 0;
+      const next = new Map<number, number>();
+      const expected = new Map<number, number>();
+      for (let round = 0; round < ROUNDS; round++) {
+        // One frame for each; then also several for one.
+        const targets = Array.from({ length: TARGETS }, (_, i) => (round % 2 ? random.below(TARGETS) : i));
+        const numbers = targets.map((target) => {
+          if (target === place) lost++;
+          const sequence = expected.get(target) ?? 0;
+          expected.set(target, sequence + 1);
+          return numberedFrame(sequence * TARGETS + target, MAC + target, 60);
+        });
+        worker.transmit(rig.device, numbers);
+        for (const { number, row } of worker.takeSent()) {
+          const target = number % TARGETS;
+          assert.is(row, rows[target], `${what}: to where it is meant to go`);
+          assert.is(Math.floor(number / TARGETS), next.get(target) ?? 0, `${what}: in order`);
+          next.set(target, (next.get(target) ?? 0) + 1);
+        }
+      }
+      assert.equal([...rig.workerDrops()], [[name, lost]], what);
+      expected.delete(place);
+      assert.equal([...next].sort(), [...expected].sort(), `${what}: all others have arrived`);
+      assert.ok(lost >= ROUNDS / 2 && others > ROUNDS, `${what}: ${lost} lost, ${others} errors of others`);
+    }
   }
 });
 

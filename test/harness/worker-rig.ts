@@ -65,6 +65,9 @@ export function numberOf(frame: Uint8Array): number {
 class NotingKernel extends RefusingKernel {
   readonly link: Uint8Array[] = [];
   readonly sent: SentFrame[] = [];
+  /** Errno with which a message fails, 0 for one that is sent. */
+  failureOf: (message: SentFrame) => number = () => 0;
+  #failure = 0;
 
   constructor(readonly views: MemoryViews) {
     super();
@@ -87,9 +90,17 @@ class NotingKernel extends RefusingKernel {
       const at = data + ENCAP_BYTES + NUMBER_AT;
       const { u8 } = this.views;
       const number = (u8[at]! * 256 + u8[at + 1]!) * 65536 + u8[at + 2]! * 256 + u8[at + 3]!;
-      this.sent.push({ number, row: name / layout.DESTINATION_BYTES });
+      const sent = { number, row: name / layout.DESTINATION_BYTES };
+      this.#failure = this.failureOf(sent);
+      // Behind others that were sent an error is not told (man 2 sendmmsg).
+      if (this.#failure !== 0) return message > 0 ? message : -1;
+      this.sent.push(sent);
     }
     return count;
+  }
+
+  override errno(): number {
+    return this.#failure;
   }
 
   #address(at: number): number {
