@@ -1,4 +1,6 @@
 /** A frame whose destination is not known, from the first frame in to the frame out: workers, rings, cache, plugin. */
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { monotonicSeconds } from '../src/sys/clock.js';
@@ -13,6 +15,8 @@ const miss = suite('a miss');
 const TURNS = 3000;
 const SEED = Number(process.env.MISS_SEED ?? Date.now() % 2 ** 31);
 const MAC = [2, 8, 32, 0, 0, 7];
+const FLOWS = 64;
+const VXLAN_BYTES = 8;
 
 /** A UDP frame to a MAC address that carries a flow and a sequence number. */
 function frameTo(mac: readonly number[], flow: number, sequence: number, payloadBytes = 64): Uint8Array {
@@ -263,10 +267,37 @@ miss('a route to several: each gets a copy; and one that is spread keeps a flow 
     await assertBalance(pair.a);
     const { tx_frames, tx_copies } = pair.a.overlay.deviceStats('ov0').counts.counters;
     assert.ok(tx_frames >= 2n && tx_copies === 2n);
-    plugin.answer = () => ({ spread: [here, { ip: sideIp.b, port: pair.udpPort }] });
-    for (let sequence = 0; sequence < 50; sequence++) pair.a.port.send(0, frameTo(MAC, 5, sequence));
-    for (let sequence = 0; sequence < 50; sequence++) {
-      assert.is(sequenceOf(await receiveOne(pair.b)), sequence);
+    const other = new Map<number, number[]>();
+    const elsewhere = createSocket('udp4', (datagram) => {
+      const frame = datagram.subarray(VXLAN_BYTES);
+      other.set(flowOf(frame), [...(other.get(flowOf(frame)) ?? []), sequenceOf(frame)]);
+    });
+    try {
+      elsewhere.bind(pair.udpPort, '127.0.0.9');
+      await once(elsewhere, 'listening');
+      plugin.answer = () => ({ spread: [here, { ip: '127.0.0.9', port: pair.udpPort }] });
+      const sequences = [0, 1, 2, 3, 4];
+      for (const sequence of sequences) {
+        for (let flow = 0; flow < FLOWS; flow++) {
+          while (!pair.a.port.send(0, frameTo(MAC, flow, sequence))) {
+            await new Promise((resolve) => setTimeout(resolve, 1));
+          }
+        }
+      }
+      const one = new Map<number, number[]>();
+      await until('each flow has arrived somewhere', 3000, () => {
+        for (let frame = pair.b.port.receive(); frame; frame = pair.b.port.receive()) {
+          one.set(flowOf(frame), [...(one.get(flowOf(frame)) ?? []), sequenceOf(frame)]);
+        }
+        const arrived = [...one.values(), ...other.values()].flat().length;
+        return arrived === FLOWS * sequences.length;
+      });
+      // All to one of them once in 2^63 runs.
+      assert.ok(one.size > 0 && other.size > 0, `${one.size} flows to one, ${other.size} to the other`);
+      assert.is(one.size + other.size, FLOWS, 'none goes both ways');
+      for (const seen of [...one.values(), ...other.values()]) assert.equal(seen, sequences);
+    } finally {
+      elsewhere.close();
     }
   });
 });
