@@ -381,9 +381,11 @@ function senderOf(arena: usize, i: u32): usize {
  * is asked about; the answer comes from the lookup plugin, never from the frame.
  */
 function checkSourceMac(arena: usize, device: u32, frame: usize, high: u64, low: u64): u32 {
+  // Nobody sends from a group address, or from none: not even asked about.
   if (load<u8>(frame, ETHERNET_SOURCE) & 1) return DROP_RX_SOURCE_MAC;
-  const source = keyOf(frame + ETHERNET_SOURCE);
-  const entry = targetFind(atomic.load<u32>(deviceRow(device), DEVICE_TARGETS), source & MAC_MASK);
+  const source = keyOf(frame + ETHERNET_SOURCE) & MAC_MASK;
+  if (source == 0) return DROP_RX_SOURCE_MAC;
+  const entry = targetFind(atomic.load<u32>(deviceRow(device), DEVICE_TARGETS), source);
   const flags = entryFlags(entry);
   if ((flags & (TARGET_VALID | TARGET_DRAINING)) == 0) {
     // Nobody waits for this frame, so a full ring costs nothing but a later try.

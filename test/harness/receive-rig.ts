@@ -10,12 +10,20 @@ import { TargetTable } from '../../src/datapath/target-table.js';
 import { assert } from '../../src/errors.js';
 import { structs } from '../../src/sys/abi.js';
 
+import { type Encapsulation, vxlanEncapsulation } from './encapsulations.js';
+
 const MESSAGE_BYTES = structs.mmsghdr.size;
 const MESSAGE_LENGTH = structs.mmsghdr.msg_len;
-const MTU = 1400;
 
 /** What a device with source checks drops for, and nobody else. */
 const SOURCE_DROPS = ['rx_source_unknown', 'rx_source_mac'] as const;
+
+export interface ReceiveRigOptions {
+  readonly encapsulation?: Encapsulation;
+  /** Whether senders are IPv6 addresses, which IPv4-mapped ones are too. */
+  readonly isIpv6?: boolean;
+  readonly mtu?: number;
+}
 
 export class ReceiveRig {
   readonly views: MemoryViews = createMemory(memoryBytesNeeded(1), 1, 7n);
@@ -31,23 +39,29 @@ export class ReceiveRig {
   passed = 0;
   traps = 0;
 
-  constructor() {
+  readonly #encapsulation: Encapsulation;
+  readonly #mtu: number;
+
+  constructor(options: ReceiveRigOptions = {}) {
+    const { encapsulation = vxlanEncapsulation, isIpv6 = true, mtu = 1400 } = options;
     const { arena, core } = this;
-    this.tables.writeMux(this.#mux, layout.ENCAP_VXLAN, 1, true);
+    this.#encapsulation = encapsulation;
+    this.#mtu = mtu;
+    this.tables.writeMux(this.#mux, encapsulation.core, 1, isIpv6, encapsulation.hasIpHeader);
     core.ringCreate(arena + layout.ARENA_MISSES, layout.MISS_RING_BYTES);
     core.rxPrepare(arena);
   }
 
-  /** @param mode a SOURCE_MODE_ number, @param sources a set of senders, or 0 */
-  addDevice(vnetid: number, mode: number, sources: number): void {
+  /** @param mode a SOURCE_MODE_ number, @param sources a set of senders, or 0, @param flags further DEVICE_FLAG_ bits */
+  addDevice(vnetid: number, mode: number, sources: number, flags = 0): void {
     const { tables, views, core, pool } = this;
     const row = tables.devices.take();
     tables.writeDevice(row, {
       mux: this.#mux,
       vnetid: BigInt(vnetid),
-      encap: layout.ENCAP_VXLAN,
-      flags: layout.DEVICE_FLAG_VLAN | layout.DEVICE_FLAG_PROXY,
-      mtu: MTU,
+      encap: this.#encapsulation.core,
+      flags: layout.DEVICE_FLAG_VLAN | layout.DEVICE_FLAG_PROXY | flags,
+      mtu: this.#mtu,
       mode: layout.TARGET_MODE_DYNAMIC,
       destination: layout.NONE,
       targets: 0,
@@ -63,7 +77,7 @@ export class ReceiveRig {
     return this.arena + layout.ARENA_RX_BUFFER + index * layout.RX_SLOT_BYTES + layout.RX_HEADROOM_BYTES;
   }
 
-  /** Says how long it is and who sent it. @param name sockaddr_in6 */
+  /** Says how long it is and who sent it. @param name a sockaddr of the rig's family */
   note(index: number, bytes: number, name: Uint8Array): void {
     const { u8, u32 } = this.views;
     const message = this.arena + layout.ARENA_RX_MESSAGES + index * MESSAGE_BYTES;
