@@ -12,6 +12,7 @@ import { type Column, chooseColumns, formatParsable, formatTable, Table } from '
 import { ControlClient } from '../src/control/client.js';
 import type { OverlayView } from '../src/control/view.js';
 import { readConfig } from '../src/daemon/config.js';
+import { EncapRegistry } from '../src/encap/registry.js';
 import { OverlayError } from '../src/errors.js';
 import { eachOffload } from '../src/offload.js';
 import { inNamespace } from '../src/sys/netns.js';
@@ -578,7 +579,7 @@ testWith(cli, needs, 'the commands, their tables and documents', () =>
       [
         'ov0 mtu rw - 1400 auto 576-8900,auto',
         'ov0 vnetid rw - 23 -- 0-16777215',
-        'ov0 encap r- - vxlan -- vxlan,geneve,nvgre,vxlan-gpe',
+        `ov0 encap r- - vxlan -- ${new EncapRegistry().names}`,
         'ov0 varpd/id r- - 1 -- --',
         'ov0 vxlan/listen_ip rw y 192.0.2.1 -- --',
         'ov0 vxlan/listen_port rw y 4789 4789 1-65535',

@@ -21,28 +21,24 @@ const needs = ['root', '/dev/net/tun', 'ip'];
 
 mtu('the overhead of each encapsulation, with and without a tag, over both families', () => {
   const encaps = new EncapRegistry();
-  const sums = encaps.names.flatMap((name) => {
+  // Over IPv4 and IPv6, each without a tag and with one.
+  const usual = [50, 54, 70, 74];
+  const others: Readonly<Record<string, readonly number[]>> = {
+    geneve: [58, 62, 78, 82],
+    // No UDP, and no tags.
+    nvgre: [42, 42, 62, 62],
+  };
+  for (const name of encaps.names) {
     const encap = encaps.get(name);
     const properties = encap.operations.init();
     if (name === 'geneve') properties.set('geneve/options', '0102:3:0a0b0c0d');
     const encapBytes = encap.operations.encap(encap.vnetids?.min ?? 0n, properties).length;
-    return ([4, 6] as const).map((family) => {
+    const sums = ([4, 6] as const).flatMap((family) => {
       const headers = { encap, encapBytes, family };
-      return [name, family, overheadBytes(overhead(headers)), overheadBytes(taggedOverhead(headers))];
+      return [overheadBytes(overhead(headers)), overheadBytes(taggedOverhead(headers))];
     });
-  });
-  assert.equal(
-    sums.filter(([name]) => name !== 'vxlan-gpe'),
-    [
-      ['vxlan', 4, 50, 54],
-      ['vxlan', 6, 70, 74],
-      ['geneve', 4, 58, 62],
-      ['geneve', 6, 78, 82],
-      // No UDP, and no tags.
-      ['nvgre', 4, 42, 42],
-      ['nvgre', 6, 62, 62],
-    ],
-  );
+    assert.equal(sums, others[name] ?? usual, name);
+  }
   const headers = { encap: encaps.get('vxlan'), encapBytes: 8, family: 6 } as const;
   assert.is(
     formatOverhead('-', taggedOverhead(headers)),

@@ -12,6 +12,7 @@ import { Varpd } from '../src/varpd/varpd.js';
 import { assertRefused, MemoryOverlay } from './harness/memory-overlay.js';
 
 const plugins = suite('plugins');
+const SHIPPED = new EncapRegistry().names;
 
 /** An encap plugin whose header is the vnetid in `idBytes` bytes, big endian, with changes. */
 function plugin(changes: Record<string, unknown> = {}): EncapPlugin {
@@ -87,7 +88,7 @@ for (const [what, given, errno, sentence] of refusals) {
     const registry = new EncapRegistry();
     const error = await assertRefused(() => registry.register(given), errno, 'bad_encap_plugin', sentence);
     assert.match(error.message, /^encap plugin '/);
-    assert.equal(registry.names, ['vxlan', 'geneve', 'nvgre', 'vxlan-gpe'], 'nothing of it is there');
+    assert.equal(registry.names, SHIPPED, 'nothing of it is there');
   });
 }
 
@@ -109,10 +110,10 @@ for (const [what, given] of accepted) {
   plugins(`accepted: ${what}`, () => {
     const registry = new EncapRegistry();
     registry.register(given);
-    assert.equal(registry.names, ['vxlan', 'geneve', 'nvgre', 'vxlan-gpe', given.name]);
+    assert.equal(registry.names, [...SHIPPED, given.name]);
     assert.is(registry.get(given.name), given);
     registry.unregister(given.name);
-    assert.equal(registry.names, ['vxlan', 'geneve', 'nvgre', 'vxlan-gpe']);
+    assert.equal(registry.names, SHIPPED);
   });
 }
 
@@ -148,7 +149,7 @@ plugins('a decap that does not undo encap crashes: it is a mistake of ours', () 
     }
     assert.instance(crash, AssertionError);
     assert.match((crash as Error).message, /'other': decap does not undo encap/);
-    assert.equal(registry.names, ['vxlan', 'geneve', 'nvgre', 'vxlan-gpe']);
+    assert.equal(registry.names, SHIPPED);
   }
 });
 

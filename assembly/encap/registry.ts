@@ -1,4 +1,5 @@
 /** The encapsulations the core knows, one row in each function. Mirror of `src/encap/registry.ts`. */
+import { check } from '../check';
 import { ENCAP_GENEVE, ENCAP_NVGRE, ENCAP_VXLAN, ENCAP_VXLAN_GPE } from '../layout';
 import { decapGeneve, encapGeneve, geneveReserved, geneveSignature, geneveVnetid } from './geneve';
 import { decapNvgre, encapNvgre, nvgreReserved, nvgreSignature, nvgreVnetid } from './nvgre';
@@ -19,7 +20,7 @@ export function encapFrame(encap: u32, frame: usize, template: usize, id: u64, f
   if (encap == ENCAP_GENEVE) return encapGeneve(frame, template, id);
   if (encap == ENCAP_NVGRE) return encapNvgre(frame, template, id, flow);
   if (encap == ENCAP_VXLAN_GPE) return encapVxlanGpe(frame, template, id);
-  unreachable();
+  check(false);
   return 0;
 }
 
@@ -52,7 +53,7 @@ export function decapDatagram(encap: u32, datagram: usize, length: u32): i32 {
     vnetid = vxlanGpeVnetid;
     return header;
   }
-  unreachable();
+  check(false);
   return 0;
 }
 
@@ -70,7 +71,7 @@ export function signatureOf(encap: u32, datagram: usize): u64 {
   if (encap == ENCAP_GENEVE) return geneveSignature(datagram);
   if (encap == ENCAP_NVGRE) return nvgreSignature(datagram);
   if (encap == ENCAP_VXLAN_GPE) return vxlanGpeSignature(datagram);
-  unreachable();
+  check(false);
   return 0;
 }
 
@@ -80,6 +81,6 @@ export function hasReservedBits(encap: u32, datagram: usize): bool {
   if (encap == ENCAP_GENEVE) return geneveReserved(datagram);
   if (encap == ENCAP_NVGRE) return nvgreReserved(datagram);
   if (encap == ENCAP_VXLAN_GPE) return vxlanGpeReserved(datagram);
-  unreachable();
+  check(false);
   return false;
 }

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { OverlayError } from '../../src/errors.js';
+import { PORTS } from '../../test/harness/direct.js';
 import { type Side, underlay } from '../../test/harness/hosts.js';
 import { other, sides } from '../testbed.js';
 import { type Peer, VNI, VXLAN_OVERHEAD } from './peer.js';
@@ -7,15 +8,13 @@ import { type Peer, VNI, VXLAN_OVERHEAD } from './peer.js';
 const LINK = 'ov0';
 /** Variable of the environment. */
 const BEFORE = 'OVERLAYD_BEFORE';
-/** GRE has none. */
-const PORTS = { vxlan: 4789, geneve: 6081, 'vxlan-gpe': 4790, nvgre: undefined } as const;
 /** NVGRE reserves the lower ones. */
 const NVGRE_VSID = 0x1000 + VNI;
 
 interface Given {
   /** Of the daemons. */
   readonly flags?: readonly string[];
-  readonly encap?: keyof typeof PORTS;
+  readonly encap?: string;
   /** Properties of the devices. */
   readonly properties?: Readonly<Record<string, string>>;
   /** Main module of the daemons, where it is not this build's. */

@@ -7,6 +7,9 @@ import { checkEncapPlugin, type EncapPlugin, vnetidRange } from './plugin.js';
 import { vxlan } from './vxlan.js';
 import { vxlanGpe } from './vxlan-gpe.js';
 
+/** Those that we ship, in the order in which they are shown. */
+const shipped: readonly EncapPlugin[] = [vxlan, vxlanGpe, geneve, nvgre];
+
 interface Row {
   readonly plugin: EncapPlugin;
   devices: number;
@@ -16,7 +19,7 @@ export class EncapRegistry {
   readonly #rows = new Map<string, Row>();
 
   /** A registry of the plugins we ship, or of those given. */
-  constructor(plugins: readonly EncapPlugin[] = [vxlan, geneve, nvgre, vxlanGpe]) {
+  constructor(plugins: readonly EncapPlugin[] = shipped) {
     for (const plugin of plugins) this.register(plugin);
   }
 

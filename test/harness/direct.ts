@@ -1,15 +1,18 @@
 /** Overlays of every encapsulation from one of two hosts straight to the other, and who is on them. */
+import { EncapRegistry } from '../../src/encap/registry.js';
 import type { Family, Guest } from './guest.js';
 import { type Daemon, type Hosts, type Side, underlay, until } from './hosts.js';
 
 const LINK = 'ov0';
-/** Undefined for GRE. */
-export const PORTS: Readonly<Record<string, number | undefined>> = {
-  vxlan: 4789,
-  'vxlan-gpe': 4790,
-  geneve: 6081,
-  nvgre: undefined,
-};
+const encaps = new EncapRegistry();
+/** Where each encapsulation listens unless told otherwise; undefined for GRE, which has no ports. */
+export const PORTS: Readonly<Record<string, number | undefined>> = Object.fromEntries(
+  encaps.names.map((name) => {
+    const { properties, operations } = encaps.get(name);
+    const port = properties.find((each) => each === `${name}/listen_port`);
+    return [name, port === undefined ? undefined : Number(operations.propinfo(port).default)];
+  }),
+);
 /** Addresses of the guests. */
 export const inner = {
   a: { 4: '198.51.100.1', 6: '2001:db8:1::1' },

@@ -2,6 +2,7 @@
  * Whom we have been seen to work with: what is published in the README, and what tests have to show. `test/interoperability.ts`
  * compares the README with it; every file of a row compares what its scenes have shown with it at its end.
  */
+import { EncapRegistry } from '../../src/encap/registry.js';
 
 export const TRAFFIC = ['ping', 'TCP', 'UDP', 'mDNS'] as const;
 export type Traffic = (typeof TRAFFIC)[number];
@@ -28,6 +29,9 @@ export interface OracleRow {
   readonly test: TestName;
 }
 
+/** The encapsulations that there are. */
+const every = new EncapRegistry().names;
+
 /** Of each encapsulation. */
 export const ORACLE_FRAMES = 10_000;
 
@@ -35,7 +39,7 @@ export const peerRows: readonly PeerRow[] = [
   {
     peer: 'overlayd',
     how: 'direct',
-    encapsulations: ['vxlan', 'vxlan-gpe', 'geneve', 'nvgre'],
+    encapsulations: every,
     families: [4, 6],
     traffic: TRAFFIC,
     test: ['own-peer', 'ping, TCP, UDP and mDNS, both ways'],
@@ -75,7 +79,7 @@ export const peerRows: readonly PeerRow[] = [
   {
     peer: 'Open vSwitch, userspace',
     how: 'direct',
-    encapsulations: ['vxlan', 'vxlan-gpe', 'geneve', 'nvgre'],
+    encapsulations: every,
     families: [4, 6],
     traffic: TRAFFIC,
     test: ['switch-peer', 'ping, TCP, UDP and mDNS, both ways'],
@@ -94,19 +98,19 @@ export const oracleRows: readonly OracleRow[] = [
   {
     oracle: 'tshark',
     what: `reads ${ORACLE_FRAMES.toLocaleString('en')} of our frames each, over IPv4 and IPv6 in turn`,
-    encapsulations: ['vxlan', 'vxlan-gpe', 'geneve', 'geneve with options', 'nvgre'],
+    encapsulations: [...every, 'geneve with options'],
     test: ['oracles', 'of our frames as tshark reads them'],
   },
   {
     oracle: 'scapy',
     what: `makes ${ORACLE_FRAMES.toLocaleString('en')} datagrams each, half of them with reserved bits set, which we read`,
-    encapsulations: ['vxlan', 'vxlan-gpe', 'geneve', 'nvgre', 'nvgre over IPv4'],
+    encapsulations: [...every, 'nvgre over IPv4'],
     test: ['oracles', 'datagrams of scapy'],
   },
   {
     oracle: 'the RFCs',
     what: 'every reserved bit of the header alone, ignored and dropped',
-    encapsulations: ['vxlan', 'vxlan-gpe', 'geneve', 'nvgre'],
+    encapsulations: every,
     test: ['reserved', 'each alone, ignored and dropped'],
   },
 ];
