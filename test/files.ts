@@ -14,10 +14,12 @@ import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { optionsFault } from '../src/encap/geneve-options.js';
 import { OverlayError } from '../src/errors.js';
 import { checkRoute } from '../src/target/destination.js';
 import { CHANGES_MAX, compare, type Difference, MOVES_MAX } from '../src/varpd/files/difference.js';
 import { indexRecords, type Mappings } from '../src/varpd/files/mappings.js';
+import { OPTION_TEXTS_MAX } from '../src/varpd/files/option-texts.js';
 import { readRecords } from '../src/varpd/files/records.js';
 import { files } from '../src/varpd/files.js';
 import type { LookupInstance, LookupRequest, LookupServices } from '../src/varpd/plugin.js';
@@ -47,7 +49,7 @@ interface ParseOptions {
 
 function parse(text: string | Buffer, options: ParseOptions = {}): Mappings {
   const { kinds = IP_PORT, localIp, onReserved = () => {} } = options;
-  const records = readRecords({ bytes: Buffer.from(text), file: NAME, kinds, onReserved });
+  const records = readRecords({ bytes: Buffer.from(text), file: NAME, kinds, optionsFault, onReserved });
   return finish(indexRecords(finish(records), localIp));
 }
 
@@ -68,6 +70,7 @@ class Rig {
     peersChanged: () => this.calls.push(`peers ${[...this.instance.peers!()!].sort().join(' ')}`),
     degrade: (text) => this.calls.push(`degrade ${text}`),
     restore: () => this.calls.push('restore'),
+    optionsFault,
     log: (level, message) => this.logs.push(`${level} ${message}`),
   };
 
@@ -307,6 +310,77 @@ plugin('escapes in keys and values; numbers as JSON has them', () => {
   assert.is(mappings.parts.flood.length, 1);
 });
 
+plugin('options: each mapping has its own, beside the same endpoint, and is flooded to once', () => {
+  const there = { ip: '192.0.2.2', port: 65535 };
+  const [one, other] = ['0102:3:0a0b0c0d', '0103:84:'];
+  const mappings = parse(
+    JSON.stringify({
+      flood: true,
+      [FIRST]: { ...there, options: one },
+      [SECOND]: { options: other, ...there },
+      [THIRD]: there,
+      '2:0:0:0:0:4': { options: one, ...there },
+    }).replace('{"options":"0103', '{"options":"1:2:","options":"0103'),
+  );
+  assert.equal(mappings.destination(FIRST), { ...there, options: one });
+  assert.equal(mappings.destination(SECOND), { ...there, options: other }, 'the last one counts');
+  assert.equal(mappings.destination(THIRD), there);
+  assert.equal(mappings.destination('02:00:00:00:00:04'), { ...there, options: one });
+  const { parts } = mappings;
+  assert.equal([parts.vtepCount, parts.flood, mappings.peers()], [3, [there], [there.ip]]);
+});
+
+plugin('options: what differs is what the texts say, however a file numbers them', () => {
+  const there = { ip: '192.0.2.2', port: 1 };
+  const fileOf = (...options: (string | undefined)[]) =>
+    parse(
+      JSON.stringify(
+        Object.fromEntries(options.map((each, mac) => [macText(mac), { ...there, options: each }])),
+      ),
+    );
+  const changed = (before: Mappings, after: Mappings) => finish(compare(before, after)).changed;
+  const before = fileOf('1:1:', '2:2:', undefined);
+  assert.equal(changed(before, fileOf('1:1:', '2:2:', undefined)), []);
+  assert.equal(changed(before, fileOf('2:2:', '1:1:', undefined)), [macText(0), macText(1)]);
+  assert.equal(changed(before, fileOf('3:3:', '2:2:', undefined)), [macText(0)]);
+  assert.equal(changed(before, fileOf('1:1:', undefined, '1:1:')), [macText(1), macText(2)]);
+});
+
+plugin('options: as many different ones as there may be, and one more', async () => {
+  const fileOf = (count: number) => {
+    const lines = Array.from({ length: count }, (_, each) => {
+      const hex = each.toString(16);
+      return `"2:0:0:0:${each >> 8 ? hex.slice(0, -2) : 0}:${hex.slice(-2)}": {"ip": "::1", "port": 1, "options": "${hex}:1:"}`;
+    });
+    return `{${lines.join(',\n')}}`;
+  };
+  const most = parse(fileOf(OPTION_TEXTS_MAX));
+  const last = { ip: '::1', port: 1, options: `${(OPTION_TEXTS_MAX - 1).toString(16)}:1:` };
+  assert.equal(most.destination('02:00:00:00:ff:fe'), last);
+  await assertRefused(
+    () => parse(fileOf(OPTION_TEXTS_MAX + 1)),
+    'EINVAL',
+    'bad_mapping',
+    /:65536:\d+: the mappings have more than 65535 different "options"/,
+  );
+});
+
+plugin('options that change: their targets are asked about again; bad ones change nothing', () =>
+  withRig(async (rig) => {
+    const there = { ip: '192.0.2.2', port: 1 };
+    const ask = () => rig.instance.lookup!(request({ destination: FIRST }));
+    rig.write({ [FIRST]: { ...there, options: '1:1:' }, [SECOND]: there });
+    await rig.start();
+    assert.equal(ask(), { ...there, options: '1:1:' });
+    rig.replace({ [FIRST]: { ...there, options: '2:2:' }, [SECOND]: there });
+    await rig.seen(`invalidate ${FIRST}`);
+    assert.equal([rig.calls, ask()], [[`invalidate ${FIRST}`], { ...there, options: '2:2:' }]);
+    rig.replace({ [FIRST]: { ...there, options: '2:2' } });
+    await rig.seen(/^degrade .*overlay\.json:1:\d+: the value of "options".*from before stay in use$/);
+    assert.equal(ask(), { ...there, options: '2:2:' });
+  }),
+);
+
 plugin('no mappings, and reserved keys of every kind', () => {
   assert.is(parse(' {} \n').count, 0);
   const reserved: string[] = [];
@@ -386,6 +460,18 @@ const refusals: [text: string, refusal: string, code?: string][] = [
   [
     entry('{"dhcp-proxy": "10.0.0.1"}'),
     '2:34: the value of "dhcp-proxy" must be a MAC address such as 2:8:20:1:2:3, not "10.0.0.1"',
+  ],
+  [
+    entry('{"ip": "::1", "port": 1, "options": 3}'),
+    '2:55: the value of "options" must be text, such as 0102:3:0a0b0c0d, not a number',
+  ],
+  [
+    entry('{"options": "1:2:+1:2:0a"}'),
+    '2:31: the value of "options" is not usable: the data of option 2 has 1 bytes, and it must be whole words of 4',
+  ],
+  [
+    '{"flood": [{"ip": "::1", "port": 1,\n "options": "1:2:"}]}',
+    '2:2: a VTEP of the flood list has no "options": what is flooded has those of a property, the same for all',
   ],
   ['{"flood": null}', '1:11: the value of "flood" must be true, false or a list of VTEPs, not null'],
   [

@@ -1,6 +1,9 @@
 /** Geneve in the core against the slow twin in `reference/geneve.ts`, and devices with options. */
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as layout from '../assembly/layout.js';
@@ -240,6 +243,93 @@ geneve('a device with options: sent with every frame, changed while it runs', ()
     );
     await send(frames.concat(twin.option(5, 0x86, NOTHING), twin.option(6, 7, NOTHING)));
   }),
+);
+
+geneve(
+  'options by target from a file: of two behind one VTEP, changed while it runs; nothing for VXLAN',
+  async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'geneve-'));
+    const path = join(folder, 'overlay.json');
+    const memory = await MemoryOverlay.start();
+    const socket = createSocket('udp4');
+    const datagrams: Uint8Array[] = [];
+    socket.on('message', (datagram) => datagrams.push(new Uint8Array(datagram)));
+    try {
+      const port = await freePort('127.0.0.1');
+      socket.bind(port, '127.0.0.2');
+      await once(socket, 'listening');
+      const there = { ip: '127.0.0.2', port };
+      const write = (...options: (string | undefined)[]) => {
+        const rows = options.map((each, index) => [`2:0:0:0:0:${index + 1}`, { ...there, options: each }]);
+        writeFileSync(`${path}.new`, JSON.stringify({ flood: true, ...Object.fromEntries(rows) }));
+        renameSync(`${path}.new`, path);
+      };
+      const { overlay, links } = memory;
+      const create = (name: string, encap: string) =>
+        overlay.createOverlay({
+          name,
+          encap,
+          search: 'files',
+          vnetid: VNETID,
+          properties: {
+            [`${encap}/listen_ip`]: '127.0.0.1',
+            [`${encap}/listen_port`]: port,
+            'files/config': path,
+          },
+        });
+      const sends = async (to: readonly number[], expected: Uint8Array) => {
+        const frame = FRAME.slice();
+        frame.set(to);
+        datagrams.length = 0;
+        assert.ok(links.get('ov0').port.send(0, frame));
+        await until('it arrives', 2000, () => datagrams.length > 0);
+        assert.equal(datagrams, [twin.encap(VNETID, frame, expected)], `to ${to}`);
+      };
+      const guest = (number: number) => [2, 0, 0, 0, 0, number];
+      const broadcast = [255, 255, 255, 255, 255, 255];
+      const [one, other] = [
+        twin.option(0x0102, 3, Uint8Array.of(10, 11, 12, 13)),
+        twin.option(0x0103, 0x84, NOTHING),
+      ];
+      write('0102:3:0a0b0c0d', '0103:84:', undefined);
+      await create('ov0', 'geneve');
+      await memory.up('ov0');
+      await sends(guest(1), one);
+      await sends(guest(2), other);
+      await sends(guest(3), NOTHING);
+      await sends(broadcast, NOTHING);
+      write('0103:84:', '0103:84:', '0102:3:0a0b0c0d');
+      await until(
+        'the targets that have changed are forgotten',
+        5000,
+        () => overlay.cacheStats('ov0')!.targets === 2,
+      );
+      await sends(guest(1), other);
+      await sends(guest(2), other);
+      await sends(guest(3), one);
+      await overlay.setprop('ov0', 'geneve/options', '0103:84:');
+      await sends(guest(3), one);
+      await sends(broadcast, other);
+      write('0102:3:0a');
+      await until('the device says so', 5000, () =>
+        /overlay\.json:1:\d+: .*options of a destination: .*whole words.*stay in use/.test(
+          overlay.status('ov0').message,
+        ),
+      );
+      await sends(guest(3), one);
+      write('0102:3:0a0b0c0d');
+      await assertRefused(
+        create('ov1', 'vxlan'),
+        'EINVAL',
+        'bad_mapping',
+        /overlay\.json:1:\d+: the value of "options" is not usable: .*vxlan has none: leave them out/,
+      );
+    } finally {
+      socket.close();
+      await memory.close();
+      rmSync(folder, { recursive: true });
+    }
+  },
 );
 
 geneve(

@@ -368,12 +368,24 @@ export class Lookup {
         fma.restore(overlay, 'plugin');
       },
       log: (level, message) => log[level]({ device: overlay }, message),
+      optionsFault: (text) => optionsFault(device, text),
       learning: {
         lastSeen: (mac) => open('lastSeen')?.lastSeen(parseMac(mac)) ?? 0,
         isStatic: (mac) => open('isStatic')?.cache.get(parseMac(mac))?.source === 'operator',
         count: (what) => this.context.engine.counters.add(device.row, learnCounters[what], 1),
       },
     };
+  }
+}
+
+/** The check of the encapsulation itself, as when a target with such options is set. */
+function optionsFault({ encap, properties }: Device, options: string): string | undefined {
+  try {
+    encap.operations.encap(0n, properties, options);
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof OverlayError)) throw error;
+    return error.message;
   }
 }
 

@@ -6,6 +6,7 @@
  *     "2:8:20:1:2:3": {
  *       "ip": "192.0.2.1",              the VTEP, IPv4 or IPv6
  *       "port": 4789,                   its port; may be left out where the encapsulation takes none
+ *       "options": "0102:3:0a0b0c0d",   ours: options of Geneve in front of its frames, in place of `geneve/options`
  *       "arp": "10.0.0.3",              the guest's own IPv4 address: who asks for it is told this MAC address
  *       "ndp": "fd00::3",               the guest's own IPv6 address, likewise
  *       "dhcp-proxy": "2:8:20:4:5:6"    this guest's DHCP broadcasts go to that server alone
@@ -15,7 +16,8 @@
  *
  * `flood` is ours: broadcast and multicast that is not proxied goes to every VTEP of the file, or to those of a list
  * (`"192.0.2.1"` or `{"ip": "192.0.2.1", "port": 4789}`; without a port, to the endpoints of the file with that
- * address). Without it such frames are dropped. Of keys that are there twice the last counts; of two mappings with one
+ * address). Without it such frames are dropped. A VTEP that mappings have with several options is flooded to once,
+ * with the options of the property, as all of a list. Of keys that are there twice the last counts; of two mappings with one
  * `arp` or `ndp` address the first. Other keys of a mapping are reserved and ignored.
  *
  * Beyond illumos: the file is followed while it changes, complaints say where in the file, and a mapping without what

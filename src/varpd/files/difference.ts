@@ -3,6 +3,7 @@ import { formatDestination } from '../../target/destination.js';
 import { formatMac } from '../../target/mac.js';
 import { formatIpWords, IP_WORDS, MAC_WORDS, macOf } from './address.js';
 import type { Mappings } from './mappings.js';
+import { portOf } from './option-texts.js';
 import { ENDPOINT_WORDS } from './records.js';
 
 /** Above that many changed targets it is cheaper to ask about all of them again. */
@@ -60,10 +61,12 @@ function* changedMacs(before: Mappings, after: Mappings): Generator<number, stri
 function isSameVtep(from: Mappings, fromRow: number, to: Mappings, toRow: number): boolean {
   const fromAt = from.parts.vtepOf[fromRow]! * ENDPOINT_WORDS;
   const toAt = to.parts.vtepOf[toRow]! * ENDPOINT_WORDS;
-  for (let word = 0; word < ENDPOINT_WORDS; word++) {
-    if (from.parts.vteps.words[fromAt + word] !== to.parts.vteps.words[toAt + word]) return false;
-  }
-  return true;
+  const { words } = from.parts.vteps;
+  const toWords = to.parts.vteps.words;
+  for (let word = 0; word < IP_WORDS; word++) if (words[fromAt + word] !== toWords[toAt + word]) return false;
+  if (portOf(words[fromAt + IP_WORDS]!) !== portOf(toWords[toAt + IP_WORDS]!)) return false;
+  // Each file numbers them by itself.
+  return from.optionsOf(fromRow) === to.optionsOf(toRow);
 }
 
 function* movedIps(

@@ -92,7 +92,9 @@ export class LiveMappings {
     await this.#watch.mark();
     signal.throwIfAborted();
     const { log } = services;
-    const mappings = await loadMappings({ path, kinds, localIp, log, signal, reserved: this.#reserved });
+    const optionsFault = (text: string) => services.optionsFault?.(text);
+    const reserved = this.#reserved;
+    const mappings = await loadMappings({ path, kinds, localIp, optionsFault, log, signal, reserved });
     signal.throwIfAborted();
     return mappings;
   }

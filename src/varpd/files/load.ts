@@ -7,7 +7,7 @@ import { errnoText } from '../../sys/errno.js';
 import type { LookupServices } from '../plugin.js';
 import type { Position } from './json.js';
 import { indexRecords, type Mappings } from './mappings.js';
-import { readRecords } from './records.js';
+import { type ReadOptions, readRecords } from './records.js';
 import { inSlices } from './slices.js';
 
 /** A million mappings with every key and wide indentation are half of that. */
@@ -31,6 +31,7 @@ export interface Source {
   readonly kinds: number;
   /** This host's own VTEP, left out of floods. */
   readonly localIp: string | undefined;
+  readonly optionsFault: ReadOptions['optionsFault'];
   readonly log: LookupServices['log'];
   readonly signal: AbortSignal;
   /** Reserved keys that were reported already. */
@@ -54,7 +55,7 @@ function notUsable(path: string, why: string): OverlayError {
  * line and column (`bad_json`, `bad_mapping`), EBUSY for a file that keeps changing, and the signal's reason.
  */
 export async function loadMappings(source: Source): Promise<Mappings> {
-  const { path, kinds, localIp, log, signal, reserved } = source;
+  const { path, kinds, localIp, optionsFault, log, signal, reserved } = source;
   const begun = monotonicMs();
   let nextProgress = begun + PROGRESS_MS;
   const slicing = (phase: string) => ({
@@ -74,7 +75,8 @@ export async function loadMappings(source: Source): Promise<Mappings> {
     );
   };
   const bytes = await readWhole(path, signal);
-  const records = await inSlices(readRecords({ bytes, file: path, kinds, onReserved }), slicing('reading'));
+  const given = { bytes, file: path, kinds, optionsFault, onReserved };
+  const records = await inSlices(readRecords(given), slicing('reading'));
   const mappings = await inSlices(indexRecords(records, localIp), slicing('indexing'));
   const seconds = ((monotonicMs() - begun) / 1000).toFixed(1);
   log('info', `${path}: ${mappings.count} mappings to ${mappings.parts.vtepCount} VTEPs in ${seconds} s`);

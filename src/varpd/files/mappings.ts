@@ -5,6 +5,7 @@ import { type Destination, formatDestination, ROUTE_DESTINATIONS_MAX } from '../
 import { formatMac, parseMac } from '../../target/mac.js';
 import { formatIpWords, IP_WORDS, ipWords, MAC_WORDS, macOf, macWords } from './address.js';
 import { faultAt, type Position } from './json.js';
+import { type OptionTexts, portOf } from './option-texts.js';
 import { ENDPOINT_WORDS, type FloodItem, NO_MAC, type Records } from './records.js';
 import { RowIndex, Rows } from './rows.js';
 
@@ -22,6 +23,8 @@ export interface MappingParts {
   readonly vtepOf: Uint32Array;
   /** Of each row, the MAC address of its DHCP server. */
   readonly dhcp: Uint32Array;
+  /** What endpoints say of options. */
+  readonly options: OptionTexts;
   /** Different endpoints, the flood list's included, by address: the first one of each address is entered. */
   readonly vteps: RowIndex;
   readonly vtepCount: number;
@@ -43,9 +46,19 @@ export class Mappings {
   /** Where a MAC address (canonical text) is. */
   destination(mac: string): Destination | undefined {
     const row = this.rowOf(macWords(parseMac(mac)));
-    return row < 0
-      ? undefined
-      : destinationOf(this.parts.vteps.words, this.parts.vtepOf[row]!, this.parts.kinds);
+    if (row < 0) return undefined;
+    const { vteps, vtepOf, kinds } = this.parts;
+    const options = this.optionsOf(row);
+    return {
+      ...destinationOf(vteps.words, vtepOf[row]!, kinds),
+      ...(options === undefined ? {} : { options }),
+    };
+  }
+
+  /** Options of a row's own destination. */
+  optionsOf(row: number): string | undefined {
+    const { vteps, vtepOf, options } = this.parts;
+    return options.of(vteps.words[vtepOf[row]! * ENDPOINT_WORDS + IP_WORDS]!);
   }
 
   /** DHCP server of a MAC address, both canonical text. */
@@ -162,6 +175,7 @@ export function* indexRecords(records: Records, localIp: string | undefined): Ge
     macs,
     rows,
     vtepOf,
+    options: records.options,
     dhcp: records.dhcp.trimmed(),
     vteps,
     vtepCount: vtepRows.count,
@@ -242,11 +256,11 @@ function* endpointsOf(
   return wanted;
 }
 
-/** The endpoint with that number, with exactly the parts of `kinds`. */
+/** The endpoint with that number, with exactly the parts of `kinds` and without options: what is flooded has none of its own. */
 function destinationOf(endpoints: Uint32Array, number: number, kinds: number): Destination {
   const at = number * ENDPOINT_WORDS;
   return {
     ...(kinds & DESTINATION_IP ? { ip: formatIpWords(endpoints, at) } : {}),
-    ...(kinds & DESTINATION_PORT ? { port: endpoints[at + IP_WORDS]! } : {}),
+    ...(kinds & DESTINATION_PORT ? { port: portOf(endpoints[at + IP_WORDS]!) } : {}),
   };
 }

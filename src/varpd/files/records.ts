@@ -5,6 +5,7 @@ import { checkDestination, ROUTE_DESTINATIONS_MAX } from '../../target/destinati
 import { formatMac } from '../../target/mac.js';
 import { formatIpWords, IP_WORDS, MAC_WORDS, macOf, readIp, readMac } from './address.js';
 import { faultAt, type JsonKind, JsonScanner, type Position } from './json.js';
+import { OPTION_TEXTS_MAX, OptionTexts, withOptions, withPort } from './option-texts.js';
 import { hashWords, Rows } from './rows.js';
 
 /** As many targets as a device can have. */
@@ -20,7 +21,7 @@ const CHECKED_SLOTS = 65536;
 /** How much of a bad value is repeated. */
 const SHOWN_MAX = 64;
 
-/** Words of an endpoint: address and port; the port is 0 where the encapsulation takes none. */
+/** Words of an endpoint: address, and port with options (`OptionTexts`); the port is 0 where the encapsulation takes none. */
 export const ENDPOINT_WORDS = IP_WORDS + 1;
 /** First word of a DHCP server's MAC address that is not there. */
 export const NO_MAC = 0xffffffff;
@@ -46,6 +47,8 @@ export interface Records {
   readonly kinds: number;
   readonly macs: Rows;
   readonly endpoints: Rows;
+  /** What endpoints say of options. */
+  readonly options: OptionTexts;
   readonly dhcp: Rows;
   /** Inner IPv4 address (a word) and the number of its mapping. */
   readonly arp: Rows;
@@ -57,6 +60,7 @@ export interface Records {
 const keys = {
   ip: Buffer.from('ip'),
   port: Buffer.from('port'),
+  options: Buffer.from('options'),
   arp: Buffer.from('arp'),
   ndp: Buffer.from('ndp'),
   dhcpProxy: Buffer.from('dhcp-proxy'),
@@ -78,6 +82,8 @@ export interface ReadOptions {
   /** Name for complaints. */
   readonly file: string;
   readonly kinds: number;
+  /** What is wrong with options of a destination, or undefined. */
+  readonly optionsFault: (text: string) => string | undefined;
   /** Hears of each reserved key that is passed over. */
   readonly onReserved: (key: string, position: Position) => void;
 }
@@ -94,6 +100,7 @@ class RecordReader {
   readonly #scanner: JsonScanner;
   readonly #macs: Rows;
   readonly #endpoints: Rows;
+  readonly #options = new OptionTexts();
   readonly #dhcp: Rows;
   readonly #arp: Rows;
   readonly #ndp: Rows;
@@ -140,6 +147,7 @@ class RecordReader {
       kinds,
       macs: this.#macs,
       endpoints: this.#endpoints,
+      options: this.#options,
       dhcp: this.#dhcp,
       arp: this.#arp,
       ndp: this.#ndp,
@@ -176,8 +184,14 @@ class RecordReader {
         hasIp = true;
       } else if (this.#isKey(keys.port)) {
         const port = this.#port();
-        if (this.#needsPort) this.#endpoints.words[endpoint + IP_WORDS] = port;
+        if (this.#needsPort) {
+          const word = this.#endpoints.words[endpoint + IP_WORDS]!;
+          this.#endpoints.words[endpoint + IP_WORDS] = withPort(word, port);
+        }
         hasPort = true;
+      } else if (this.#isKey(keys.options)) {
+        const word = this.#endpoints.words[endpoint + IP_WORDS]!;
+        this.#endpoints.words[endpoint + IP_WORDS] = withOptions(word, this.#optionsNumber());
       } else if (this.#isKey(keys.arp)) {
         this.#innerIp('arp', 4, '10.0.0.1');
         arp = this.#ip[IP_WORDS - 1]!;
@@ -256,6 +270,10 @@ class RecordReader {
         const port = this.#port();
         if (this.#needsPort) endpoint[IP_WORDS] = port;
         hasPort = true;
+      } else if (this.#isKey(keys.options)) {
+        throw this.#fault(
+          'a VTEP of the flood list has no "options": what is flooded has those of a property, the same for all',
+        );
       } else this.#reserved();
     }
     if (!hasIp) throw this.#fault('this VTEP of the flood list has no "ip"', position);
@@ -301,6 +319,19 @@ class RecordReader {
       throw this.#fault('the value of "port" must be 1 to 65535');
     }
     return port;
+  }
+
+  /** Number of the options that are the next value. */
+  #optionsNumber(): number {
+    this.#string('options', 'such as 0102:3:0a0b0c0d');
+    const text = this.#scanner.text();
+    const known = this.#options.numberOf(text);
+    if (known !== undefined) return known;
+    const fault = this.options.optionsFault(text);
+    if (fault !== undefined) throw this.#fault(`the value of "options" is not usable: ${fault}`);
+    const number = this.#options.add(text);
+    if (number !== undefined) return number;
+    throw this.#fault(`the mappings have more than ${OPTION_TEXTS_MAX} different "options"`);
   }
 
   #string(key: string, what: string): void {
