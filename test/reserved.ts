@@ -1,7 +1,12 @@
-/** Reserved bits of outer headers: each alone, ignored or dropped as `<encap>/reserved` says; sent as zero. */
+/** Reserved bits of outer headers: each alone, ignored or dropped as `<encap>/reserved` says, and so by a device; sent as zero. */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as layout from '../assembly/layout.js';
+import { AF_INET, IPPROTO_GRE, SOCK_DGRAM, SOCK_RAW } from '../src/sys/abi.js';
+import { must } from '../src/sys/errno.js';
+import { closeFd } from '../src/sys/fd.js';
+import * as libc from '../src/sys/libc.js';
+import { sockaddr } from '../src/sys/sockaddr.js';
 import { CoreRig } from './harness/core-rig.js';
 import { received } from './harness/decap-check.js';
 import {
@@ -11,11 +16,16 @@ import {
   vxlanEncapsulation,
   vxlanGpeEncapsulation,
 } from './harness/encapsulations.js';
+import { until } from './harness/hosts.js';
+import { HERE, withMemory } from './harness/lifecycle.js';
+import { freePort } from './harness/memory-overlay.js';
+import { testWith } from './harness/needs.js';
 import { Shown } from './harness/shown.js';
 import * as frames from './reference/frames.js';
 import * as geneve from './reference/geneve.js';
 
 const VNETID = 0x123456;
+const PEER = '127.0.0.2';
 const FRAME = frames.ethernet(0x88b5, frames.counting(86));
 
 const reserved = suite('reserved bits');
@@ -127,6 +137,54 @@ for (const { what, encapsulation, datagram, reserved: numbers, changing = [] } o
       assert.is(rig.decideRx(datagrams.length), 0);
       assert.is(rig.writes().length, 24 + 8, 'all of one device, and every third of the other');
     },
+  );
+}
+
+for (const { what, encapsulation, datagram, reserved: numbers } of cases) {
+  const { name } = encapsulation;
+  testWith(
+    reserved,
+    name === 'nvgre' ? ['root'] : [],
+    `${what}: a device drops them when its property says so, and takes what has none`,
+    () =>
+      withMemory(async (memory) => {
+        const { overlay } = memory;
+        const isGre = name === 'nvgre';
+        const port = isGre ? 0 : await freePort(HERE);
+        const ports = isGre ? {} : { [`${name}/listen_port`]: port, 'direct/dest_port': port };
+        await overlay.createOverlay({
+          name: 'ov0',
+          encap: name,
+          search: 'direct',
+          vnetid: VNETID,
+          properties: { [`${name}/listen_ip`]: HERE, 'direct/dest_ip': PEER, ...ports },
+        });
+        await memory.up('ov0');
+        const counts = () => {
+          const { counters, drops } = overlay.deviceStats('ov0').counts;
+          return [Number(counters.rx_frames), Number(drops.rx_reserved_bits)];
+        };
+        const [type, protocol] = isGre ? [SOCK_RAW, IPPROTO_GRE] : [SOCK_DGRAM, 0];
+        const fd = must(libc.socket(AF_INET, type, protocol), 'socket');
+        try {
+          const from = sockaddr(AF_INET, PEER, 0);
+          must(libc.bind(fd, from, from.length), 'bind');
+          const to = sockaddr(AF_INET, HERE, port);
+          const send = (...datagrams: readonly Uint8Array[]) => {
+            for (const each of datagrams)
+              must(libc.sendto(fd, each, each.length, 0, to, to.length), 'sendto');
+          };
+          const odd = withBit(datagram, numbers[0]!);
+          send(datagram, odd);
+          await until('both are taken', 3000, () => counts()[0] === 2);
+          await overlay.setprop('ov0', `${name}/reserved`, 'drop');
+          send(odd, odd, datagram);
+          await until('the clean one is taken', 3000, () => counts()[0] === 3);
+          assert.equal(counts(), [3, 2]);
+        } finally {
+          closeFd(fd);
+        }
+      }),
   );
 }
 
