@@ -35,6 +35,27 @@ matrix('each has a test that is there, or a reason why it is otherwise', () => {
   }
 });
 
+matrix('a test is there when the text is in its name, not just anywhere in its file', () => {
+  for (const [file, name] of [
+    ['sockets', 'a mark decides the route'],
+    ['sockets', 'devices share the sockets of an address: other ones'],
+    ['path-mtu', 'a stream of each family goes on'],
+    ['nvgre-hosts', 'ping, TCP and UDP both ways, each datagram by one of'],
+  ] as const) {
+    assert.ok(hasTest(file, name), name);
+  }
+  for (const [file, name] of [
+    ['sockets', 'another mark is not meant'],
+    ['sockets', 'sockets of the underlay'],
+    ['sockets', 'What an operator says'],
+    ['sockets', 'const HERE'],
+    ['sockets', 'tcpdump'],
+    ['path-mtu', 'and knows'],
+  ] as const) {
+    assert.not.ok(hasTest(file, name), `${name} is the name of no test`);
+  }
+});
+
 /** Of a section's two counts, the one that a level is in; undefined for what has no key word. */
 const KIND: Readonly<Record<Level, 0 | 1 | undefined>> = {
   MUST: 0,

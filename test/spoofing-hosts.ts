@@ -5,7 +5,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ipNativeBytes } from '../src/ip.js';
-import { AF_INET, AF_INET6, SOCK_RAW } from '../src/sys/abi.js';
+import { AF_INET, AF_INET6, IPPROTO_GRE, IPPROTO_UDP, SOCK_RAW } from '../src/sys/abi.js';
 import { must } from '../src/sys/errno.js';
 import { closeFd } from '../src/sys/fd.js';
 import * as libc from '../src/sys/libc.js';
@@ -21,8 +21,6 @@ const spoofing = suite('spoofing between hosts');
 const needs = ['root', '/dev/net/tun', 'ip'];
 const VNETID = 42;
 const PORT = 4789;
-const IPPROTO_UDP = 17;
-const IPPROTO_GRE = 47;
 /** Whole IP packets, header and all (man 7 raw). */
 const IPPROTO_RAW = 255;
 const HALVES = 500;
