@@ -12,7 +12,10 @@ import {
   nvgreEncapsulation,
   nvgreOverIpv4,
 } from './harness/encapsulations.js';
+import { until } from './harness/hosts.js';
+import { faultOf, HERE, withMemory } from './harness/lifecycle.js';
 import { assertRefused, MemoryOverlay } from './harness/memory-overlay.js';
+import { testWith } from './harness/needs.js';
 import { SuperFrames } from './harness/super-frames.js';
 import { Xorshift } from './harness/xorshift.js';
 import * as frames from './reference/frames.js';
@@ -187,5 +190,38 @@ nvgre('reserved vnetids are refused, and there is no port', async () => {
     await memory.close();
   }
 });
+
+const families = [
+  { listen: HERE, vtep: '127.0.0.2', group: '239.1.1.1' },
+  { listen: '::1', vtep: 'fd00::2', group: 'ff05::4711' },
+] as const;
+
+for (const [search, property] of [
+  ['direct', 'direct/dest_ip'],
+  ['learn', 'learn/flood'],
+] as const) {
+  for (const { listen, vtep, group } of families) {
+    testWith(nvgre, ['root'], `multicast groups are refused by name, VTEPs taken: ${search}, ${group}`, () =>
+      withMemory(async (memory) => {
+        const { overlay } = memory;
+        const properties = { 'nvgre/listen_ip': listen, [property]: group };
+        await overlay.createOverlay({ name: 'ov0', encap: 'nvgre', search, vnetid: VSID, properties });
+        await memory.up('ov0');
+        assert.is(overlay.state('ov0'), 'activated');
+        assert.match(
+          faultOf(memory, 'ov0'),
+          /not started: nvgre has no multicast groups: list the VTEPs instead/,
+        );
+        await overlay.setprop('ov0', property, vtep);
+        await until('it starts', 3000, () => overlay.state('ov0') === 'started');
+        const before = memory.holdings();
+        const set = overlay.setprop('ov0', property, group);
+        await assertRefused(set, 'ENOTSUP', 'no_groups', /list the VTEPs/);
+        assert.is(overlay.state('ov0'), 'started', 'with the VTEP that it had');
+        assert.equal(memory.holdings(), before);
+      }),
+    );
+  }
+}
 
 nvgre.run();
