@@ -255,19 +255,17 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
     // In front of the first frame of a message there is only the outer header; in front of others the end of another frame.
     const at = flags & RX_DATAGRAM_FIRST ? frame - VNET_HDR_BYTES : arena + ARENA_RX_HEADERS + writes * RX_HEADER_BYTES;
     // Hardly ever: the field is that of the sender's guest, and most guests do not use it.
-    if (flags & RX_DATAGRAM_ECN && bytes >= shortest) {
-      const ecn = decapEcn(frame, length, (flags & RX_DATAGRAM_ECN) >> RX_DATAGRAM_ECN_SHIFT);
-      if (ecn == ECN_DROP) {
+    if (flags & RX_DATAGRAM_ECN && bytes - shortest < lengths && !(untagged && isTagged(frame))) {
+      if (!takesEcn(arena, frame, length, flags)) {
         rxVerdict = DROP_RX_CONGESTION;
         dropDevice(arena, device, DROP_RX_CONGESTION, 1);
         continue;
       }
-      if (ecn == ECN_MARK) add(deviceCounters(arena, device), COUNTER_RX_MARKED, 1);
     }
     // Of what is too long as well: it is there, whatever becomes of the frame.
     if (learns && isActive && bytes >= shortest) learnSource(arena, device, frame, senderOf(arena, i), isIpv6);
     if (bytes - shortest >= lengths) {
-      const verdict = decideOdd(arena, at, frame, length);
+      const verdict = decideOdd(arena, at, frame, length, flags);
       if (verdict != VERDICT_PASS) {
         rxVerdict = verdict;
         dropDevice(arena, device, verdict, 1);
@@ -413,19 +411,27 @@ function askSource(arena: usize, device: u32, frame: usize): void {
 }
 
 /** Verdict on a frame that is shorter or longer than those of an active device; one that passes has its vnet_hdr. */
-function decideOdd(arena: usize, at: usize, frame: usize, length: u32): u32 {
+function decideOdd(arena: usize, at: usize, frame: usize, length: u32, flags: u32): u32 {
   if (!isActive) return DROP_RX_DEVICE_STOPPED;
   if (i32(length) < i32(ETHERNET_BYTES)) return DROP_RX_SHORT_FRAME;
-  return decideLong(arena, at, frame, length);
+  return decideLong(arena, at, frame, length, flags);
 }
 
 /** A frame above the limit: a super-frame of a kernel on the same host passes, everything else does not. */
-function decideLong(arena: usize, at: usize, frame: usize, length: u32): u32 {
+function decideLong(arena: usize, at: usize, frame: usize, length: u32, flags: u32): u32 {
   const row = deviceRow(runDevice);
   if (isUntagged && isTagged(frame)) return DROP_RX_VLAN_NOT_CARRIED;
   if (!writeSuper(at, frame, length, atomic.load<u32>(row, DEVICE_MTU))) return DROP_RX_TOO_BIG;
+  if (flags & RX_DATAGRAM_ECN && !takesEcn(arena, frame, length, flags)) return DROP_RX_CONGESTION;
   add(deviceCounters(arena, runDevice), COUNTER_RX_SUPER_FRAMES, 1);
   return VERDICT_PASS;
+}
+
+/** Puts the outer ECN field, which is in an entry's flags, into a frame that passes otherwise; false when that drops it. */
+function takesEcn(arena: usize, frame: usize, length: u32, flags: u32): bool {
+  const ecn = decapEcn(frame, length, (flags & RX_DATAGRAM_ECN) >> RX_DATAGRAM_ECN_SHIFT);
+  if (ecn == ECN_MARK) add(deviceCounters(arena, runDevice), COUNTER_RX_MARKED, 1);
+  return ecn != ECN_DROP;
 }
 
 /** Counts a write that failed; `rxDelivered` then passes over it. */

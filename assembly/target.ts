@@ -253,7 +253,7 @@ export function targetLookupFrames(arena: usize, row: usize, first: u32, count: 
     const bytes = load<u32>(entry, 4);
     let key = TAKEN;
     if (bytes >= VNET_HDR_BYTES + ETHERNET_BYTES) {
-      check(offset - arena < ARENA_BYTES - VNET_HDR_BYTES - ETHERNET_BYTES);
+      check(offset - arena <= ARENA_BYTES - VNET_HDR_BYTES - ETHERNET_BYTES);
       key = keyOf(offset + VNET_HDR_BYTES);
     }
     store<u64>(arena + i * 8, key, ARENA_TX_KEYS);
