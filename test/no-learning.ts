@@ -47,10 +47,14 @@ function digest({ views, pool }: ReceiveRig): string {
 class Run {
   readonly rig = new ReceiveRig();
   readonly random = new Xorshift(SEED);
-  readonly fuzzer = new FrameFuzzer(this.random, [...sampleFrames(20), ...sampleFrames(700)], {
-    vnetids: [1, 2, 3],
-    edges: [14, 1414, 1418],
-  });
+  readonly fuzzer = new FrameFuzzer(
+    this.random,
+    [...sampleFrames(20), ...sampleFrames(700)],
+    { vnetids: [1, 2, 3], edges: [14, 1414, 1418], macs: 1, streams: [] },
+    this.rig.views.u8,
+    // Nothing is sent.
+    this.rig.arena + layout.ARENA_TX_BUFFER,
+  );
   readonly #names = [...senders, ...strangers].map((ip) => sockaddr(AF_INET6, ip, 4789));
 
   constructor() {
@@ -94,7 +98,7 @@ class Run {
     for (let index = 0; index < count; index++) {
       fuzzer.makeDatagram(vxlanEncapsulation);
       const at = rig.slot(index);
-      fuzzer.copyTo(u8, at);
+      fuzzer.copyTo(at);
       const target = random.below(TARGETS);
       const choice = random.below(8);
       if (choice < 6 && fuzzer.length >= HEADER_BYTES + 14) {

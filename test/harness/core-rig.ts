@@ -5,10 +5,10 @@
 import * as layout from '../../assembly/layout.js';
 import { type Core, compileCore, instantiateCore } from '../../src/datapath/core.js';
 import { createMemory, type MemoryViews, memoryBytesNeeded } from '../../src/datapath/memory.js';
-import { Tables } from '../../src/datapath/tables.js';
+import { type Mss, Tables } from '../../src/datapath/tables.js';
 import { assert } from '../../src/errors.js';
 import { TUNING_DEFAULT } from '../../src/limits.js';
-import { AF_INET6, structs, UDP_GRO, UDP_SEGMENT } from '../../src/sys/abi.js';
+import { AF_INET, AF_INET6, structs, UDP_GRO, UDP_SEGMENT } from '../../src/sys/abi.js';
 import { sockaddr } from '../../src/sys/sockaddr.js';
 import { WorkerContext } from '../../workers/context.js';
 import type { Kernel } from '../../workers/kernel.js';
@@ -26,8 +26,12 @@ const MESSAGE_FLAGS = structs.mmsghdr['msg_hdr.msg_flags'];
 const MESSAGE_LENGTH = structs.mmsghdr.msg_len;
 const MSG_TRUNC = 0x20;
 const SOL_UDP = 17;
-/** A control message with the size of the datagrams, padded (man 3 cmsg). */
-const SEGMENT_CONTROL_BYTES = 24;
+const SOL_IP = 0;
+const IP_TOS = 1;
+const SOL_IPV6 = 41;
+const IPV6_TCLASS = 67;
+/** A control message with one number, padded (man 3 cmsg). */
+const CONTROL_BYTES = 24;
 /** `initialMemory` of asconfig.json, in bytes. */
 const CORE_MEMORY_BYTES_MIN = 256 * 65536;
 
@@ -37,6 +41,21 @@ export interface RigOptions {
   readonly bank?: number;
   /** VXLAN when it is not said. */
   readonly encapsulation?: Encapsulation;
+  /** Of the underlay, IPv6 when it is not said; IPv4 is on a socket of IPv6, but for what has an IP header in front. */
+  readonly family?: 4 | 6;
+}
+
+/** What a device row holds beside what the twin needs to know. */
+export interface RigDevice extends Partial<DeviceRules> {
+  readonly vnetid: number;
+  /** DEVICE_FLAG_ bits beside that for tags. */
+  readonly flags?: number;
+  readonly dscp?: number;
+  readonly mss?: Mss;
+  /** Destination row of a point device; the rig's when it is not said. */
+  readonly destination?: number;
+  /** Offset of the target table of a dynamic device. */
+  readonly targets?: number;
 }
 
 /** One send group as the core lists it, with the datagrams it holds. */
@@ -69,24 +88,30 @@ export class CoreRig {
   readonly rules = new Map<number, DeviceRules>();
 
   readonly encapsulation: Encapsulation;
+  readonly family: 4 | 6;
+  /** Of the sockets. */
+  readonly domain: number;
 
-  constructor({ seed = 0x123456789abcdefn, bank = 16, encapsulation = vxlanEncapsulation }: RigOptions = {}) {
+  constructor(options: RigOptions = {}) {
+    const { seed = 0x123456789abcdefn, bank = 16, encapsulation = vxlanEncapsulation } = options;
     this.encapsulation = encapsulation;
+    this.family = encapsulation.hasIpHeader ? 4 : (options.family ?? 6);
+    this.domain = encapsulation.hasIpHeader ? AF_INET : AF_INET6;
     // More than an arena needs, which is then moved up to the end; core.wasm asks for this much at least.
     this.end = Math.max(memoryBytesNeeded(1), CORE_MEMORY_BYTES_MIN);
     this.views = createMemory(this.end, 1, seed);
     this.arena = this.end - layout.ARENA_BYTES;
     assert(this.arena % layout.LINE_BYTES === 0, 'an arena begins on a line');
     assert(this.views.u8.length === this.end, 'the arena ends where the memory does');
+    // What is left in front of it is the pool.
+    this.views.u32[(layout.HEADER_OFFSET + layout.HEADER_POOL) / 4] = layout.ARENAS_OFFSET;
+    this.views.u32[(layout.HEADER_OFFSET + layout.HEADER_POOL_BYTES) / 4] = this.arena - layout.ARENAS_OFFSET;
     this.core = instantiateCore(this.module, this.views.memory);
     this.tables = new Tables(this.views, this.core);
     this.mux = this.tables.muxes.take();
-    this.tables.writeMux(this.mux, encapsulation.core, bank, true, encapsulation.hasIpHeader);
-    this.destination = this.tables.destinations.take();
-    const name = sockaddr(AF_INET6, 'fd00::2', 4789);
-    // As a destination holds it: the core writes the vnetid.
-    const header = encapsulation.header(0);
-    this.tables.writeDestination(this.destination, name, new Uint8Array(40).fill(0xcc), header);
+    const isIpv6 = this.domain === AF_INET6;
+    this.tables.writeMux(this.mux, encapsulation.core, bank, isIpv6, encapsulation.hasIpHeader);
+    this.destination = this.addDestination(this.family === 4 ? '192.0.2.2' : 'fd00::2');
     const { i32 } = this.views;
     const sends = (this.arena + layout.ARENA_SEND_FDS) / 4 + this.mux * layout.BANK_MAX;
     for (let socket = 0; socket < layout.BANK_MAX; socket++) i32[sends + socket] = SEND_FD + socket;
@@ -96,24 +121,49 @@ export class CoreRig {
     this.core.ringCreate(this.arena + layout.ARENA_MISSES, layout.MISS_RING_BYTES);
   }
 
-  /** Adds a device on the rig's mux; returns its row. @param given flags are DEVICE_FLAG_ bits beside that for tags */
-  addDevice(given: Partial<DeviceRules> & { vnetid: number; flags?: number }): number {
-    const rules = { mtu: 1400, carriesVlan: true, isActive: true, hasTarget: true, ...given };
+  /** Adds a VTEP; returns its row. */
+  addDestination(ip: string): number {
+    const row = this.tables.destinations.take();
+    // As a destination holds it: the core writes the vnetid.
+    const header = this.encapsulation.header(0);
+    this.tables.writeDestination(row, this.nameOf(ip), new Uint8Array(40).fill(0xcc), header);
+    return row;
+  }
+
+  /** Socket address as the rig's sockets have it. */
+  nameOf(ip: string): Uint8Array {
+    return sockaddr(this.domain, ip, 4789);
+  }
+
+  /** Adds a device on the rig's mux; returns its row. */
+  addDevice(given: RigDevice): number {
     const row = this.tables.devices.take();
+    this.writeDevice(row, given);
+    this.tables.insertVnet(this.mux, BigInt(given.vnetid), row);
+    return row;
+  }
+
+  /** Writes the row of a device, anew for one that is there. */
+  writeDevice(row: number, given: RigDevice): void {
+    const { flags = 0, destination = this.destination, targets = 0, ...rest } = given;
+    const { dscp = 0, mss = { 4: 0, 6: 0, isByPath: false }, ...own } = rest;
+    const rules = { mtu: 1400, carriesVlan: true, isActive: true, hasTarget: true, ...own };
     this.rules.set(row, rules);
+    const { TARGET_MODE_DYNAMIC, TARGET_MODE_NONE, TARGET_MODE_POINT } = layout;
+    const alone = rules.hasTarget ? TARGET_MODE_POINT : TARGET_MODE_NONE;
     this.tables.writeDevice(row, {
       mux: this.mux,
       vnetid: BigInt(rules.vnetid),
       encap: this.encapsulation.core,
-      flags: (rules.carriesVlan ? layout.DEVICE_FLAG_VLAN : 0) | (given.flags ?? 0),
+      flags: (rules.carriesVlan ? layout.DEVICE_FLAG_VLAN : 0) | flags,
       mtu: rules.mtu,
-      mode: rules.hasTarget ? layout.TARGET_MODE_POINT : layout.TARGET_MODE_NONE,
-      destination: rules.hasTarget ? this.destination : layout.NONE,
-      targets: 0,
+      mode: targets === 0 ? alone : TARGET_MODE_DYNAMIC,
+      destination: rules.hasTarget ? destination : layout.NONE,
+      targets,
+      dscp,
+      mss,
     });
     if (rules.isActive) this.tables.setDeviceState(row, layout.DEVICE_STATE_ACTIVE);
-    this.tables.insertVnet(this.mux, BigInt(rules.vnetid), row);
-    return row;
   }
 
   /** Notes frame `index` of a transmit batch: `bytes` at `offset`, virtio_net_hdr first. */
@@ -150,6 +200,36 @@ export class CoreRig {
     u32[(message + MESSAGE_LENGTH) / 4] = bytes;
   }
 
+  /** Says who sent message `index`. */
+  noteSender(index: number, name: Uint8Array): void {
+    this.views.u8.set(name, this.arena + layout.ARENA_RX_NAMES + index * layout.RX_NAME_BYTES);
+  }
+
+  /**
+   * Says in control messages of what traffic class message `index` was, and of what size its datagrams are.
+   * @param size 0 for one datagram
+   */
+  noteControl(index: number, trafficClass: number, size: number): void {
+    const { u32 } = this.views;
+    let at = (this.arena + layout.ARENA_RX_CONTROLS + index * layout.RX_CONTROL_BYTES) / 4;
+    const first = at;
+    const say = (level: number, type: number, value: number) => {
+      u32[at] = 20;
+      u32[at + 1] = 0;
+      u32[at + 2] = level;
+      u32[at + 3] = type;
+      u32[at + 4] = value;
+      at += CONTROL_BYTES / 4;
+    };
+    if (size !== 0) say(SOL_UDP, UDP_GRO, size);
+    if (trafficClass !== 0) {
+      if (this.family === 4) say(SOL_IP, IP_TOS, trafficClass);
+      else say(SOL_IPV6, IPV6_TCLASS, trafficClass);
+    }
+    const message = this.arena + layout.ARENA_RX_MESSAGES + index * MESSAGE_BYTES;
+    u32[(message + structs.mmsghdr['msg_hdr.msg_controllen']) / 4] = (at - first) * 4;
+  }
+
   /** Places a datagram flush with the end of memory. */
   placeDatagramAtEnd(datagram: Uint8Array, isTruncated = false, index = 0): void {
     this.views.u8.set(datagram, this.end - datagram.length);
@@ -167,16 +247,12 @@ export class CoreRig {
 
   /** Places messages as recvmmsg does: datagrams of one size joined, with that size in a control message (UDP_GRO). */
   placeMessages(messages: readonly (readonly Uint8Array[])[]): void {
-    const { u8, u32 } = this.views;
+    const { u8 } = this.views;
     for (const [index, datagrams] of messages.entries()) {
       const bytes = concat(...datagrams);
       u8.set(bytes, this.rxSlot(index));
       this.noteDatagram(index, this.rxSlot(index), bytes.length);
-      const control = this.arena + layout.ARENA_RX_CONTROLS + index * layout.RX_CONTROL_BYTES;
-      const isFolded = datagrams.length > 1;
-      u32.set([20, 0, SOL_UDP, UDP_GRO, datagrams[0]!.length], control / 4);
-      const message = this.arena + layout.ARENA_RX_MESSAGES + index * MESSAGE_BYTES;
-      u32[(message + structs.mmsghdr['msg_hdr.msg_controllen']) / 4] = isFolded ? SEGMENT_CONTROL_BYTES : 0;
+      this.noteControl(index, 0, datagrams.length > 1 ? datagrams[0]!.length : 0);
     }
   }
 
@@ -300,11 +376,9 @@ export class CoreRig {
     const { u8, u32 } = this.views;
     const control = this.loadAddress(message + structs.mmsghdr['msg_hdr.msg_control']);
     const controlBytes = u32[(message + structs.mmsghdr['msg_hdr.msg_controllen']) / 4]!;
-    const last = control + controlBytes - SEGMENT_CONTROL_BYTES;
+    const last = control + controlBytes - CONTROL_BYTES;
     const isCut =
-      controlBytes >= SEGMENT_CONTROL_BYTES &&
-      u32[last / 4 + 2] === SOL_UDP &&
-      u32[last / 4 + 3] === UDP_SEGMENT;
+      controlBytes >= CONTROL_BYTES && u32[last / 4 + 2] === SOL_UDP && u32[last / 4 + 3] === UDP_SEGMENT;
     const size = isCut ? u8[last + 16]! + u8[last + 17]! * 256 : bytes.length;
     const count = Math.max(1, Math.ceil(bytes.length / size));
     return Array.from({ length: count }, (_, index) => bytes.slice(index * size, (index + 1) * size));

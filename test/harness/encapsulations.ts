@@ -23,6 +23,8 @@ export interface Encapsulation {
   readonly decap: (datagram: Uint8Array) => { vnetid: number; frame: Uint8Array } | DropName;
   /** Writes a header that ends at `end`; now and then there is something wrong with it. Returns where it begins. */
   readonly write: (bytes: Uint8Array, end: number, vnetid: number, random: Xorshift) => number;
+  /** True when a reserved bit of a header that is accepted is not zero. */
+  readonly reserved: (datagram: Uint8Array) => boolean;
   /** Drops that it has beyond those of VXLAN. */
   readonly drops: readonly DropName[];
 }
@@ -30,6 +32,11 @@ export interface Encapsulation {
 /** The largest header there is. */
 export const HEADER_BYTES_MAX = 260;
 const NOTHING = new Uint8Array(0);
+
+/** True when one of the bits that are named is not zero. @param masks by byte */
+function hasBits(bytes: Uint8Array, masks: readonly number[]): boolean {
+  return masks.some((mask, at) => (bytes[at]! & mask) !== 0);
+}
 
 function writeVxlan(bytes: Uint8Array, end: number, vnetid: number, random: Xorshift): number {
   const start = end - 8;
@@ -82,6 +89,7 @@ export const vxlanEncapsulation: Encapsulation = {
   headerBytes: () => 8,
   decap: vxlan.decap,
   write: writeVxlan,
+  reserved: (datagram) => hasBits(datagram, [0xf7, 0xff, 0xff, 0xff, 0, 0, 0, 0xff]),
   drops: [],
 };
 
@@ -94,6 +102,14 @@ export const geneveEncapsulation: Encapsulation = {
   headerBytes: (first) => 8 + (first & 63) * 4,
   decap: geneve.decap,
   write: writeGeneve,
+  reserved: (datagram) => {
+    if (hasBits(datagram, [0, 0x3f, 0, 0, 0, 0, 0, 0xff])) return true;
+    const end = 8 + (datagram[0]! & 63) * 4;
+    for (let at = 8; at < end; at += 4 + (datagram[at + 3]! & 31) * 4) {
+      if ((datagram[at + 3]! & 0xe0) !== 0) return true;
+    }
+    return false;
+  },
   drops: geneveDrops,
 };
 
@@ -130,6 +146,7 @@ export const nvgreEncapsulation: Encapsulation = {
   hasFlowId: true,
   decap: nvgre.decap,
   write: writeNvgre,
+  reserved: (datagram) => hasBits(datagram, [0x03, 0xf8]),
   drops: ['rx_not_ethernet'],
 };
 
@@ -143,6 +160,7 @@ export const nvgreOverIpv4: Encapsulation = {
     const headerBytes = datagram.length === 0 ? 0 : (datagram[0]! & 15) * 4;
     return nvgre.decap(datagram.subarray(Math.min(headerBytes, datagram.length)));
   },
+  reserved: (datagram) => nvgreEncapsulation.reserved(datagram.subarray((datagram[0]! & 15) * 4)),
   write: (bytes, end, vnetid, random) => {
     const words = random.below(8) === 0 ? random.below(16) : 5;
     const start = writeNvgre(bytes, end, vnetid, random) - words * 4;
@@ -164,6 +182,8 @@ export const vxlanGpeEncapsulation: Encapsulation = {
     bytes[start + 3] = random.below(16) === 0 ? random.below(256) : 3;
     return start;
   },
+  reserved: (datagram) =>
+    hasBits(datagram, [0xc0, 0xff, 0xff, (datagram[0]! & 4) === 0 ? 0xff : 0, 0, 0, 0, 0xff]),
   drops: ['rx_control_packet', 'rx_not_ethernet'],
 };
 

@@ -1,7 +1,7 @@
 /**
  * Writes fuzzed frames and datagrams cheaply: 20 % noise, 60 % valid ones spoiled, 20 % from a grammar of
  * stacked tags, extension chains and length fields that lie. Only the first bytes are written, where headers
- * can be; the rest is whatever lay in memory.
+ * can be; the rest is whatever lay in memory. All of it is made in the memory of the core, where copies cost least.
  */
 import type { Sample } from '../reference/frames.js';
 import { type Encapsulation, HEADER_BYTES_MAX } from './encapsulations.js';
@@ -11,20 +11,24 @@ import type { Xorshift } from './xorshift.js';
 const HEAD_BYTES = 192;
 /** Where the frame begins in the scratch buffer: the outer part goes before it. */
 const FRAME = HEADER_BYTES_MAX + 12;
+const SCRATCH_BYTES = FRAME + HEAD_BYTES + 512;
+/** Of addresses that the targets are of; the last byte says which. */
+const MAC = [2, 0, 0, 0, 0];
 const FRAME_BYTES_MAX = 65535 - HEADER_BYTES_MAX;
 
 const TAG_TYPES = [0x8100, 0x88a8, 0x9100];
 const EXTENSION_TYPES = [0, 43, 60, 51, 44, 59, 135];
 const PROTOCOLS = [6, 17, 1, 58, 50, 51, 132, 44, 0, 255];
 
-/** A valid frame's head, its whole length, and the offset and width of fields that give lengths and kinds. */
+/** Where a valid frame's head lies, its whole length, and the offset and width of fields that give lengths and kinds. */
 interface Template {
-  readonly head: Uint8Array;
+  readonly head: number;
+  readonly headBytes: number;
   readonly length: number;
   readonly fields: readonly (readonly [offset: number, width: number])[];
 }
 
-function templateOf({ frame }: Sample): Template {
+function templateOf(frame: Uint8Array, head: number): Template {
   let l3 = 14;
   while ([0x81, 0x88].includes(frame[l3 - 2]!) && [0, 0xa8].includes(frame[l3 - 1]!)) l3 += 4;
   const fields: [number, number][] = [
@@ -38,7 +42,8 @@ function templateOf({ frame }: Sample): Template {
   // Behind either IP header: UDP's length, TCP's data offset, the length of an extension header.
   for (const l4 of [l3 + 20, l3 + 40]) fields.push([l4 + 4, 2], [l4 + 12, 1], [l4 + 1, 1]);
   return {
-    head: frame.slice(0, HEAD_BYTES),
+    head,
+    headBytes: Math.min(frame.length, HEAD_BYTES),
     length: frame.length,
     fields: fields.filter(([at, width]) => at + width <= frame.length),
   };
@@ -49,21 +54,54 @@ export interface FuzzTargets {
   readonly vnetids: readonly number[];
   /** Lengths about which something is decided. */
   readonly edges: readonly number[];
+  /** How many addresses there are that may be targets: 02:00:00:00:00:00 and on, at most 256. */
+  readonly macs: number;
+  /** Frames of flows, each list in the order in which they may be joined. None is longer than what is written of a frame. */
+  readonly streams: readonly (readonly Uint8Array[])[];
+}
+
+/** Room for what a fuzzer makes, and for what it makes it of. */
+export function scratchBytes(samples: readonly Sample[], { streams }: FuzzTargets): number {
+  const frames = samples.length + streams.reduce((sum, { length }) => sum + length, 0);
+  return SCRATCH_BYTES + frames * HEAD_BYTES;
 }
 
 export class FrameFuzzer {
   /** Bytes of what was made last. */
   length = 0;
   readonly #templates: readonly Template[];
-  readonly #bytes = new Uint8Array(FRAME + HEAD_BYTES + 512);
+  readonly #streams: readonly (readonly Template[])[];
+  readonly #bytes: Uint8Array;
+  readonly #view: DataView;
   #start = FRAME;
+  /** Frames that follow one another come from here, when it is set. */
+  #stream: readonly Template[] | undefined;
+  #next = 0;
 
+  /** @param at where in the memory there are `scratchBytes` */
   constructor(
     readonly random: Xorshift,
     samples: readonly Sample[],
     readonly targets: FuzzTargets,
+    readonly memory: Uint8Array,
+    readonly at: number,
   ) {
-    this.#templates = samples.map(templateOf);
+    let head = at + SCRATCH_BYTES;
+    const place = (frame: Uint8Array): Template => {
+      memory.set(frame.subarray(0, HEAD_BYTES), head);
+      head += HEAD_BYTES;
+      return templateOf(frame, head - HEAD_BYTES);
+    };
+    this.#templates = samples.map(({ frame }) => place(frame));
+    this.#streams = targets.streams.map((frames) => frames.map(place));
+    this.#bytes = memory.subarray(at, at + SCRATCH_BYTES);
+    this.#view = new DataView(memory.buffer, at, SCRATCH_BYTES);
+  }
+
+  /** From now on most valid frames follow one another in a flow, or none does. */
+  follow(isFollowing: boolean): void {
+    this.#stream = isFollowing ? this.#streams[this.random.below(this.#streams.length)] : undefined;
+    this.#next = this.random.below(64);
   }
 
   /** Makes what a TAP hands over: virtio_net_hdr and frame. */
@@ -76,6 +114,8 @@ export class FrameFuzzer {
       this.#noise(this.#start + 2, FRAME);
     }
     this.#finish(10);
+    if (this.random.below(32) === 0) this.#broadcast();
+    else this.#address(FRAME);
   }
 
   /** Makes a datagram: outer header and frame. */
@@ -85,14 +125,30 @@ export class FrameFuzzer {
       random.below(16) === 0 ? random.next() >>> 8 : targets.vnetids[random.below(targets.vnetids.length)]!;
     this.#start = encapsulation.write(this.#bytes, FRAME, vnetid, random);
     this.#finish(FRAME - this.#start);
+    if (!this.#stream) this.#address(FRAME + 6);
   }
 
-  /** Copies what was made last to `at`, as far as it was written. */
-  copyTo(memory: Uint8Array, at: number): void {
+  /** To all; every other one asks who has an address. */
+  #broadcast(): void {
     const bytes = this.#bytes;
+    for (let i = 0; i < 6; i++) bytes[FRAME + i] = 0xff;
+    if (this.random.below(2) === 0) this.#word(FRAME + 12, 0x0806);
+  }
+
+  /** Puts a target's address where one belongs, mostly. */
+  #address(at: number): void {
+    const { random } = this;
+    if (random.below(8) === 0) return;
+    const bytes = this.#bytes;
+    for (let i = 0; i < 5; i++) bytes[at + i] = MAC[i]!;
+    bytes[at + 5] = random.below(this.targets.macs);
+  }
+
+  /** Copies what was made last to `to` in the memory, as far as it was written. */
+  copyTo(to: number): void {
     const start = this.#start;
     const count = Math.min(this.length, FRAME - start + HEAD_BYTES);
-    memory.set(bytes.subarray(start, start + count), at);
+    this.memory.copyWithin(to, this.at + start, this.at + start + count);
   }
 
   #finish(outer: number): void {
@@ -110,24 +166,22 @@ export class FrameFuzzer {
     if (random.below(16) === 0) this.length = random.below(Math.min(this.length, outer + 120) + 1);
   }
 
+  /** Whole words: up to three bytes more than are asked for, which belong to nothing yet. */
   #noise(from: number, to: number): void {
-    const bytes = this.#bytes;
-    for (let at = from; at < to; at += 4) {
-      const word = this.random.next();
-      bytes[at] = word;
-      if (at + 1 < to) bytes[at + 1] = word >>> 8;
-      if (at + 2 < to) bytes[at + 2] = word >>> 16;
-      if (at + 3 < to) bytes[at + 3] = word >>> 24;
-    }
+    for (let at = from; at < to; at += 4) this.#view.setUint32(at, this.random.next());
   }
 
   /** A valid frame with something wrong with it, or with nothing. Returns its length. */
   #spoil(): number {
     const { random } = this;
     const bytes = this.#bytes;
-    const template = this.#templates[random.below(this.#templates.length)]!;
-    const { head, length } = template;
-    bytes.set(head, FRAME);
+    const stream = this.#stream;
+    const template = stream
+      ? stream[this.#next++ % stream.length]!
+      : this.#templates[random.below(this.#templates.length)]!;
+    const { head, headBytes, length } = template;
+    this.memory.copyWithin(this.at + FRAME, head, head + headBytes);
+    if (stream && random.below(4) !== 0) return length;
     switch (random.below(8)) {
       case 0:
         return length;

@@ -19,7 +19,7 @@ export class Xorshift {
 
   /** 0 to `bound - 1`; bound at most 2^32. */
   below(bound: number): number {
-    return Math.floor((this.next() / 0x100000000) * bound);
+    return (this.next() * (bound / 0x100000000)) >>> 0;
   }
 }
 

@@ -1,5 +1,6 @@
 /** ECN at the end of a tunnel a second time, from RFC 6040 section 4.2 and RFC 791, RFC 8200 for where the field is. */
-import { onesComplementSum } from './frames.js';
+import { adjusted } from './adjust.js';
+import { bigEndian } from './frames.js';
 
 const NOT_ECT = 0;
 const ECT_1 = 1;
@@ -56,11 +57,7 @@ export function decapEcn(frame: Uint8Array, outer: number): Uint8Array | undefin
     return out;
   }
   out[at + 1] = (out[at + 1]! & 0xfc) + field;
-  // Of a header whose checksum was right.
-  out[at + 10] = 0;
-  out[at + 11] = 0;
-  const checksum = 0xffff - onesComplementSum(out.subarray(at, at + (out[at]! % 16) * 4));
-  out[at + 10] = checksum >> 8;
-  out[at + 11] = checksum & 255;
+  const checksum = frame[at + 10]! * 256 + frame[at + 11]!;
+  out.set(bigEndian(adjusted(checksum, frame.slice(at, at + 2), out.slice(at, at + 2)), 2), at + 10);
   return out;
 }

@@ -127,7 +127,7 @@ function joined(header: Uint8Array, frame: Uint8Array): Uint8Array {
   return out;
 }
 
-interface TransportHeader {
+export interface TransportHeader {
   readonly family: 4 | 6;
   readonly protocol: number;
   readonly source: Uint8Array;
@@ -140,7 +140,7 @@ interface TransportHeader {
 }
 
 /** Transport header of a frame, unless there is none, it is in a fragment, or a length field lies. */
-function findTransport(frame: Uint8Array): TransportHeader | undefined {
+export function findTransport(frame: Uint8Array): TransportHeader | undefined {
   let at = 12;
   for (let tags = 0; tags < 2 && isTag(typeAt(frame, at)); tags++) {
     if (frame.length < at + 2 + TAG_BYTES) return undefined;
