@@ -226,8 +226,17 @@ search('what this host’s own link does not take is not asked about three times
   assert.is(path.next(0), 1200);
   path.answered(1);
   assert.is(path.next(1), 1500);
+  // No path is less for that: nobody is to be told.
   path.refused(1);
-  assert.equal([path.found, path.next(1)], [1200, 1350]);
+  for (const bytes of [1350, 1425, 1462, 1481, 1490]) {
+    assert.equal([path.found, path.next(1)], [undefined, bytes]);
+    path.answered(1);
+  }
+  for (const bytes of [1495, 1492, 1491]) {
+    assert.equal([path.found, path.next(1)], [undefined, bytes]);
+    path.refused(1);
+  }
+  assert.equal([path.state, path.found, path.limit], ['complete', 1490, 1490]);
   // Not even the least.
   const small = new PathSearch(4, 1500, 0);
   for (const bytes of [1200, 576]) {

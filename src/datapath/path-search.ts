@@ -42,6 +42,8 @@ export class PathSearch {
   /** The largest size that is known to arrive, and the smallest that is known not to. */
   #low = 0;
   #high: number;
+  /** The most that this host's own link takes of `most`, as far as it has said so. */
+  #limit: number;
   /** Sizes to ask about first. */
   #first: number[];
   /** Size that is in question. */
@@ -65,15 +67,21 @@ export class PathSearch {
     readonly most: number,
     nowMs: number,
   ) {
+    this.#limit = most;
     this.#high = most + 1;
     this.#first = [most];
     this.#dueMs = nowMs;
   }
 
-  /** Bytes of the largest packet that arrives, which may be `most`; undefined while it is not known to be less than that. */
+  /** Bytes of the largest packet that arrives, which may be `limit`; undefined while it is not known to be less than that. */
   get found(): number | undefined {
-    if (this.#low === 0 || (this.#low < this.most && this.#high > this.most)) return undefined;
+    if (this.#low === 0 || (this.#low < this.#limit && this.#high > this.#limit)) return undefined;
     return this.#low;
+  }
+
+  /** Bytes of the largest packet that leaves this host: what does not is the kernel's to say, and no path's. */
+  get limit(): number {
+    return this.#limit;
   }
 
   /** Bytes that were asked about last, 0 when nothing is open. */
@@ -124,7 +132,10 @@ export class PathSearch {
     this.#dueMs = nowMs;
     if (this.state === 'base') this.#fallBack();
     else if (this.state === 'error' || this.#isDoubted) this.#giveUp(nowMs);
-    else this.#refute(nowMs);
+    else {
+      this.#limit = this.#candidate - 1;
+      this.#refute(nowMs);
+    }
   }
 
   /** The last probe could not be sent: that says nothing of the way. */
@@ -197,6 +208,7 @@ export class PathSearch {
     this.state = 'base';
     this.#low = this.#candidate = this.#asked = this.#lost = this.#silences = 0;
     this.#isDoubted = false;
+    this.#limit = this.most;
     this.#high = this.most + 1;
     this.#first = first;
   }
@@ -211,7 +223,7 @@ export class PathSearch {
   #search(nowMs: number): void {
     this.state = 'searching';
     this.#dueMs = nowMs;
-    if (this.#low >= this.#high) this.#high = this.most + 1;
+    if (this.#low >= this.#high) this.#high = this.#limit + 1;
     this.#first = this.#first.filter((bytes) => bytes > this.#low && bytes < this.#high);
     if (this.#high - this.#low > 1) return;
     this.state = 'complete';
@@ -230,6 +242,7 @@ export class PathSearch {
     this.state = 'searching';
     this.#candidate = 0;
     this.#first = [this.#low + 1, this.most];
+    this.#limit = this.most;
     this.#high = this.most + 1;
   }
 

@@ -251,11 +251,11 @@ export class PathProbes {
   }
 
   #publish({ mux, ip, search }: Aim): void {
-    const { found, most } = search;
+    const { found, limit } = search;
     if (found === undefined) return;
     const { pathMtus } = this.context.engine.destinations;
     const before = pathMtus.get(mux.netns, ip)?.bytes;
-    pathMtus.probed(mux.netns, ip, found, most);
+    pathMtus.probed(mux.netns, ip, found, limit);
     const after = pathMtus.get(mux.netns, ip)?.bytes;
     if (before === after) return;
     this.context.log.info({ netns: mux.netns, ip, before, after }, 'path MTU by probes');
