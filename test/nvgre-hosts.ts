@@ -159,7 +159,8 @@ testWith(nvgreHosts, needs, 'looked up by files: destinations without a port', (
   const propertiesOf: PropertiesOf = (side, hosts) => {
     const file = join(hosts.directory, 'mappings.json');
     const mapping = (at: Side) => ({ arp: inner[at][4], ndp: inner[at][6], ip: underlay[4][at] });
-    writeFileSync(file, JSON.stringify({ [macs.a]: mapping('a'), [macs.b]: mapping('b') }));
+    // What kernels say to groups of their own accord goes to the other side.
+    writeFileSync(file, JSON.stringify({ [macs.a]: mapping('a'), [macs.b]: mapping('b'), flood: true }));
     return { 'nvgre/listen_ip': underlay[4][side], 'files/config': file };
   };
   return withHosts('files', propertiesOf, async ({ daemons, guests }) => {

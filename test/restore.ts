@@ -521,7 +521,10 @@ restore('last-known targets are served until the lookup source is back, then ask
       overlay.cacheSet('ov0', 0x020000000001, route);
       overlay.cacheSet('ov0', 0x020000000002, 'drop');
       memory.links.get('ov0').port.send(0, Uint8Array.of(2, 0, 0, 0, 0, 3, ...new Array<number>(60).fill(1)));
-      await until('it is known', 2000, () => overlay.cacheStats('ov0')!.targets === 3);
+      await until('it is known', 2000, () => {
+        const { targets } = overlay.cacheIterate('ov0', 0, 10);
+        return targets.length === 3 && targets.every(({ state }) => state === 'valid' || state === 'drop');
+      });
     },
     options,
   );

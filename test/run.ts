@@ -15,7 +15,7 @@ interface Result {
 
 const folder = import.meta.dirname;
 const FILE_SECONDS_MAX = Number(process.env.FILE_SECONDS ?? 300);
-const LANES = 3;
+const LANES = 2;
 /** Those that measure, or that drive the machine to its limit: nothing else runs meanwhile. */
 const ALONE = ['bench', 'chaos', 'files-million', 'miss', 'overload'];
 
