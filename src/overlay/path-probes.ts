@@ -21,9 +21,9 @@ import type { Entry } from './setprop.js';
 
 /** Replies taken off a socket at a time. */
 const REPLIES_MAX = 256;
-/** What a destination may have of all probes a second, so that there are some left for those that are looked for. */
+/** Of all probes a second, what confirmations may take: the rest is for paths that are searched. */
 const SHARE_PER_SECOND = PATH_PROBE_RATE.perSecond / 2;
-/** Probes of a destination in the time in which one is confirmed or asked in vain, at most. */
+/** Probes a second by which one destination is confirmed (`CONFIRM_MS`). */
 const CONFIRM_PER_SECOND = 1 / 15;
 
 /** Of one underlay address. */
