@@ -10,9 +10,10 @@
  *            DEVICES           one row a device; main writes, workers read
  *            MUXES             one row an underlay address; main writes, workers read
  *            VNETS             hash (mux, vnetid) -> device; main writes, workers read
+ *            OWN               ports of this daemon's own sockets, and where their addresses are; main writes, workers read
  *            DESTINATIONS      one row a VTEP: sockaddr, control message, encap header template
  *            ARENA 0..n        one a worker: control block, descriptors, counters, rings, batches, frames
- *            POOL              target tables, counter columns, lists, source sets; main gives it out
+ *            POOL              target tables, counter columns, lists, source sets, own addresses; main gives it out
  *
  * Each word has one writer. "main" and "worker" in the tables below say who.
  */
@@ -92,6 +93,8 @@ export const DEVICE_FLAG_LEARN: u32 = 64;
 export const DEVICE_FLAG_MSS_PATH: u32 = 128;
 /** The ECN field of outer headers is zero (RFC 6040 section 4.1, "compatibility mode"). */
 export const DEVICE_FLAG_ECN_CLEAR: u32 = 256;
+/** Inner packets to a socket of this daemon pass, as the operator has allowed. */
+export const DEVICE_FLAG_INNER_TO_MUX: u32 = 512;
 export const TARGET_MODE_NONE: u32 = 0;
 export const TARGET_MODE_POINT: u32 = 1;
 export const TARGET_MODE_DYNAMIC: u32 = 2;
@@ -110,6 +113,8 @@ export const MUX_BANK: u32 = 4; // u32
 export const MUX_IS_IPV6: u32 = 8; // u32
 /** 1 where the kernel hands datagrams over behind their IPv4 header: raw sockets of AF_INET (man 7 raw). */
 export const MUX_HAS_IP_HEADER: u32 = 12; // u32
+/** UDP port that the receive sockets have, 0 for GRE. */
+export const MUX_PORT: u32 = 16; // u32
 
 // ─── Vnet slots: open addressing, linear probing (main writes, DEVICE last) ─────────────────────────────
 export const VNETS_OFFSET: u32 = MUXES_OFFSET + MUXES_MAX * MUX_BYTES;
@@ -120,8 +125,34 @@ export const VNET_VNETID: u32 = 0; // u64
 export const VNET_MUX: u32 = 8; // u32
 export const VNET_DEVICE: u32 = 12; // u32 atomic: 0 never used, NONE removed, else row + 1
 
+// ─── Own sockets: where a received frame may not lead (main writes; `assembly/own.ts` reads) ────────────
+export const OWN_OFFSET: u32 = VNETS_OFFSET + VNETS_MAX * VNET_BYTES;
+export const OWN_SET: u32 = 0; // u32 atomic, offset of the set of addresses, or 0 for none
+/** A bit for each UDP port that a mux listens on, the lowest first; that of port 0 stands for GRE. */
+export const OWN_PORTS: u32 = LINE_BYTES; // u8[OWN_PORTS_BYTES]
+export const OWN_PORTS_BYTES: u32 = 8192;
+export const OWN_BYTES: u32 = OWN_PORTS + OWN_PORTS_BYTES;
+// The set: a head, slots (open addressing by `sourceSlot`), prefixes. Immutable once published but for MUXES, where main
+// clears the bit of a mux that leaves.
+export const OWN_SET_SLOTS: u32 = 0; // u32, a power of two; at most half are used
+export const OWN_SET_PREFIXES: u32 = 4; // u32
+/** All muxes of the set, a bit for each row. */
+export const OWN_SET_MUXES: u32 = 8; // u64 atomic
+export const OWN_SET_BYTES: u32 = 64; // the slots come behind
+export const OWN_SLOT_BYTES: u32 = 32;
+/** IPv6 or IPv4-mapped address; `::` is an empty slot. */
+export const OWN_SLOT_ADDRESS: u32 = 0; // u64, u64
+export const OWN_SLOT_MUXES: u32 = 16; // u64 atomic, muxes that listen on the address
+export const OWN_PREFIX_BYTES: u32 = 40;
+export const OWN_PREFIX_ADDRESS: u32 = 0; // u64, u64
+export const OWN_PREFIX_MASK: u32 = 16; // u64, u64
+export const OWN_PREFIX_MUXES: u32 = 32; // u64 atomic
+/** More prefixes or addresses than these count as all addresses there are. */
+export const OWN_PREFIXES_MAX: u32 = 64;
+export const OWN_ADDRESSES_MAX: u32 = 16384;
+
 // ─── Destination row (main writes before publishing its index) ──────────────────────────────────────────
-export const DESTINATIONS_OFFSET: u32 = VNETS_OFFSET + VNETS_MAX * VNET_BYTES;
+export const DESTINATIONS_OFFSET: u32 = OWN_OFFSET + OWN_BYTES;
 export const DESTINATION_BYTES: u32 = 512;
 export const DESTINATION_NAME_BYTES: u32 = 0; // u32, sockaddr length
 export const DESTINATION_CONTROL_BYTES: u32 = 4; // u32, control message length
@@ -494,7 +525,10 @@ export const DROP_RX_RESERVED_BITS: u32 = 44;
 // Out, again.
 /** Longer than the path to the destination takes, as ICMP has said. */
 export const DROP_TX_PATH_MTU: u32 = 45;
-export const DROP_REASONS: u32 = 46;
+// In, again.
+/** Led to a socket of this daemon, by which a guest would reach other networks. */
+export const DROP_RX_INNER_TO_MUX: u32 = 46;
+export const DROP_REASONS: u32 = 47;
 
 // ─── Counters of a row: the drops by reason, then these ─────────────────────────────────────────────────
 /** Frames read from the TAP, whatever became of them. */

@@ -40,6 +40,7 @@ import {
   DEVICE_FLAGS,
   DEVICE_FLAG_COALESCE,
   DEVICE_FLAG_COALESCE_UDP,
+  DEVICE_FLAG_INNER_TO_MUX,
   DEVICE_FLAG_LEARN,
   DEVICE_FLAG_RESERVED,
   DEVICE_MSS_IPV4,
@@ -53,6 +54,7 @@ import {
   DROP_RX_CONGESTION,
   DROP_RX_CORE_TRAP,
   DROP_RX_DEVICE_STOPPED,
+  DROP_RX_INNER_TO_MUX,
   DROP_RX_RESERVED_BITS,
   DROP_RX_SHORT_FRAME,
   DROP_RX_SOURCE_MAC,
@@ -90,6 +92,7 @@ import { frameBytesMax, refusesTags } from './limit';
 import { IOVEC_BYTES, storeIovec } from './message';
 import { clampMss } from './mss';
 import { learnSource } from './learn';
+import { isToOwnSocket } from './own';
 import { isDestination, isKnownSource, sourceHigh, sourceLow } from './source';
 import { destinationRow, deviceRow, findDevice, muxRow } from './table';
 import { rxBegin, rxUnfold } from './unfold';
@@ -125,6 +128,7 @@ let isCoalescing: bool = false;
 let joinsUdp: bool = false;
 let refusesReserved: bool = false;
 let isLearning: bool = false;
+let refusesOwn: bool = true;
 /** The largest segments that a SYN may offer, 0 for any. */
 let mss4: u32 = 0;
 let mss6: u32 = 0;
@@ -153,6 +157,7 @@ function rxSelect(arena: usize, mux: u32, i: u32): u32 {
   joinsUdp = (flags & DEVICE_FLAG_COALESCE_UDP) != 0;
   refusesReserved = (flags & DEVICE_FLAG_RESERVED) != 0;
   isLearning = (flags & DEVICE_FLAG_LEARN) != 0;
+  refusesOwn = (flags & DEVICE_FLAG_INNER_TO_MUX) == 0;
   mss4 = atomic.load<u32>(row, DEVICE_MSS_IPV4);
   mss6 = atomic.load<u32>(row, DEVICE_MSS_IPV6);
   return VERDICT_PASS;
@@ -233,6 +238,7 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
   const device = runDevice;
   const untagged = isUntagged;
   const learns = isLearning;
+  const guards = refusesOwn;
   const most4 = mss4;
   const kind = encap;
   const signature = signatureOf(kind, load<u32>(arena + first * RX_DATAGRAM_BYTES, ARENA_RX_DATAGRAMS));
@@ -254,6 +260,12 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
     const length = bytes - header;
     // In front of the first frame of a message there is only the outer header; in front of others the end of another frame.
     const at = flags & RX_DATAGRAM_FIRST ? frame - VNET_HDR_BYTES : arena + ARENA_RX_HEADERS + writes * RX_HEADER_BYTES;
+    // Before anything else is done with the frame. Super-frames are of TCP, and no socket of ours is.
+    if (guards && bytes - shortest < lengths && isToOwnSocket(frame, length) && !(untagged && isTagged(frame))) {
+      rxVerdict = DROP_RX_INNER_TO_MUX;
+      dropDevice(arena, device, DROP_RX_INNER_TO_MUX, 1);
+      continue;
+    }
     // Hardly ever: the field is that of the sender's guest, and most guests do not use it.
     if (flags & RX_DATAGRAM_ECN && bytes - shortest < lengths && !(untagged && isTagged(frame))) {
       if (!takesEcn(arena, frame, length, flags)) {

@@ -8,7 +8,7 @@ const MULTIPLIER_B: u64 = 0xbf58476d1ce4e5b9;
 const IN_ADDRESS: usize = 4;
 const IN6_ADDRESS: usize = 8;
 /** The high half of an IPv4-mapped address is zero, the low half begins with this, as a little-endian load sees it. */
-const MAPPED: u64 = 0xffff0000;
+export const MAPPED: u64 = 0xffff0000;
 
 /** First and second eight bytes of a sender's address, IPv4 as IPv4-mapped. */
 // @ts-expect-error: decorator

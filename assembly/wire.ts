@@ -23,13 +23,14 @@ const ETHERTYPE_SERVICE_VLAN: u16 = 0xa888;
 const ETHERTYPE_OFFSET: u32 = 12;
 const VLAN_TAGS_MAX: u32 = 2;
 
-const HOP_BY_HOP: u32 = 0;
+export const HOP_BY_HOP: u32 = 0;
 export const TCP: u32 = 6;
 export const UDP: u32 = 17;
-const ROUTING: u32 = 43;
-const FRAGMENT: u32 = 44;
-const AUTHENTICATION: u32 = 51;
-const DESTINATION_OPTIONS: u32 = 60;
+export const ROUTING: u32 = 43;
+export const FRAGMENT: u32 = 44;
+export const GRE: u32 = 47;
+export const AUTHENTICATION: u32 = 51;
+export const DESTINATION_OPTIONS: u32 = 60;
 /** Extension headers that are walked before giving up on finding layer 4. */
 const EXTENSIONS_MAX: u32 = 6;
 
@@ -58,7 +59,7 @@ export const PLAIN_L3: u32 = ETHERNET_BYTES;
 export const PLAIN_IPV4_L4: u32 = ETHERNET_BYTES + IPV4_BYTES;
 export const PLAIN_IPV6_L4: u32 = ETHERNET_BYTES + IPV6_BYTES;
 /** Version 4 and a header of 20 bytes. */
-const VERSION_AND_BYTES: u8 = 0x45;
+export const VERSION_AND_BYTES: u8 = 0x45;
 /** More-fragments flag and offset, as a little-endian load sees them. */
 const FRAGMENT_BITS: u16 = 0xff3f;
 
@@ -184,7 +185,7 @@ function parseIpv6(frame: usize, at: u32, length: u32): void {
 }
 
 const ETHERTYPE_ARP: u16 = 0x0608;
-const ICMPV6: u32 = 58;
+export const ICMPV6: u32 = 58;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 /** Destination port 67 as a little-endian load sees it. */
 const DHCP_SERVER: u16 = 0x4300;

@@ -62,6 +62,7 @@ class UpPorts implements PortSource {
   underlayFault = () => undefined;
   underlayMtu = () => undefined;
   linkIndex = () => undefined;
+  ownPrefixes = () => [];
   holdNamespace = () => ({ isThere: true, leave: () => {} });
   inNamespace = <T>(_netns: string, work: () => T) => work();
   overflows = (ports: readonly Port[]) => ports.map(() => 0n);

@@ -5,7 +5,7 @@
 import type { Engine } from './datapath/engine.js';
 import { assert, OverlayError } from './errors.js';
 import { formatEndpoint, isMulticast } from './ip.js';
-import { isWildcard, keyOf, type Mux, type Namespaces } from './mux.js';
+import { isWildcard, keyOf, type Mux, type Namespaces, prefixOf } from './mux.js';
 import { AF_INET6 } from './sys/abi.js';
 import { closeFd } from './sys/fd.js';
 import { aimAtGroups, joinAnew, openGroup } from './sys/group-socket.js';
@@ -58,6 +58,7 @@ export class Groups {
     if (group.users > 0) return;
     this.#joined.splice(this.#joined.indexOf(group), 1);
     this.engine.detachMux(group.row);
+    this.engine.ownSockets.delete(group.row);
     await this.engine.quiesce();
     closeFd(group.fd);
     this.engine.tables.muxes.free(group.row);
@@ -118,7 +119,8 @@ export class Groups {
     try {
       const row = engine.tables.muxes.take();
       engine.counters.clearMux(row);
-      engine.tables.writeMux(row, encap.core, 1, domain === AF_INET6);
+      engine.tables.writeMux(row, encap.core, 1, domain === AF_INET6, false, port);
+      engine.ownSockets.set(row, port, [prefixOf(ip)]);
       engine.attachMux(row, [fd], []);
       const link = this.namespaces.linkIndex(mux.ip, mux.netns);
       return { row, ip, mux, fd, users: 1, link, isLinkGone: false };

@@ -7,7 +7,7 @@
 import type { Engine } from './datapath/engine.js';
 import type { EncapPlugin } from './encap/plugin.js';
 import { assert, OverlayError } from './errors.js';
-import { formatEndpoint } from './ip.js';
+import { familyOf, formatEndpoint } from './ip.js';
 import { AF_INET, AF_INET6 } from './sys/abi.js';
 import { openGreUnderlay } from './sys/gre-underlay.js';
 import type { SocketSettings } from './sys/socket-settings.js';
@@ -43,12 +43,16 @@ export interface Namespaces {
   inNamespace<T>(netns: string, work: () => T): T;
   /** Index of the link that has an address, in one; undefined when none has, or nobody knows. */
   linkIndex(ip: string, netns: string): number | undefined;
+  /** What the host takes for itself in one, as prefixes `ip/length`. Throws SystemError. */
+  ownPrefixes(netns: string): readonly string[];
   /** Keeps one open, and its changes heard of, until it is left. Throws ENOENT. */
   holdNamespace(netns: string): HeldNamespace;
 }
 
 export class Muxes {
   readonly #open = new Map<string, Mux>();
+  /** Addresses may have changed since `OwnSockets` was told. */
+  #isBehind = false;
 
   /** @param bank send sockets of each mux */
   constructor(
@@ -112,6 +116,7 @@ export class Muxes {
     if (mux.users > 0) return;
     this.abandon(mux);
     this.engine.detachMux(mux.row);
+    this.engine.ownSockets.delete(mux.row);
     await this.engine.quiesce();
     closeUnderlay(mux.underlay);
     mux.namespace.leave();
@@ -127,6 +132,30 @@ export class Muxes {
     else mux.unjoined.add(device);
     const is = mux.unjoined.size === 0;
     if (is !== was) joinDatagrams(mux.underlay, is);
+  }
+
+  /** Addresses have come or gone, of which those that listen on all of them have to know: now, or soon where it is not known. */
+  followAddresses(isKnown: boolean): void {
+    this.#isBehind = true;
+    if (isKnown) this.catchUp();
+  }
+
+  /** What `followAddresses` has left to be done, and what could not be. */
+  catchUp(): void {
+    if (!this.#isBehind) return;
+    try {
+      const known = new Map<string, readonly string[]>();
+      for (const mux of this.#open.values()) {
+        if (!isWildcard(mux.ip) || !mux.namespace.isThere) continue;
+        const prefixes = known.get(mux.netns) ?? this.namespaces.ownPrefixes(mux.netns);
+        known.set(mux.netns, prefixes);
+        this.engine.ownSockets.set(mux.row, mux.port, listenPrefixes(mux, prefixes));
+      }
+      this.#isBehind = false;
+    } catch (error) {
+      // A table that changes while it is read, no memory: what was known last holds until the next turn.
+      if (!(error instanceof OverlayError)) throw error;
+    }
   }
 
   /** Datagrams lost because the receive sockets were full. */
@@ -176,7 +205,17 @@ export class Muxes {
       undo.push(() => this.engine.tables.muxes.free(row));
       this.engine.counters.clearMux(row);
       const hasIpHeader = isRaw(encap) && underlay.domain === AF_INET;
-      this.engine.tables.writeMux(row, encap.core, this.bank, underlay.domain === AF_INET6, hasIpHeader);
+      this.engine.tables.writeMux(
+        row,
+        encap.core,
+        this.bank,
+        underlay.domain === AF_INET6,
+        hasIpHeader,
+        port,
+      );
+      const all = isWildcard(ip) ? this.namespaces.ownPrefixes(netns) : [];
+      this.engine.ownSockets.set(row, port, listenPrefixes({ ip, encap }, all));
+      undo.push(() => this.engine.ownSockets.delete(row));
       // No device is on it yet: what workers have read from it, they have dropped.
       undo.push(() => this.engine.detachMux(row));
       this.engine.attachMux(row, underlay.receive, underlay.send);
@@ -211,6 +250,21 @@ export function keyOf(ip: string, port: number, netns: string): string {
 
 function isRaw(encap: EncapPlugin): boolean {
   return encap.transport === 'gre';
+}
+
+/** An address as the prefix that it is. */
+export function prefixOf(ip: string): string {
+  return `${ip}/${familyOf(ip) === 4 ? 32 : 128}`;
+}
+
+/** Destinations that lead to a mux. @param own all that the host takes for itself */
+function listenPrefixes({ ip, encap }: Pick<Mux, 'ip' | 'encap'>, own: readonly string[]): string[] {
+  if (!isWildcard(ip)) return [prefixOf(ip)];
+  // Raw sockets have one family.
+  const families = ip === '0.0.0.0' ? [4] : isRaw(encap) ? [6] : [4, 6];
+  const isHeard = (prefix: string) => families.includes(familyOf(prefix));
+  // Where nobody has an address yet, these are delivered all the same (RFC 1122 section 3.2.1.3).
+  return [...new Set([...own, '0.0.0.0/32', '255.255.255.255/32'])].filter(isHeard).sort();
 }
 
 /** True for the address that stands for all of a host's. */

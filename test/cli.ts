@@ -588,6 +588,7 @@ testWith(cli, needs, 'the commands, their tables and documents', () =>
         'ov0 vxlan/ecn rw - copy copy copy,clear',
         'ov0 vxlan/source_check rw - auto auto auto,off,known,strict',
         'ov0 vxlan/reserved rw - ignore ignore ignore,drop',
+        'ov0 vxlan/inner_to_mux rw - drop drop drop,pass',
         'ov0 vxlan/mark rw - 0 0 0-4294967295',
         'ov0 vxlan/device rw - any any --',
         'ov0 vxlan/source_ports rw - 49152-65535 49152-65535 --',

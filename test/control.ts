@@ -130,6 +130,7 @@ control('every operation of the table, once', () =>
           ['vxlan/ecn', 'copy'],
           ['vxlan/source_check', 'auto'],
           ['vxlan/reserved', 'ignore'],
+          ['vxlan/inner_to_mux', 'drop'],
           ['vxlan/mark', 0],
           ['vxlan/device', 'any'],
           ['vxlan/source_ports', '49152-65535'],

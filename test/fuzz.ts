@@ -62,6 +62,7 @@ const CORE_VERDICTS = [
   'rx_source_unknown',
   'rx_source_mac',
   'rx_congestion',
+  'rx_inner_to_mux',
   'rx_reserved_bits',
 ] as const;
 

@@ -57,6 +57,8 @@ export const dropSentences: Readonly<Record<DropName, string>> = {
   rx_not_ethernet: 'the outer header says that something else than an Ethernet frame is in it',
   rx_reserved_bits:
     'reserved bits of the outer header were not zero, and the device wants them to be (<encap>/reserved)',
+  rx_inner_to_mux:
+    'the inner packet was for a socket of this daemon, by which it would reach another network (<encap>/inner_to_mux)',
   rx_congestion:
     'a router of the underlay was congested, and the inner packet is of a sender that wants to know by loss (RFC 6040)',
   tx_path_mtu:

@@ -10,6 +10,7 @@ import { abandon, InjectRings, MissRings } from './deferred.js';
 import { Destinations } from './destinations.js';
 import { Events, type TrapEvent } from './events.js';
 import { createMemory, type MemoryViews } from './memory.js';
+import { OwnSockets } from './own-sockets.js';
 import { Pool } from './pool.js';
 import { Tables } from './tables.js';
 import { TargetTable } from './target-table.js';
@@ -45,6 +46,7 @@ export class Engine {
   readonly counters: Counters;
   readonly pool: Pool;
   readonly destinations: Destinations;
+  readonly ownSockets: OwnSockets;
   readonly misses: MissRings;
   readonly injects: InjectRings;
   readonly core: Core;
@@ -60,6 +62,7 @@ export class Engine {
     this.tables = new Tables(this.views, core);
     this.pool = new Pool(this.views);
     this.destinations = new Destinations(this.tables, this.pool);
+    this.ownSockets = new OwnSockets(this.views, core, this.pool, () => this.quiesce());
     this.workers = new Workers(this.views, core, module, {
       lanes,
       isSplit,

@@ -135,14 +135,18 @@ export class Tables {
     this.setDeviceFlags(row, flag, mss.isByPath ? flag : 0);
   }
 
-  /** @param isIpv6 form of senders' addresses, @param hasIpHeader an IPv4 header comes in front of datagrams */
-  writeMux(row: number, encap: number, bank: number, isIpv6: boolean, hasIpHeader = false): void {
+  /**
+   * @param isIpv6 form of senders' addresses, @param hasIpHeader an IPv4 header comes in front of datagrams
+   * @param port of the receive sockets, 0 for GRE
+   */
+  writeMux(row: number, encap: number, bank: number, isIpv6: boolean, hasIpHeader = false, port = 0): void {
     assert(bank >= 1 && bank <= layout.BANK_MAX, `a bank of ${bank} send sockets`);
     const at = layout.MUXES_OFFSET + row * layout.MUX_BYTES;
     this.views.u32[(at + layout.MUX_ENCAP) / 4] = encap;
     this.views.u32[(at + layout.MUX_BANK) / 4] = bank;
     this.views.u32[(at + layout.MUX_IS_IPV6) / 4] = isIpv6 ? 1 : 0;
     this.views.u32[(at + layout.MUX_HAS_IP_HEADER) / 4] = hasIpHeader ? 1 : 0;
+    this.views.u32[(at + layout.MUX_PORT) / 4] = port;
   }
 
   /** Fills a destination: where the kernel sends to, and the encap header that goes in front of frames. */

@@ -58,6 +58,10 @@ export class MemorySource implements PortSource {
     return undefined; // loopback, which is always there
   }
 
+  ownPrefixes(): readonly string[] {
+    return []; // no link by which a frame could come back
+  }
+
   isLeftUp(): boolean {
     return false;
   }

@@ -20,7 +20,7 @@ export function listenInfo(encap: string): PropertyInfo {
   };
 }
 
-/** `<encap>/ttl`, `dscp`, `ecn`, `source_check`, `reserved`, `mark` and `device`. */
+/** `<encap>/ttl`, `dscp`, `ecn`, `source_check`, `reserved`, `inner_to_mux`, `mark` and `device`. */
 export function outerInfos(encap: string): PropertyInfo[] {
   return [
     {
@@ -63,6 +63,15 @@ export function outerInfos(encap: string): PropertyInfo[] {
       isRequired: false,
       default: outerDefault.reserved,
       possible: ['ignore', 'drop'],
+    },
+    {
+      ...reopening,
+      name: `${encap}/inner_to_mux`,
+      type: 'string',
+      isRequired: false,
+      applies: 'live',
+      default: outerDefault.innerToMux,
+      possible: ['drop', 'pass'],
     },
     {
       ...reopening,
@@ -119,6 +128,7 @@ export function outerOperations(
         dscp: dscp === INHERIT ? INHERIT : Number(dscp),
         ecn: properties.get(`${encap}/ecn`) as OuterHeader['ecn'],
         reserved: properties.get(`${encap}/reserved`) as OuterHeader['reserved'],
+        innerToMux: properties.get(`${encap}/inner_to_mux`) as OuterHeader['innerToMux'],
       };
     },
     sockets: (properties) => {

@@ -31,9 +31,17 @@ export interface OuterHeader {
   readonly ecn: 'copy' | 'clear';
   /** Whether what is received with reserved bits that are not zero is dropped. */
   readonly reserved: 'ignore' | 'drop';
+  /** Whether a received frame whose packet is for a socket of this daemon is dropped. */
+  readonly innerToMux: 'drop' | 'pass';
 }
 
-export const outerDefault: OuterHeader = { ttl: 64, dscp: 0, ecn: 'copy', reserved: 'ignore' };
+export const outerDefault: OuterHeader = {
+  ttl: 64,
+  dscp: 0,
+  ecn: 'copy',
+  reserved: 'ignore',
+  innerToMux: 'drop',
+};
 
 /** The operations; all but `sockopt`, `outer` and `sockets` must be there. */
 export interface EncapOperations {

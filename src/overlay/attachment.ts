@@ -63,6 +63,11 @@ export function socketsOf({ encap, properties }: Device): SocketSettings {
   return encap.operations.sockets?.(properties) ?? socketDefault;
 }
 
+/** Flag of a device's row by what becomes of received frames to our own sockets. */
+export function innerFlag(device: Device): number {
+  return outerOf(device).innerToMux === 'pass' ? layout.DEVICE_FLAG_INNER_TO_MUX : 0;
+}
+
 function dscpOf(device: Device): number {
   const { dscp } = outerOf(device);
   return dscp === 'inherit' ? layout.DSCP_INHERIT : dscp;
@@ -119,6 +124,7 @@ export class Attachments {
       let flags = this.offloads.flags(device);
       if (encap.flags & ENCAP_FLAG_VLAN_TAG) flags |= layout.DEVICE_FLAG_VLAN;
       if (outerOf(device).reserved === 'drop') flags |= layout.DEVICE_FLAG_RESERVED;
+      flags |= innerFlag(device);
       if (outerOf(device).ecn === 'clear') flags |= layout.DEVICE_FLAG_ECN_CLEAR;
       if ('isProxied' in route && route.isProxied) flags |= layout.DEVICE_FLAG_PROXY;
       if ('isLearning' in route && route.isLearning) flags |= layout.DEVICE_FLAG_LEARN;

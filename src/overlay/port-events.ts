@@ -32,12 +32,16 @@ export class PortEvents {
     }
     if (event.kind === 'routes') {
       this.context.mtus.followAll(ROUTES_MS);
+      // A router's table may change all the time.
+      this.context.attachments.muxes.followAddresses(false);
       return [];
     }
     if (event.kind === 'underlay') {
       this.#underlays.follow();
       return this.#retries(entries.filter(({ device }) => device.cancelRetry));
     }
+    // The one event that comes by time.
+    this.context.attachments.muxes.catchUp();
     const elsewhere = entries.filter(({ device }) => device.netns !== '');
     const lost = entries.filter(({ device }) => device.attachment?.mux.namespace.isThere === false);
     const waiting = entries.filter(({ device }) => device.cancelRetry && device.isNamespaceMissing);

@@ -10,6 +10,7 @@
  * was learned before is valid, so that the target cache is emptied, what is held is dropped, and no frame that was on its
  * way under the old value is sent under the new one.
  */
+import * as layout from '../../assembly/layout.js';
 import type { Engine } from '../datapath/engine.js';
 import type { Device } from '../device.js';
 import { OverlayError } from '../errors.js';
@@ -17,7 +18,7 @@ import type { Events } from '../events.js';
 import { eachOffload, type OffloadSetting } from '../offload.js';
 import { type PropertyInfo, type PropertyValue, parseProperty } from '../property.js';
 import { refuseEcho } from '../sys/echo-socket.js';
-import type { Attachments } from './attachment.js';
+import { type Attachments, innerFlag } from './attachment.js';
 import { refuseAway } from './life.js';
 import type { Lookup } from './lookup.js';
 import { automaticMtu, type Mtus } from './mtus.js';
@@ -97,7 +98,12 @@ export class Setprop {
     const before = this.#values(entry);
     this.#store(entry, found, value);
     try {
-      if (entry.device.isStarted && found.origin === 'encap') entry.lookup.applySources();
+      if (entry.device.isStarted && found.origin === 'encap') {
+        entry.lookup.applySources();
+        const { row } = entry.device;
+        const { tables } = this.context.engine;
+        tables.setDeviceFlags(row, layout.DEVICE_FLAG_INNER_TO_MUX, innerFlag(entry.device));
+      }
     } catch (error) {
       this.#putBack(entry, before);
       throw error;

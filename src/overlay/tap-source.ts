@@ -3,7 +3,7 @@ import { existsSync, writeFileSync } from 'node:fs';
 import type { UnderlayMtu } from '../device.js';
 import { assert, OverlayError } from '../errors.js';
 import { NETLINK_POLL_MS } from '../limits.js';
-import type { HeldNamespace } from '../mux.js';
+import { type HeldNamespace, prefixOf } from '../mux.js';
 import { every } from '../sys/clock.js';
 import type { Link, LinkEvent } from '../sys/netlink/index.js';
 import type { Port } from '../sys/port.js';
@@ -185,6 +185,14 @@ export class TapSource implements PortSource {
 
   linkIndex(ip: string, netns: string): number | undefined {
     return this.#enterWithout(netns, ({ netlink }) => indexOf(netlink, ip));
+  }
+
+  ownPrefixes(netns: string): readonly string[] {
+    // Addresses of a VRF are in a table of its own.
+    return this.#enterWithout(netns, ({ netlink }) => [
+      ...netlink.listLocalPrefixes(),
+      ...netlink.listAddresses().map(({ address }) => prefixOf(address.split('/')[0]!)),
+    ]);
   }
 
   inNamespace<T>(netns: string, work: () => T): T {

@@ -28,6 +28,7 @@ export class Underlays {
   /** Addresses or interfaces have changed: devices may be without the address of their mux, or have it again. */
   follow(): void {
     const { attachments, fma, ports } = this.context;
+    attachments.muxes.followAddresses(true);
     const faults = new Map<Mux, string | undefined>();
     for (const { device } of this.context.devices.entries.values()) {
       const mux = device.attachment?.mux;

@@ -16,6 +16,7 @@ import {
   applySettings,
   bindTo,
   enlargeBuffers,
+  refuseGroups,
   reportErrors,
   reportTrafficClass,
   setOuterHeader,
@@ -63,6 +64,7 @@ export function openGreUnderlay(options: GreUnderlayOptions): Underlay {
   try {
     const receive = Array.from({ length: workers }, (_, worker) => {
       const fd = open();
+      refuseGroups(fd, [familyOf(ip)]);
       reportTrafficClass(fd, [familyOf(ip)]);
       bpf.filterInput(fd, shareOf(domain, worker, workers));
       return fd;

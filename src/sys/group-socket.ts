@@ -9,7 +9,6 @@ import {
   AF_INET6,
   IP_ADD_MEMBERSHIP,
   IP_DROP_MEMBERSHIP,
-  IP_MULTICAST_ALL,
   IP_MULTICAST_IF,
   IP_MULTICAST_LOOP,
   IP_MULTICAST_TTL,
@@ -18,7 +17,6 @@ import {
   IPPROTO_UDP,
   IPV6_JOIN_GROUP,
   IPV6_LEAVE_GROUP,
-  IPV6_MULTICAST_ALL,
   IPV6_MULTICAST_HOPS,
   IPV6_MULTICAST_IF,
   IPV6_MULTICAST_LOOP,
@@ -37,6 +35,7 @@ import {
   applySettings,
   bindTo,
   enlargeBuffers,
+  refuseGroups,
   reportTrafficClass,
   setInt,
   TTL,
@@ -64,8 +63,7 @@ export function openGroup({ group, port, ip, domain, settings }: GroupOptions): 
   try {
     applySettings(fd, settings);
     bindTo(fd, sockaddr(domain, group, port), port, `listening on the group ${formatEndpoint(group, port)}`);
-    if (family === 4) setInt(fd, IPPROTO_IP, IP_MULTICAST_ALL, 0);
-    else setInt(fd, IPPROTO_IPV6, IPV6_MULTICAST_ALL, 0);
+    refuseGroups(fd, [family]);
     join(fd, group, ip);
     reportTrafficClass(fd, [family]);
     if (settings.zerocsum6Rx && family === 6) setInt(fd, IPPROTO_UDP, UDP_NO_CHECK6_RX, 1);

@@ -15,6 +15,7 @@ import {
   AF_INET,
   AF_INET6,
   IP_MTU_DISCOVER,
+  IP_MULTICAST_ALL,
   IP_PMTUDISC_PROBE,
   IP_RECVERR,
   IP_RECVTOS,
@@ -24,6 +25,7 @@ import {
   IPPROTO_UDP,
   IPV6_AUTOFLOWLABEL,
   IPV6_MTU_DISCOVER,
+  IPV6_MULTICAST_ALL,
   IPV6_PMTUDISC_PROBE,
   IPV6_RECVERR,
   IPV6_RECVTCLASS,
@@ -98,6 +100,7 @@ export function openUnderlay(options: UnderlayOptions): Underlay {
     const address = sockaddr(domain, options.ip, options.port);
     const receive = Array.from({ length: options.workers }, (_, worker) => {
       const fd = open(domain);
+      refuseGroups(fd, familiesOf(domain));
       if (worker > 0) setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
       bindTo(fd, address, options.port, `listening on ${formatEndpoint(options.ip, options.port)}`);
       if (worker === 0 && options.workers > 1) setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
@@ -213,6 +216,15 @@ export function applySettings(fd: number, { mark, device }: Pick<SocketSettings,
 /** Those of the datagrams of a socket; one of AF_INET6 is for both. */
 function familiesOf(domain: number): readonly (4 | 6)[] {
   return domain === AF_INET6 ? [4, 6] : [4];
+}
+
+/**
+ * No datagrams to groups that others on this host have joined, which a socket of all addresses gets otherwise: those of ours have
+ * a socket of their own.
+ */
+export function refuseGroups(fd: number, families: readonly (4 | 6)[]): void {
+  if (families.includes(4)) setInt(fd, IPPROTO_IP, IP_MULTICAST_ALL, 0);
+  if (families.includes(6)) setInt(fd, IPPROTO_IPV6, IPV6_MULTICAST_ALL, 0);
 }
 
 /** With every message its traffic class: the core has to know the ECN field. */

@@ -84,6 +84,8 @@ export class CoreRig {
   /** End of the arena and of the memory. */
   readonly end: number;
   readonly mux: number;
+  /** Of the mux, 0 for GRE. */
+  readonly port: number;
   readonly destination: number;
   readonly rules = new Map<number, DeviceRules>();
 
@@ -110,7 +112,8 @@ export class CoreRig {
     this.tables = new Tables(this.views, this.core);
     this.mux = this.tables.muxes.take();
     const isIpv6 = this.domain === AF_INET6;
-    this.tables.writeMux(this.mux, encapsulation.core, bank, isIpv6, encapsulation.hasIpHeader);
+    this.port = encapsulation.hasFlowId ? 0 : 4789;
+    this.tables.writeMux(this.mux, encapsulation.core, bank, isIpv6, encapsulation.hasIpHeader, this.port);
     this.destination = this.addDestination(this.family === 4 ? '192.0.2.2' : 'fd00::2');
     const { i32 } = this.views;
     const sends = (this.arena + layout.ARENA_SEND_FDS) / 4 + this.mux * layout.BANK_MAX;

@@ -292,6 +292,7 @@ export class FuzzRun {
     if (refusal) return { verdict: refusal };
     const { verdict, written } = twin.receive([device.rules], datagram, false, decap);
     if (!written) return { verdict };
+    if (world.isForMux(device, inner.frame)) return { verdict: 'rx_inner_to_mux' };
     const marked = decapEcn(inner.frame, trafficClass & 3);
     if (!marked) return { verdict: 'rx_congestion' };
     const header = written.subarray(0, layout.VNET_HDR_BYTES);

@@ -3,13 +3,16 @@
  * the core reads. With them destinations, targets in every state, and senders. And what all of that means, for the checkers.
  */
 import * as layout from '../../assembly/layout.js';
+import { OwnSockets } from '../../src/datapath/own-sockets.js';
 import { Pool } from '../../src/datapath/pool.js';
 import { createSources } from '../../src/datapath/sources.js';
 import { TargetTable } from '../../src/datapath/target-table.js';
-import { ipBytes } from '../../src/ip.js';
+import { ipBytes, ipNativeBytes } from '../../src/ip.js';
+import { isToOwnSocket, type OwnSocket } from '../reference/own-socket.js';
 import type { DeviceRules } from '../reference/vxlan.js';
 import { fault } from './batch-guard.js';
 import type { CoreRig, RigDevice } from './core-rig.js';
+import { OWN_PREFIXES } from './fuzz-samples.js';
 import type { Xorshift } from './xorshift.js';
 
 /** Bytes of the largest frame that the narrow way takes. */
@@ -42,10 +45,17 @@ export interface FuzzDevice {
   readonly isSetGiven: boolean;
 }
 
+function prefixBytes(prefix: string): { bytes: Uint8Array; bits: number } {
+  const [ip = '', bits = ''] = prefix.split('/');
+  return { bytes: ipNativeBytes(ip), bits: Number(bits) };
+}
+
 const anyMss = { 4: 0, 6: 0, isByPath: false };
 
 export class FuzzWorld {
   readonly pool: Pool;
+  /** The mux itself, which guests may not send to. */
+  readonly own: readonly OwnSocket[];
   readonly devices = new Map<number, FuzzDevice>();
   /** By the last byte of the address. */
   readonly targets: readonly Target[];
@@ -74,6 +84,9 @@ export class FuzzWorld {
     this.unicast = ips.slice(0, 5).map((ip) => rig.addDestination(ip));
     const [a, b, c, d, narrow] = this.unicast as [number, number, number, number, number];
     rig.tables.setFrameMax(narrow, NARROW_BYTES);
+    const own = new OwnSockets(rig.views, rig.core, this.pool, async () => {});
+    own.set(rig.mux, rig.port, OWN_PREFIXES);
+    this.own = [{ port: rig.port, prefixes: OWN_PREFIXES.map(prefixBytes) }];
     this.#spread = this.#addList(layout.DESTINATION_KIND_SPREAD, [a, b, narrow]);
     this.#replicate = this.#addList(layout.DESTINATION_KIND_REPLICATE, [b, c, d]);
     this.targets = this.#targets();
@@ -177,6 +190,7 @@ export class FuzzWorld {
       // Of raw sockets the kernel cuts nothing.
       (rig.encapsulation.hasFlowId ? 0 : maybe(layout.DEVICE_FLAG_UDP_SEGMENT, true)) |
       maybe(layout.DEVICE_FLAG_RESERVED, false) |
+      maybe(layout.DEVICE_FLAG_INNER_TO_MUX, false) |
       maybe(layout.DEVICE_FLAG_ECN_CLEAR, false) |
       (isDynamic ? maybe(layout.DEVICE_FLAG_PROXY, true) | maybe(layout.DEVICE_FLAG_LEARN, false) : 0);
     const size = one(88, 500, 536, 1360);
@@ -244,6 +258,11 @@ export class FuzzWorld {
       return 'rx_source_mac';
     const rows = this.lists.get(target.destination) ?? [target.destination];
     return rows.includes(this.unicast[sender]!) ? undefined : 'rx_source_mac';
+  }
+
+  /** True for a received frame that is dropped since it is for the mux itself. */
+  isForMux({ flags }: FuzzDevice, frame: Uint8Array): boolean {
+    return (flags & layout.DEVICE_FLAG_INNER_TO_MUX) === 0 && isToOwnSocket(frame, this.own);
   }
 
   /** Keeps a copy of what no batch may change: static data, header, tables, and what they lead to. */

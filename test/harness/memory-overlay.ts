@@ -97,6 +97,8 @@ export class TestLinks implements PortSource {
   readonly #links = new Map<string, TestLink>();
   readonly #listeners = new Set<(event: PortEvent) => void>();
   readonly #upper = new Map<string, string[]>();
+  /** What the host takes for itself. */
+  prefixes: readonly string[] = [];
   #nextIndex = 10;
   /** What the next `open` throws. */
   openFailure: OverlayError | undefined;
@@ -143,6 +145,10 @@ export class TestLinks implements PortSource {
 
   linkIndex(): undefined {
     return undefined;
+  }
+
+  ownPrefixes(): readonly string[] {
+    return this.prefixes;
   }
 
   holdNamespace(): HeldNamespace {

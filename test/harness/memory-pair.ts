@@ -44,6 +44,7 @@ class OnePort implements PortSource {
   underlayFault = () => undefined;
   underlayMtu = () => undefined;
   linkIndex = () => undefined;
+  ownPrefixes = () => [];
   isLeftUp = () => false;
   discard = () => {};
   holdNamespace = () => ({ isThere: true, leave: () => {} });

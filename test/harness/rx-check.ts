@@ -101,6 +101,13 @@ export class RxCheck {
       this.#checkWrites(1);
       return;
     }
+    if (verdict === layout.DROP_RX_INNER_TO_MUX) {
+      const device = this.world.devices.get(this.#rows.get(this.vnetids[0]!)!)!;
+      const frame = this.offsets[0]! + this.outers[0]!;
+      const end = this.offsets[0]! + this.lengths[0]!;
+      if (!this.world.isForMux(device, rig.views.u8.subarray(frame, end)))
+        fault('a frame is not for the mux');
+    }
     if (!(writes === 0 && verdict < layout.DROP_REASONS)) fault(`verdict ${verdict}, ${writes} writes`);
     // What has no device is counted for the underlay.
     const own = this.#rows.get(this.vnetids[0]!);
@@ -184,6 +191,7 @@ export class RxCheck {
     const isInFront = this.firsts[i] === 1;
     const apart = rig.arena + layout.ARENA_RX_HEADERS + write * layout.RX_HEADER_BYTES;
     const header = isInFront ? frame - layout.VNET_HDR_BYTES : apart;
+    this.#mayPass(row, frame, bytes, write);
     const total =
       frames === 1 ? bytes : this.#sumOfParts(write, row, i, frames, bytes, u32[entry + 7]!, header);
     if (length !== total + layout.VNET_HDR_BYTES) fault(`write ${write}: ${length} bytes of ${total}`);
@@ -194,6 +202,13 @@ export class RxCheck {
     }
     this.#checkVirtioHeader(header, bytes, total, frames, write);
     return i;
+  }
+
+  /** A frame that is written is not for the mux itself. What is joined to it has the same ports and addresses. */
+  #mayPass(row: number, frame: number, bytes: number, write: number): void {
+    const device = this.world.devices.get(row)!;
+    if (this.world.isForMux(device, this.rig.views.u8.subarray(frame, frame + bytes)))
+      fault(`write ${write}: a frame to the mux itself`);
   }
 
   /** No datagram is in two writes, or in one twice. */

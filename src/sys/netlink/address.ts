@@ -181,7 +181,7 @@ function encodeNeighbour(
 }
 
 /** Canonical text of an address in an attribute, which must be there and of its family's length. */
-function ipText(family: number, bytes: Uint8Array | undefined): string {
+export function ipText(family: number, bytes: Uint8Array | undefined): string {
   const length = family === AF_INET ? 4 : 16;
   if (bytes?.length !== length) throw malformed('an IP address is missing or of a wrong length');
   const ip = ipaddr.fromByteArray([...bytes]);

@@ -84,6 +84,11 @@ export class Netlink {
     return route.getRoute(this.#socket, to, from);
   }
 
+  /** What ends at this host, as prefixes. */
+  listLocalPrefixes(): string[] {
+    return route.listLocalPrefixes(this.#socket);
+  }
+
   addNeighbour(index: number, ip: string, mac: string): void {
     address.addNeighbour(this.#socket, index, ip, mac);
   }

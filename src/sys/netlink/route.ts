@@ -1,7 +1,8 @@
-/** The route to an address (man 7 rtnetlink, RTM_GETROUTE): struct rtmsg and RTA_... attributes. */
+/** Routes (man 7 rtnetlink, RTM_GETROUTE): that to an address, and those that end at this host. struct rtmsg and RTA_... attributes. */
 import { familyOf, ipNativeBytes } from '../../ip.js';
 import { AF_INET, AF_INET6, macros, structs } from '../abi.js';
 import { SystemError } from '../errno.js';
+import { ipText } from './address.js';
 import {
   type Attribute,
   type Attributes,
@@ -13,8 +14,21 @@ import {
 } from './message.js';
 import type { RequestSocket } from './socket.js';
 
-const { RTA_CACHEINFO, RTA_DST, RTA_METRICS, RTA_OIF, RTA_SRC, RTAX_MTU, RTM_F_FIB_MATCH, RTM_GETROUTE } =
-  macros['linux/rtnetlink.h'];
+const { NLM_F_DUMP } = macros['linux/netlink.h'];
+const {
+  RT_TABLE_LOCAL,
+  RTA_CACHEINFO,
+  RTA_DST,
+  RTA_METRICS,
+  RTA_OIF,
+  RTA_SRC,
+  RTAX_MTU,
+  RTM_F_FIB_MATCH,
+  RTM_GETROUTE,
+  RTN_ANYCAST,
+  RTN_BROADCAST,
+  RTN_LOCAL,
+} = macros['linux/rtnetlink.h'];
 
 const ROUTE = structs.rtmsg;
 const CACHE = structs.rta_cacheinfo;
@@ -82,4 +96,46 @@ function isLearned(attributes: Attributes): boolean {
 function mtuOf(attributes: Attributes): number | undefined {
   const metrics = attributes.get(RTA_METRICS);
   return metrics && readU32(parseAttributes(metrics).get(RTAX_MTU));
+}
+
+/** Kinds of routes by which a packet ends at this host. */
+const endings: readonly number[] = [RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST];
+
+/**
+ * What this host takes for itself, by its local tables: addresses, broadcast addresses, and whole prefixes such as
+ * '127.0.0.0/8' or those of `ip route add local`. Throws SystemError.
+ */
+export function listLocalPrefixes(socket: RequestSocket): string[] {
+  return [AF_INET, AF_INET6].flatMap((family) => {
+    const body = new Uint8Array(ROUTE.size);
+    body[ROUTE.rtm_family] = family;
+    body[ROUTE.rtm_table] = RT_TABLE_LOCAL;
+    const request = {
+      type: RTM_GETROUTE,
+      flags: NLM_F_DUMP,
+      body,
+      isFiltered: true,
+      what: 'list local routes',
+    };
+    try {
+      return socket.request(request).flatMap((route) => localPrefix(route, family) ?? []);
+    } catch (error) {
+      // No IPv6 in this kernel, or no table yet.
+      if (error instanceof SystemError && noTable.includes(error.errno)) return [];
+      throw error;
+    }
+  });
+}
+
+const noTable: readonly string[] = ['ENOENT', 'EOPNOTSUPP', 'EAFNOSUPPORT'];
+
+function localPrefix(body: Uint8Array, family: number): string | undefined {
+  const fixed = fixedPart(body, ROUTE.size);
+  const isOurs =
+    fixed.getUint8(ROUTE.rtm_family) === family && endings.includes(fixed.getUint8(ROUTE.rtm_type));
+  if (!isOurs) return undefined;
+  const length = fixed.getUint8(ROUTE.rtm_dst_len);
+  // The default route has no destination.
+  const bytes = parseAttributes(body, ROUTE.size).get(RTA_DST) ?? new Uint8Array(family === AF_INET ? 4 : 16);
+  return `${ipText(family, bytes)}/${length}`;
 }

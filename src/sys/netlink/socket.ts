@@ -40,6 +40,7 @@ const {
   NETLINK_ADD_MEMBERSHIP,
   NETLINK_CAP_ACK,
   NETLINK_EXT_ACK,
+  NETLINK_GET_STRICT_CHK,
   NETLINK_ROUTE,
   NLM_F_ACK,
   NLM_F_ACK_TLVS,
@@ -81,6 +82,8 @@ export interface Request {
   readonly body: Uint8Array;
   /** What it is for, in errors: "set link 7 up". */
   readonly what: string;
+  /** The kernel goes by the fields of the body of a dump, which it ignores otherwise. */
+  readonly isFiltered?: boolean;
 }
 
 export class RequestSocket {
@@ -113,9 +116,14 @@ export class RequestSocket {
    * `netlink_malformed`.
    */
   request(request: Request): Uint8Array[] {
-    for (let tries = 0; tries < DUMP_TRIES_MAX; tries++) {
-      const parts = this.#exchange(request);
-      if (parts !== undefined) return parts;
+    if (request.isFiltered) setOption(this.#fd, NETLINK_GET_STRICT_CHK, 1);
+    try {
+      for (let tries = 0; tries < DUMP_TRIES_MAX; tries++) {
+        const parts = this.#exchange(request);
+        if (parts !== undefined) return parts;
+      }
+    } finally {
+      if (request.isFiltered) setOption(this.#fd, NETLINK_GET_STRICT_CHK, 0);
     }
     throw new OverlayError(
       'EAGAIN',
