@@ -262,9 +262,11 @@ function listenPrefixes({ ip, encap }: Pick<Mux, 'ip' | 'encap'>, own: readonly 
   if (!isWildcard(ip)) return [prefixOf(ip)];
   // Raw sockets have one family.
   const families = ip === '0.0.0.0' ? [4] : isRaw(encap) ? [6] : [4, 6];
+  // Nor does IPV6_MULTICAST_ALL keep groups from one of IPv6.
+  const groups = isRaw(encap) && ip === '::' ? ['ff00::/8'] : [];
   const isHeard = (prefix: string) => families.includes(familyOf(prefix));
   // Where nobody has an address yet, these are delivered all the same (RFC 1122 section 3.2.1.3).
-  return [...new Set([...own, '0.0.0.0/32', '255.255.255.255/32'])].filter(isHeard).sort();
+  return [...new Set([...own, ...groups, '0.0.0.0/32', '255.255.255.255/32'])].filter(isHeard).sort();
 }
 
 /** True for the address that stands for all of a host's. */

@@ -107,16 +107,16 @@ setprop('properties: order, permissions, by name and by id', async () => {
       await assertRefused(() => overlay.property('ov0', name), 'ENOENT', 'no_such_property');
       await assertRefused(overlay.setprop('ov0', name, '1'), 'ENOENT', 'no_such_property');
     }
-    for (const property of ['encap', 'varpd/id', 'search', 2, 3, 16]) {
+    for (const property of ['encap', 'varpd/id', 'search', 2, 3, 17]) {
       await assertRefused(overlay.setprop('ov0', property, 'vxlan'), 'EPERM', 'property_read_only');
       await assertRefused(overlay.setprop('ov0', property, { a: 1 }), 'EPERM', 'property_read_only');
     }
     assert.is(overlay.property('ov0', 'varpd/id').value, undefined, 'not associated before activation');
     await overlay.setprop('ov0', 4, HERE);
     await overlay.setprop('ov0', 'direct/dest_ip', '::ffff:127.0.0.2');
-    await overlay.setprop('ov0', 18, 4789);
+    await overlay.setprop('ov0', 19, 4789);
     assert.is(overlay.property('ov0', 'vxlan/listen_ip').value, HERE);
-    assert.is(overlay.property('ov0', 17).value, '127.0.0.2');
+    assert.is(overlay.property('ov0', 18).value, '127.0.0.2');
     assert.is(overlay.property('ov0', 'direct/dest_port').value, 4789n);
     await overlay.activate('ov0');
     assert.is(overlay.property('ov0', 'varpd/id').value, 1n);

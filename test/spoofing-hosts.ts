@@ -123,7 +123,7 @@ for (const family of [4, 6] as const) {
 testWith(
   spoofing,
   needs,
-  'a frame to our own underlay address: in a circle until its headers are used up, and not at all with vxlan/device',
+  'a frame to our own underlay address: not at all; permitted, in a circle until its headers are used up, but for vxlan/device',
   () =>
     withAttacker(4, async ({ hosts, daemon, send }) => {
       const mac = Buffer.from(hosts.a.netlink.getLink('ov0').mac.replaceAll(':', ''), 'hex');
@@ -132,17 +132,24 @@ testWith(
         frame = frames.ethernet(0x0800, packet(4, IPPROTO_UDP, datagram(4, frame)));
         frame.set(mac);
       }
+      send(packet(4, IPPROTO_UDP, datagram(4, frame)));
+      const dropped = async () => Number((await daemon.stats()).overlays.ov0!.drops.rx_inner_to_mux ?? 0);
+      await until('it is dropped', 3000, async () => (await dropped()) === 1);
+      assert.equal(await counts(daemon), { read: 1, delivered: 0 });
+      const set = (name: string, value: string) =>
+        daemon.client.put(`/v1/overlays/ov0/properties/${encodeURIComponent(name)}`, { value });
+      await set('vxlan/inner_to_mux', 'pass');
       // The link is in the namespace of the underlay: the kernel gives what is in the frame to the socket that it came from.
       send(packet(4, IPPROTO_UDP, datagram(4, frame)));
       await until('it is used up', 3000, async () => (await counts(daemon)).delivered >= DEPTH);
-      const property = encodeURIComponent('vxlan/device');
-      await daemon.client.put(`/v1/overlays/ov0/properties/${property}`, { value: 'underlay0' });
+      await set('vxlan/device', 'underlay0');
       send(packet(4, IPPROTO_UDP, datagram(4, frame)));
       await until('it arrives', 3000, async () => (await counts(daemon)).delivered > DEPTH);
       // Behind what would have come back.
       send(packet(4, IPPROTO_UDP, datagram(4, FRAME)));
       await until('another arrives', 3000, async () => (await counts(daemon)).delivered > DEPTH + 1);
       assert.equal(await counts(daemon), { read: 2, delivered: DEPTH + 2 }, 'of a new socket');
+      assert.is(await dropped(), 1);
     }),
 );
 
