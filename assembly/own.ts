@@ -38,7 +38,6 @@ import {
   FRAGMENT,
   GRE,
   HOP_BY_HOP,
-  ICMPV6,
   IPV4_BYTES,
   IPV6_BYTES,
   isTagged,
@@ -61,6 +60,9 @@ const TAGS_MAX: u32 = 8;
 const EXTENSIONS_MAX: u32 = 16;
 /** Source and destination port. */
 const PORTS_BYTES: u32 = 4;
+/** Where a plain frame says what its packet carries. */
+const IPV4_PROTOCOL: usize = PLAIN_L3 + 9;
+const IPV6_NEXT_HEADER: usize = PLAIN_L3 + 6;
 const LATER_FRAGMENT: u16 = 0x1fff;
 /** Offset of an IPv6 fragment, behind which the flags are. */
 const LATER_FRAGMENT_6: u16 = 0xfff8;
@@ -89,31 +91,27 @@ function portAt(transport: usize): u32 {
   return bswap(load<u16>(transport, 2));
 }
 
-/** True when the kernel may hand the packet in a frame of at least ETHERNET_BYTES to a socket of ours. */
+/**
+ * False for nearly every frame of at least ETHERNET_BYTES, and for none that leads to a socket of ours: `isToOwnSocket` decides the
+ * others. This one is in the loop that costs.
+ */
 // @ts-expect-error: decorator
 @inline
-export function isToOwnSocket(frame: usize, length: u32): bool {
+export function mayLeadToOwn(frame: usize, length: u32): bool {
   const type = etherType(frame);
-  if (type == ETHERTYPE_IPV4) {
-    if (length < PLAIN_IPV4_L4 + PORTS_BYTES) return isToOwn(frame, length);
-    const carried = u32(load<u8>(frame, PLAIN_L3 + 9));
-    if (carried != UDP && carried != GRE) return false;
-    // Of a later fragment these are not the ports; what looks like one of ours is looked at again.
-    const isPlain = carried == UDP && load<u8>(frame, PLAIN_L3) == VERSION_AND_BYTES;
-    if (isPlain && !isOwnPort(portAt(frame + PLAIN_IPV4_L4))) return false;
-  } else if (type == ETHERTYPE_IPV6) {
-    if (length < PLAIN_IPV6_L4 + PORTS_BYTES) return isToOwn(frame, length);
-    const carried = u32(load<u8>(frame, PLAIN_L3 + 6));
-    if (carried == TCP || carried == ICMPV6) return false;
-    if (carried == UDP && !isOwnPort(portAt(frame + PLAIN_IPV6_L4))) return false;
-  } else if (!isTagged(frame)) {
-    return false;
-  }
-  return isToOwn(frame, length);
+  const isIpv4 = type == ETHERTYPE_IPV4;
+  if (!isIpv4 && type != ETHERTYPE_IPV6) return isTagged(frame);
+  if (length < PLAIN_IPV6_L4 + PORTS_BYTES) return true;
+  const carried = u32(load<u8>(frame + (isIpv4 ? IPV4_PROTOCOL : IPV6_NEXT_HEADER)));
+  if (carried == TCP) return false;
+  if (carried != UDP) return true;
+  // Of a later fragment these are not the ports; what looks like one of ours is looked at again.
+  if (isOwnPort(portAt(frame + (isIpv4 ? PLAIN_IPV4_L4 : PLAIN_IPV6_L4)))) return true;
+  return isIpv4 && load<u8>(frame, PLAIN_L3) != VERSION_AND_BYTES;
 }
 
-/** The same, behind tags, options and extension headers. */
-function isToOwn(frame: usize, length: u32): bool {
+/** True when the kernel may hand the packet in a frame of at least ETHERNET_BYTES to a socket of ours. */
+export function isToOwnSocket(frame: usize, length: u32): bool {
   const set: usize = atomic.load<u32>(OWN_OFFSET, OWN_SET);
   if (set == 0) return false;
   let at = ETHERNET_BYTES;

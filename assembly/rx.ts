@@ -92,7 +92,7 @@ import { frameBytesMax, refusesTags } from './limit';
 import { IOVEC_BYTES, storeIovec } from './message';
 import { clampMss } from './mss';
 import { learnSource } from './learn';
-import { isToOwnSocket } from './own';
+import { isToOwnSocket, mayLeadToOwn } from './own';
 import { isDestination, isKnownSource, sourceHigh, sourceLow } from './source';
 import { destinationRow, deviceRow, findDevice, muxRow } from './table';
 import { rxBegin, rxUnfold } from './unfold';
@@ -260,12 +260,6 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
     const length = bytes - header;
     // In front of the first frame of a message there is only the outer header; in front of others the end of another frame.
     const at = flags & RX_DATAGRAM_FIRST ? frame - VNET_HDR_BYTES : arena + ARENA_RX_HEADERS + writes * RX_HEADER_BYTES;
-    // Before anything else is done with the frame. Super-frames are of TCP, and no socket of ours is.
-    if (guards && bytes - shortest < lengths && isToOwnSocket(frame, length) && !(untagged && isTagged(frame))) {
-      rxVerdict = DROP_RX_INNER_TO_MUX;
-      dropDevice(arena, device, DROP_RX_INNER_TO_MUX, 1);
-      continue;
-    }
     // Hardly ever: the field is that of the sender's guest, and most guests do not use it.
     if (flags & RX_DATAGRAM_ECN && bytes - shortest < lengths && !(untagged && isTagged(frame))) {
       if (!takesEcn(arena, frame, length, flags)) {
@@ -287,6 +281,11 @@ function decideRun(arena: usize, first: u32, count: u32): u32 {
     } else if (untagged && isTagged(frame)) {
       rxVerdict = DROP_RX_VLAN_NOT_CARRIED;
       dropDevice(arena, device, DROP_RX_VLAN_NOT_CARRIED, 1);
+      continue;
+    } else if (guards && mayLeadToOwn(frame, length) && isToOwnSocket(frame, length)) {
+      // Of super-frames, which are odd, none is: they are of TCP.
+      rxVerdict = DROP_RX_INNER_TO_MUX;
+      dropDevice(arena, device, DROP_RX_INNER_TO_MUX, 1);
       continue;
     } else if (!isCoalescing) {
       writePlain(at, frame, length);

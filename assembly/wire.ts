@@ -185,7 +185,7 @@ function parseIpv6(frame: usize, at: u32, length: u32): void {
 }
 
 const ETHERTYPE_ARP: u16 = 0x0608;
-export const ICMPV6: u32 = 58;
+const ICMPV6: u32 = 58;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 /** Destination port 67 as a little-endian load sees it. */
 const DHCP_SERVER: u16 = 0x4300;

@@ -433,7 +433,7 @@ own('a dropped frame is not joined, whatever its neighbours are, and they are', 
   }
 });
 
-own('what is dropped for another reason keeps it: no tags carried, too long, congestion comes behind', () => {
+own('what is dropped for another reason keeps it: no tags carried, too long, congestion', () => {
   const here = scene();
   const { rig } = here;
   const tagged = frames.ethernet(0x0800, packet4({ to: A4 }), { tags: tags(1) });
@@ -448,7 +448,7 @@ own('what is dropped for another reason keeps it: no tags carried, too long, con
   assert.is(rig.deviceCount(plain, layout.DROP_RX_INNER_TO_MUX), 1);
   // A mark that the sender could not be told of.
   rig.noteControl(0, 3, 0);
-  assert.is(verdictOf(here, over4({ to: A4 })), DROP);
+  assert.is(verdictOf(here, over4({ to: A4 })), 'rx_congestion');
 });
 
 own.run();

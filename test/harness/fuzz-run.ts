@@ -292,9 +292,9 @@ export class FuzzRun {
     if (refusal) return { verdict: refusal };
     const { verdict, written } = twin.receive([device.rules], datagram, false, decap);
     if (!written) return { verdict };
-    if (world.isForMux(device, inner.frame)) return { verdict: 'rx_inner_to_mux' };
     const marked = decapEcn(inner.frame, trafficClass & 3);
     if (!marked) return { verdict: 'rx_congestion' };
+    if (world.isForMux(device, inner.frame)) return { verdict: 'rx_inner_to_mux' };
     const header = written.subarray(0, layout.VNET_HDR_BYTES);
     const frame = device.mss[4] === 0 ? marked : clamped(marked, device.mss, header[0] === 1);
     return { verdict, header, frame };
