@@ -128,7 +128,7 @@ export const VNET_DEVICE: u32 = 12; // u32 atomic: 0 never used, NONE removed, e
 // ─── Own sockets: where a received frame may not lead (main writes; `assembly/own.ts` reads) ────────────
 export const OWN_OFFSET: u32 = VNETS_OFFSET + VNETS_MAX * VNET_BYTES;
 export const OWN_SET: u32 = 0; // u32 atomic, offset of the set of addresses, or 0 for none
-/** A bit for each UDP port that a mux listens on, the lowest first; that of port 0 stands for GRE. */
+/** A bit for each UDP port that a mux listens on, by the port as a little-endian load sees it; that of port 0 stands for GRE. */
 export const OWN_PORTS: u32 = LINE_BYTES; // u8[OWN_PORTS_BYTES]
 export const OWN_PORTS_BYTES: u32 = 8192;
 export const OWN_BYTES: u32 = OWN_PORTS + OWN_PORTS_BYTES;

@@ -58,6 +58,7 @@ import {
 const TAGS_MAX: u32 = 8;
 /** Extension headers that are walked; the kernel has no bound but the packet's length. */
 const EXTENSIONS_MAX: u32 = 16;
+const DESTINATION_PORT: u32 = 2;
 /** Source and destination port. */
 const PORTS_BYTES: u32 = 4;
 /** Where a plain frame says what its packet carries. */
@@ -78,17 +79,11 @@ const STRICT_SOURCE_ROUTE: u8 = 137;
 const NO_KEY: u32 = 0x10000;
 const ANY_KEY: u32 = 0x10001;
 
-/** True when a mux listens on the port, whatever its address. */
+/** True when a mux listens on the port, whatever its address. @param port as a little-endian load sees it */
 // @ts-expect-error: decorator
 @inline
 function isOwnPort(port: u32): bool {
   return ((u32(load<u8>(OWN_OFFSET + OWN_PORTS + (port >> 3))) >> (port & 7)) & 1) != 0;
-}
-
-// @ts-expect-error: decorator
-@inline
-function portAt(transport: usize): u32 {
-  return bswap(load<u16>(transport, 2));
 }
 
 /**
@@ -99,15 +94,21 @@ function portAt(transport: usize): u32 {
 @inline
 export function mayLeadToOwn(frame: usize, length: u32): bool {
   const type = etherType(frame);
-  const isIpv4 = type == ETHERTYPE_IPV4;
-  if (!isIpv4 && type != ETHERTYPE_IPV6) return isTagged(frame);
-  if (length < PLAIN_IPV6_L4 + PORTS_BYTES) return true;
-  const carried = u32(load<u8>(frame + (isIpv4 ? IPV4_PROTOCOL : IPV6_NEXT_HEADER)));
-  if (carried == TCP) return false;
-  if (carried != UDP) return true;
-  // Of a later fragment these are not the ports; what looks like one of ours is looked at again.
-  if (isOwnPort(portAt(frame + (isIpv4 ? PLAIN_IPV4_L4 : PLAIN_IPV6_L4)))) return true;
-  return isIpv4 && load<u8>(frame, PLAIN_L3) != VERSION_AND_BYTES;
+  if (type == ETHERTYPE_IPV4) {
+    if (length < PLAIN_IPV4_L4 + PORTS_BYTES) return true;
+    const carried = load<u8>(frame, IPV4_PROTOCOL);
+    if (carried == TCP) return false;
+    // Of a later fragment these are not the ports; what looks like one of ours is looked at again.
+    if (carried != UDP || load<u8>(frame, PLAIN_L3) != VERSION_AND_BYTES) return true;
+    return isOwnPort(load<u16>(frame, PLAIN_IPV4_L4 + DESTINATION_PORT));
+  }
+  if (type == ETHERTYPE_IPV6) {
+    if (length < PLAIN_IPV6_L4 + PORTS_BYTES) return true;
+    const carried = load<u8>(frame, IPV6_NEXT_HEADER);
+    if (carried == TCP) return false;
+    return carried != UDP || isOwnPort(load<u16>(frame, PLAIN_IPV6_L4 + DESTINATION_PORT));
+  }
+  return isTagged(frame);
 }
 
 /** True when the kernel may hand the packet in a frame of at least ETHERNET_BYTES to a socket of ours. */
@@ -178,9 +179,9 @@ function keyOf(protocol: u32, frame: usize, at: u32, length: u32): u32 {
   if (protocol == GRE) return isOwnPort(0) ? 0 : NO_KEY;
   if (protocol != UDP) return NO_KEY;
   if (at + PORTS_BYTES > length) return ANY_KEY;
-  const port = portAt(frame + at);
+  const port = load<u16>(frame + at, DESTINATION_PORT);
   // No socket has port 0, which stands for GRE here.
-  return port != 0 && isOwnPort(port) ? port : NO_KEY;
+  return port != 0 && isOwnPort(port) ? u32(bswap(port)) : NO_KEY;
 }
 
 /** The packet says by which hosts it goes: its destination may not be the last (RFC 791 section 3.1). */

@@ -61,8 +61,10 @@ export class OwnSockets {
   }
 
   #writePort(port: number, isOwn: boolean): void {
-    const at = layout.OWN_OFFSET + layout.OWN_PORTS + (port >> 3);
-    const bit = 1 << (port & 7);
+    // As it is on the wire.
+    const swapped = ((port & 0xff) << 8) | (port >> 8);
+    const at = layout.OWN_OFFSET + layout.OWN_PORTS + (swapped >> 3);
+    const bit = 1 << (swapped & 7);
     const { u8 } = this.views;
     Atomics.store(u8, at, isOwn ? u8[at]! | bit : u8[at]! & ~bit);
   }
