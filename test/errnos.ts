@@ -7,6 +7,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import * as layout from '../assembly/layout.js';
+import type { Pool } from '../src/datapath/pool.js';
 import { DESTINATION_ETHERNET } from '../src/encap/plugin.js';
 import { EncapRegistry } from '../src/encap/registry.js';
 import { vxlan } from '../src/encap/vxlan.js';
@@ -441,8 +443,10 @@ function breakThings(scene: Scene): () => void {
     });
   }
   if (scene.isPoolFull) {
-    const all = engine.pool.take(engine.pool.freeBytes, 'a test');
-    mend.push(() => engine.pool.free(all));
+    const taken = takeAll(engine.pool);
+    mend.push(() => {
+      for (const each of taken) engine.pool.free(each);
+    });
   }
   mend.push(() => {
     store.isFull = false;
@@ -452,6 +456,20 @@ function breakThings(scene: Scene): () => void {
   return () => {
     for (const step of mend) step();
   };
+}
+
+/** All of a pool, which may be in several parts. */
+function takeAll(pool: Pool): number[] {
+  const taken: number[] = [];
+  for (let bytes = pool.freeBytes; bytes >= layout.LINE_BYTES; ) {
+    try {
+      taken.push(pool.take(bytes, 'a test'));
+    } catch (error) {
+      assert.is((error as OverlayError).code, 'pool_full');
+      bytes = Math.floor(bytes / 2 / layout.LINE_BYTES) * layout.LINE_BYTES;
+    }
+  }
+  return taken;
 }
 
 /** What an operator sees of all devices. */

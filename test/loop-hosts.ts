@@ -7,6 +7,7 @@ import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { EncapRegistry } from '../src/encap/registry.js';
 import { ipNativeBytes } from '../src/ip.js';
 import { AF_INET, AF_INET6, IPPROTO_GRE, IPPROTO_UDP, SOCK_RAW } from '../src/sys/abi.js';
 import { must } from '../src/sys/errno.js';
@@ -15,13 +16,7 @@ import * as libc from '../src/sys/libc.js';
 import { inNamespace } from '../src/sys/netns.js';
 import { sockaddr } from '../src/sys/sockaddr.js';
 import { PORTS } from './harness/direct.js';
-import {
-  type Encapsulation,
-  geneveEncapsulation,
-  nvgreEncapsulation,
-  vxlanEncapsulation,
-  vxlanGpeEncapsulation,
-} from './harness/encapsulations.js';
+import { type Encapsulation, encapsulations } from './harness/encapsulations.js';
 import { Daemon, Host, Hosts, underlay, until } from './harness/hosts.js';
 import { testWith } from './harness/needs.js';
 import * as frames from './reference/frames.js';
@@ -48,17 +43,13 @@ interface Net {
   readonly link: string;
 }
 
-const nets: readonly Net[] = [
-  ['vxlan', vxlanEncapsulation],
-  ['geneve', geneveEncapsulation],
-  ['vxlan-gpe', vxlanGpeEncapsulation],
-  ['nvgre', nvgreEncapsulation],
-].map(([name, encapsulation], index) => ({
-  name: name as string,
-  encapsulation: encapsulation as Encapsulation,
+const nets: readonly Net[] = new EncapRegistry().names.map((name, index) => ({
+  name,
+  encapsulation: encapsulations.find((each) => each.name === name)!,
   link: `ov${index}`,
   attacked: `sec${index}`,
 }));
+const vxlanNet = nets.find(({ name }) => name === 'vxlan')!;
 
 interface Scene {
   readonly hosts: Hosts;
@@ -235,7 +226,7 @@ async function byLink(scene: Scene): Promise<void> {
     for (const to of nets) await mustBeClosed(scene, { what: 'the link', by, to, mac });
   }
   // The kernel takes any number of priority tags off.
-  const [by] = nets as [Net];
+  const by = vxlanNet;
   const tags = [1, 2, 3, 4].map(() => ({ type: frames.ETHERTYPE_VLAN, control: 0 }));
   const mac = macOf(hosts, by.link);
   for (const count of [1, 3]) {
@@ -245,7 +236,7 @@ async function byLink(scene: Scene): Promise<void> {
 
 async function byVlanLink(scene: Scene): Promise<void> {
   const { a } = scene.hosts;
-  const [by] = nets as [Net];
+  const by = vxlanNet;
   const program = a.start('python3', VLAN_DEVICE, by.link, '5', 'vlan5');
   await new Promise((resolve) => program.stdout!.once('data', resolve));
   a.run('ip', 'link', 'set', 'vlan5', 'up');
@@ -320,7 +311,7 @@ for (const family of [4, 6] as const) {
   testWith(loop, needs, `IPv${family} fragments: the first is dropped, and the rest comes to nothing`, () =>
     withAttacker(family, underlay[family].a, async (scene) => {
       const { hosts, send } = scene;
-      const [by] = nets as [Net];
+      const by = vxlanNet;
       const ends = endsTo(underlay[family].a);
       const whole = tunnel(by, underlay[family].a, OTHER_VNETID, FRAME);
       const half = 40;
@@ -376,7 +367,7 @@ testWith(
         await mustBeClosed(scene, { what: 'broadcast of the subnet', by, to, mac, address: '192.0.2.255' });
         await mustBeClosed(scene, { what: 'broadcast', by, to, mac, address: '255.255.255.255' });
       }
-      const [by] = nets as [Net];
+      const by = vxlanNet;
       const mac = macOf(hosts, by.link);
       const { index } = netlink.getLink('lo');
       for (const [address, come, go] of [

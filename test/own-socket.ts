@@ -376,6 +376,7 @@ own('a mux that leaves, one that comes in its row, and other addresses: from the
   sets.set(first, 4789, ['192.0.2.2/32']);
   sets.delete(first);
   assert.is(verdictOf(here, toFirst), DROP);
+  assert.is(verdictOf(here, over4({ to: '192.0.2.2' })), 'pass', 'the address of the one that left');
 });
 
 own('more addresses or prefixes than fit count as all there are', () => {
