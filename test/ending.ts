@@ -2,14 +2,17 @@
  * How the daemon ends, by SIGTERM and by SIGUSR2, when something is in the way: a plugin that hangs, a signal that comes
  * while it starts, a configuration or a program that the next start would fail of.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { StatusView } from '../src/control/status.js';
+import { every, isOverWithin } from '../src/sys/clock.js';
 import { EventSocket } from '../src/sys/netlink/index.js';
 import { inNamespace } from '../src/sys/netns.js';
+import { udpSocket } from './harness/guest.js';
 import { Daemon, Hosts, underlay, until } from './harness/hosts.js';
 import { testWith } from './harness/needs.js';
 import { Stalls } from './harness/stalls.js';
@@ -152,6 +155,107 @@ testWith(ending, needs, 'SIGTERM while something hangs that cannot be broken off
     daemon.child.kill('SIGTERM');
     assert.is(await ended, 1, daemon.log);
     assert.match(daemon.log, /stopped although not everything has ended in time: what is done to ov2"/);
+  }),
+);
+
+// ─── A plugin's thread that nobody can break off ────────────────────────────────────────────────────────
+
+const blocking: { flags: string[]; nodeFlags: string[] } = {
+  flags: ['--plugin', join(plugins, 'blocks.js')],
+  nodeFlags: [],
+};
+/** The ending's bound of some 4 s, and what a machine with much else to do adds. */
+const GONE_MS_MAX = 10_000;
+
+/** A daemon whose plugin's thread is in a call that does not return; `way` is one of the plugin's. */
+function withBlocked(way: string, work: (scene: Scene) => Promise<void>): Promise<void> {
+  return withDirectory(async (directory) => {
+    execFileSync('mkfifo', [join(directory, 'fifo')]);
+    writeFileSync(join(directory, 'locked'), '');
+    const holder = spawn('flock', [join(directory, 'locked'), 'sleep', '1000'], { detached: true });
+    try {
+      await withDaemon(blocking, async (scene) => {
+        const { daemon, hosts } = scene;
+        await create(daemon, 'ov1', 1, 'blocks', { 'blocks/at': `${way}:${directory}` });
+        hosts.address('a', 'ov1', '198.51.100.1/24');
+        await until('ov1 is started', MS_MAX, async () => (await daemon.state('ov1')) === 'started');
+        const socket = udpSocket({ host: hosts.a, link: 'ov1', inner: { 4: '198.51.100.1', 6: '::' } }, 4);
+        socket.on('error', () => {});
+        const send = every(50, () => socket.send('x', 9, '198.51.100.9'));
+        await until('the plugin is blocked', MS_MAX, () => existsSync(join(directory, 'blocked')));
+        send();
+        socket.close();
+        await work(scene);
+      });
+    } finally {
+      process.kill(-holder.pid!, 'SIGKILL');
+      const child = existsSync(join(directory, 'child'))
+        ? readFileSync(join(directory, 'child'), 'utf8')
+        : '';
+      if (child !== '') process.kill(Number(child), 'SIGKILL');
+    }
+  });
+}
+
+/** Throws unless it is gone in time; then kills it, so that the test ends. */
+async function goneCode({ daemon, ended }: Scene): Promise<number | null> {
+  const isGone = await isOverWithin(ended, GONE_MS_MAX);
+  if (!isGone) daemon.child.kill('SIGKILL');
+  assert.ok(isGone, `it is still there: ${daemon.log}`);
+  return ended;
+}
+
+for (const way of ['fifo', 'child', 'flock', 'engine', 'memory']) {
+  testWith(ending, needs, `SIGTERM while a plugin's thread is in a call (${way}): gone, with 0`, () =>
+    withBlocked(way, async (scene) => {
+      scene.daemon.child.kill('SIGTERM');
+      await until('it is stopping', MS_MAX, () => scene.daemon.log.includes('"stopping"'));
+      scene.daemon.child.kill('SIGTERM');
+      assert.is(await goneCode(scene), 0, scene.daemon.log);
+      assert.match(scene.daemon.log, /"stopped"\}\n$/);
+    }),
+  );
+}
+
+for (const way of ['fifo', 'engine']) {
+  testWith(ending, needs, `SIGUSR2 while a plugin's thread is in a call (${way}): the program anew`, () =>
+    withBlocked(way, async ({ daemon, ready, lost }) => {
+      daemon.child.kill('SIGUSR2');
+      await until('it is ready again', MS_MAX, () => ready() === 2 || daemon.child.exitCode !== null);
+      assert.is(daemon.child.exitCode, null, daemon.log);
+      assert.equal(lost(), []);
+    }),
+  );
+}
+
+testWith(ending, needs, 'a defect of ours while a plugin’s thread is in a call: gone, with 1', () =>
+  withDirectory(async (directory) => {
+    const preload = join(directory, 'preload.cjs');
+    writeFileSync(preload, "process.on('SIGWINCH', () => { throw new Error('a defect'); });\n");
+    blocking.nodeFlags = ['--require', preload];
+    try {
+      await withBlocked('fifo', async (scene) => {
+        scene.daemon.child.kill('SIGWINCH');
+        assert.is(await goneCode(scene), 1, scene.daemon.log);
+        assert.match(scene.daemon.log, /Error: a defect/);
+      });
+    } finally {
+      blocking.nodeFlags = [];
+    }
+  }),
+);
+
+testWith(ending, needs, 'nobody reads the log and the pipe is full: SIGTERM ends it all the same', () =>
+  withDaemon({}, async (scene) => {
+    const { daemon } = scene;
+    daemon.child.stderr!.pause();
+    // Refused changes are lines of the log; a pipe holds 64 KiB, and what Node has read on this side.
+    for (let turn = 0; turn < 2000; turn++) {
+      await daemon.client.delete(`/v1/overlays/none${turn}`).catch(() => {});
+    }
+    daemon.child.kill('SIGTERM');
+    const code = await goneCode(scene);
+    assert.is(code, 0);
   }),
 );
 

@@ -9,9 +9,13 @@ import { DRAIN_DEVICE_MS_MAX, DRAIN_MS_MAX } from '../limits.js';
 import type { Log } from '../log.js';
 import type { Overlay } from '../overlay.js';
 import { isOverWithin, monotonicMs, nextTurn } from '../sys/clock.js';
+import { endLatestIn, leave } from '../sys/leave.js';
 import type { Varpd } from '../varpd/varpd.js';
 import { becomeAnew, type LinkFds } from './handover.js';
 import type { Reloader } from './reloader.js';
+
+/** How long after the time for all steps the kernel ends what has not ended. */
+const KILL_AFTER_MS = 2000;
 
 export type End = 'stop' | 'restart';
 
@@ -25,8 +29,6 @@ export interface EndingOptions {
   readonly overlay: Overlay;
   readonly varpd: Varpd;
   readonly log: Log;
-  /** Gives the state directory up. */
-  readonly unlock: () => void;
 }
 
 export class Ending {
@@ -68,6 +70,8 @@ export class Ending {
     const { overlay, log } = this.options;
     overlay.events.emit('daemon-stopping', { text: `by ${this.#signal}` });
     const end = monotonicMs() + DRAIN_MS_MAX + overlay.names.length * DRAIN_DEVICE_MS_MAX;
+    // Should this thread itself hang, in a call that nobody can break off.
+    endLatestIn((end - monotonicMs() + KILL_AFTER_MS) / 1000);
     const restMs = () => Math.max(0, end - monotonicMs());
     try {
       await isOverWithin(Promise.all([server.close(), reloader.close()]), restMs());
@@ -81,7 +85,7 @@ export class Ending {
       this.#stopped(await isOverWithin(overlay.close(), restMs()));
     } catch (error) {
       log.error({ err: error }, 'the end failed by a defect');
-      process.exit(1);
+      leave(1);
     }
   }
 
@@ -93,27 +97,27 @@ export class Ending {
   #restart(kept: LinkFds): void {
     const { log } = this.options;
     log.info({ links: Object.keys(kept).length }, 'starting anew');
+    endLatestIn(0);
     try {
       becomeAnew(kept);
     } catch (error) {
       // Nothing is left that could go on.
       const why = (error as Error).message;
       log.error({ reason: why }, `the daemon cannot start anew and has stopped: ${why}; start it again`);
-      process.exit(1);
+      leave(1);
     }
   }
 
   #stopped(isWhole: boolean): never {
-    const { overlay, log, unlock } = this.options;
+    const { overlay, log } = this.options;
     if (isWhole) {
-      unlock();
       log.info({}, 'stopped');
-      process.exit(0);
+      leave(0);
     }
     const { busy } = overlay;
     const what =
       busy.length > 0 ? `what is done to ${busy.join(', ')}` : 'the workers or the state directory';
     log.error({ busy }, `stopped although not everything has ended in time: ${what}`);
-    process.exit(1);
+    leave(1);
   }
 }

@@ -1,75 +1,57 @@
 #!/usr/bin/env node
-/** `overlayd`: the daemon. Runs in the foreground, in the network namespace it is started in; logs to stderr. */
-import { Command } from 'commander';
+/**
+ * `overlayd`: the daemon. Runs in the foreground, in the network namespace it is started in; logs to stderr.
+ *
+ * This module imports next to nothing: signals are heard and limits are checked before the rest of the program is loaded,
+ * which takes a while and many descriptors.
+ */
+import { writeSync } from 'node:fs';
 import { OverlayError } from '../errors.js';
-import type { Flags } from './config.js';
+import { checkLimits, readLimits } from './limits.js';
 import { Signals } from './signals.js';
 
 /** Faults of the settings, for which the exit code is 8. */
 const configCodes = ['bad_config', 'config_unreadable', 'no_such_cpu'];
 
-/** Gathers an option that is given several times. */
-function collect(value: string, before: string[] = []): string[] {
-  return [...before, value];
-}
+/** Until the better ones are loaded there is no thread of a plugin that could hold up the end. */
+let exit: (code: number) => never = process.exit;
+let write: (line: string) => void = (line) => writeSync(2, line);
 
-const program = new Command('overlayd')
-  .description('userland overlay networks: runs overlay devices and serves overlayadm')
-  .option('--workers <n>', 'data-plane threads (default: one a CPU)')
-  .option(
-    '--threads <how>',
-    'combined, or split: each worker is two threads, one a direction (default: combined)',
-  )
-  .option('--memory <size>', 'memory reserved for tables and buffers (default: 256M)')
-  .option('--pin <cpus>', 'CPUs to bind the workers to, such as 0,2-3 (default: any)')
-  .option('--bank <n>', 'send sockets on each underlay address (default: 8, or 8 a worker above 2)')
-  .option('--batch <n>', 'frames or messages a worker takes at a time (default: 64)')
-  .option('--ring <n>', 'frames that a link keeps for each worker (default: 1000)')
-  .option(
-    '--busy-poll <us>',
-    'microseconds for which a worker looks for more work before it sleeps (default: 50)',
-  )
-  .option('--socket <path>', 'control socket (default: /run/overlayd/overlayd.sock)')
-  .option('--state-dir <dir>', 'directory this daemon locks as its own (default: /var/lib/overlayd)')
-  .option('--log-level <level>', 'debug, info, warn or error (default: info)')
-  .option(
-    '--plugin <module>',
-    'lookup plugin to load: a path or a package; may be given several times',
-    collect,
-  )
-  .option('--socket-mode <mode>', 'permissions of the control socket (default: 0666)')
-  .option('--group <group>', 'group that owns the control socket and whose members may read values')
-  .option('--admin-group <group>', 'group whose members may change things, as root may')
-  .option(
-    '--config <file>',
-    'YAML file with the same settings and overlays; flags win; SIGHUP reads it again',
-  )
-  .option('--test', 'check the configuration, say every fault, and start nothing')
-  .allowExcessArguments(false)
-  .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
-
+const signals = new Signals();
+process.on('uncaughtException', end);
 try {
-  const { config: file, test, ...flags } = program.parse().opts<Flags & { config?: string; test?: true }>();
-  if (test) await testConfig(flags, file);
-  else {
-    // Before the rest of the program is loaded, which takes a while in which they would end the process.
-    const signals = new Signals();
-    const { serve } = await import('./serve.js');
-    await serve(flags, file, signals);
-  }
+  checkLimits(readLimits());
+  const { run, leave, LogStream } = await import('./program.js');
+  exit = leave;
+  const errors = new LogStream(2);
+  write = (line) => errors.write(line);
+  await run(signals);
 } catch (error) {
-  if (!(error instanceof OverlayError)) throw error;
-  for (const text of [error.message, ...error.parts]) console.error(`overlayd: ${text}`);
-  process.exit(configCodes.includes(error.code) ? 8 : 1);
+  end(error);
 }
 
-async function testConfig(flags: Flags, file: string | undefined): Promise<void> {
-  const { checkConfig } = await import('./config.js');
-  const checked = checkConfig(flags, file);
-  if ('config' in checked) {
-    console.log(`${file ?? 'flags'}: ok`);
-    return;
+/** Says what has gone wrong, and ends: a defect of ours loudly, everything else by a sentence. */
+function end(error: unknown): never {
+  if (!(error instanceof OverlayError)) {
+    if (isStarved(error)) {
+      say(
+        `overlayd: the program cannot be loaded (${error.message}): raise the limit of open files (ulimit -Hn)`,
+      );
+    } else say(error instanceof Error ? (error.stack ?? error.message) : String(error));
+    exit(1);
   }
-  for (const { text } of checked.faults) console.error(text);
-  process.exitCode = 8;
+  for (const text of [error.message, ...error.parts]) say(`overlayd: ${text}`);
+  exit(configCodes.includes(error.code) ? 8 : 1);
+}
+
+function isStarved(error: unknown): error is Error {
+  const { code } = error as NodeJS.ErrnoException;
+  return error instanceof Error && (code === 'EMFILE' || code === 'ENFILE');
+}
+
+/** Where nobody reads any more there is nobody to tell. */
+function say(text: string): void {
+  try {
+    write(`${text}\n`);
+  } catch {}
 }

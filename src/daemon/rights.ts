@@ -2,8 +2,9 @@
  * What the process may do and have, looked at once at the start: a sentence for each thing that is missing, so that nobody
  * has to find out by an overlay that does not come about.
  */
-import { accessSync, constants, readFileSync } from 'node:fs';
+import { accessSync, constants } from 'node:fs';
 import { OverlayError } from '../errors.js';
+import { checkLimits, type Limits, mebibytes, readLimits, readProc } from './limits.js';
 
 /** Bits of CapEff (man 7 capabilities, linux/capability.h). */
 const CAP_NET_ADMIN = 12n;
@@ -15,15 +16,11 @@ const DEVICES_LEAST = 16;
 const TUN = '/dev/net/tun';
 
 /** What was found; each may be unknown. */
-export interface Rights {
+export interface Rights extends Limits {
   /** Effective capabilities as bits. */
   readonly capabilities: bigint | undefined;
   /** Why the TUN node cannot be opened: the system's name for it, or undefined when it can. */
   readonly tunFault: string | undefined;
-  /** RLIMIT_NOFILE: Node has raised the soft limit to the hard one. */
-  readonly descriptorsMax: number | undefined;
-  /** RLIMIT_AS, bytes. */
-  readonly addressBytesMax: number | undefined;
   /** Bytes that the control group allows. */
   readonly memoryBytesMax: number | undefined;
 }
@@ -39,15 +36,13 @@ export interface Needs {
 
 /** Reads them from /proc (man 5 proc). */
 export function readRights(): Rights {
-  const status = read('/proc/self/status');
-  const limits = read('/proc/self/limits');
+  const status = readProc('/proc/self/status');
   const capabilities = /^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1];
   const memory = process.constrainedMemory();
   return {
     capabilities: capabilities === undefined ? undefined : BigInt(`0x${capabilities}`),
     tunFault: tunFault(),
-    descriptorsMax: softLimit(limits, 'Max open files'),
-    addressBytesMax: softLimit(limits, 'Max address space'),
+    ...readLimits(),
     // Without a limit the kernel shows a number near 2^63, or none.
     memoryBytesMax: memory > 0 && memory < 2 ** 60 ? memory : undefined,
   };
@@ -68,6 +63,7 @@ export function checkRights(rights: Rights, needs: Needs): string[] {
         '(AmbientCapabilities=CAP_NET_ADMIN of systemd, or setpriv --ambient-caps)',
     );
   }
+  checkLimits(rights, needs.workers);
   const sentences: string[] = [];
   if (lacks(CAP_SYS_ADMIN)) {
     sentences.push(
@@ -112,30 +108,11 @@ function devicesFor(descriptors: number, { workers, bank }: Needs): number {
   return Math.max(0, Math.floor((descriptors - DESCRIPTORS_BASE) / each));
 }
 
-function mebibytes(bytes: number): number {
-  return Math.floor(bytes / 2 ** 20);
-}
-
 function tunFault(): string | undefined {
   try {
     accessSync(TUN, constants.R_OK | constants.W_OK);
     return undefined;
   } catch (error) {
     return (error as NodeJS.ErrnoException).code ?? 'EIO';
-  }
-}
-
-/** Undefined for `unlimited` and when it is not shown. */
-function softLimit(limits: string, name: string): number | undefined {
-  const text = new RegExp(`^${name}\\s+(\\d+|unlimited)\\s`, 'm').exec(limits)?.[1];
-  return text === undefined || text === 'unlimited' ? undefined : Number(text);
-}
-
-function read(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    // Without /proc nothing is known, and whatever is missing shows when it is used.
-    return '';
   }
 }

@@ -7,6 +7,7 @@ import { TapSource } from '../overlay/tap-source.js';
 import { Overlay } from '../overlay.js';
 import { StateStore } from '../state/store.js';
 import { isOverWithin } from '../sys/clock.js';
+import { leave } from '../sys/leave.js';
 import { lockDirectory } from '../sys/lock.js';
 import { loadRemotePlugin } from '../varpd/remote.js';
 import { Varpd } from '../varpd/varpd.js';
@@ -14,6 +15,7 @@ import { type Flags, readConfig } from './config.js';
 import { Ending } from './ending.js';
 import { takeLinks } from './handover.js';
 import { Health } from './health.js';
+import { LogStream } from './log-stream.js';
 import { Reloader } from './reloader.js';
 import { restoreDevices } from './restore.js';
 import { checkRights, readRights } from './rights.js';
@@ -25,7 +27,7 @@ import type { Signals } from './signals.js';
  */
 export async function serve(flags: Flags, file: string | undefined, signals: Signals): Promise<void> {
   const config = readConfig(flags, file);
-  const log = pino({ name: 'overlayd', level: config.logLevel }, pino.destination({ fd: 2, sync: true }));
+  const log = pino({ name: 'overlayd', level: config.logLevel }, new LogStream(2));
   const { workers, bank, batch, busyPoll: busyPollUs, memoryBytes, overlays } = config;
   const isSplit = config.threads === 'split';
   const needs = { workers, bank, memoryBytes, devices: overlays.size };
@@ -36,9 +38,9 @@ export async function serve(flags: Flags, file: string | undefined, signals: Sig
     if (signal === undefined) return;
     // There is no device yet that would have to be brought to an end.
     log.info({ signal }, 'stopped before it served');
-    process.exit(0);
+    leave(0);
   });
-  const unlock = lockDirectory(config.stateDir);
+  lockDirectory(config.stateDir);
   const store = StateStore.open(config.stateDir);
   const varpd = new Varpd();
   for (const specifier of config.plugin) varpd.register(await loadRemotePlugin(specifier, { log }));
@@ -69,7 +71,7 @@ export async function serve(flags: Flags, file: string | undefined, signals: Sig
     },
     config,
   );
-  const ending = new Ending({ overlay, varpd, log, unlock });
+  const ending = new Ending({ overlay, varpd, log });
   const end = () => {
     const stop = signals.take('stop');
     if (stop !== undefined) ending.begin('stop', stop);

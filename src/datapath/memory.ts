@@ -45,6 +45,20 @@ function adviseHugePages(views: MemoryViews, from: number): void {
   madviseAt(first, views.base + views.u8.length - first, MADV_HUGEPAGE);
 }
 
+function allocate(pages: number): WebAssembly.Memory {
+  try {
+    return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new OverlayError(
+      'ENOMEM',
+      'memory_refused',
+      `the system refuses ${Math.ceil((pages * PAGE_BYTES) / 2 ** 20)} MiB of memory (--memory), for which 10 GiB of address ` +
+        'space are reserved: raise RLIMIT_AS (ulimit -v unlimited, LimitAS=infinity of systemd), allow overcommit, or lower --memory',
+    );
+  }
+}
+
 /** Offset of an arena. */
 export function arenaOffset(arena: number): number {
   return layout.ARENAS_OFFSET + arena * layout.ARENA_BYTES;
@@ -67,7 +81,7 @@ export function createMemory(bytes: number, arenas: number, seed: bigint): Memor
     );
   }
   const pages = Math.ceil(bytes / PAGE_BYTES);
-  const views = new MemoryViews(new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }));
+  const views = new MemoryViews(allocate(pages));
   const header = layout.HEADER_OFFSET;
   views.u32[(header + layout.HEADER_MAGIC) / 4] = layout.LAYOUT_MAGIC;
   views.u32[(header + layout.HEADER_LAYOUT_VERSION) / 4] = layout.LAYOUT_VERSION;

@@ -16,7 +16,7 @@ export const macros = {
   },
   'sys/file.h': { LOCK_EX: 2, LOCK_NB: 4 },
   'sched.h': { CLONE_NEWNS: 0x20000, CLONE_NEWNET: 0x40000000 },
-  'poll.h': { POLLIN: 1, POLLERR: 8 },
+  'poll.h': { POLLIN: 1, POLLOUT: 4, POLLERR: 8 },
   'sys/epoll.h': { EPOLL_CTL_ADD: 1, EPOLL_CTL_DEL: 2, EPOLLIN: 1, EPOLL_CLOEXEC: 0o2000000 },
   'sys/eventfd.h': { EFD_NONBLOCK: 0o4000, EFD_CLOEXEC: 0o2000000 },
   'sys/socket.h': {
@@ -197,7 +197,7 @@ export const macros = {
 export const { O_RDONLY, O_RDWR, O_CREAT, O_NONBLOCK, O_CLOEXEC, F_SETFD, FD_CLOEXEC } = macros['fcntl.h'];
 export const { LOCK_EX, LOCK_NB } = macros['sys/file.h'];
 export const { CLONE_NEWNS, CLONE_NEWNET } = macros['sched.h'];
-export const { POLLIN, POLLERR } = macros['poll.h'];
+export const { POLLIN, POLLOUT, POLLERR } = macros['poll.h'];
 export const { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN, EPOLL_CLOEXEC } = macros['sys/epoll.h'];
 export const { EFD_NONBLOCK, EFD_CLOEXEC } = macros['sys/eventfd.h'];
 export const {

@@ -50,6 +50,12 @@ export const closeAside = (fd: number, done: () => void): void => closeFunction.
 /** Does not return when it succeeds: the process is the other program then, with the same id. */
 export const execve: (path: string, args: (string | null)[], environment: (string | null)[]) => number =
   libc.func('int execve(str path, str *argv, str *envp)');
+/** Ends the process at once, with all its threads: none is waited for. */
+export const exitNow: (code: number) => void = libc.func('void _exit(int status)');
+export const alarm: (seconds: number) => number = libc.func('uint alarm(uint seconds)');
+export const dup3: (from: number, to: number, flags: number) => number = libc.func(
+  'int dup3(int oldfd, int newfd, int flags)',
+);
 export const read: (fd: number, buffer: Buffer, bytes: number) => number = libc.func(
   'long read(int fd, void *buf, size_t count)',
 );
