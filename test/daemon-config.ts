@@ -314,6 +314,12 @@ config('rights: a sentence for each that is missing, and no start without CAP_NE
     'no_cap_net_admin',
     /CAP_NET_ADMIN.*root/,
   );
+  await assertRefused(
+    () => checkRights({ ...all, addressBytesMax: 2 ** 27 }, needs),
+    'ENOMEM',
+    'limit_too_low',
+    /the address space \(RLIMIT_AS\) may be 128 MiB/,
+  );
   const cases: [Partial<Rights>, Partial<Needs>, RegExp][] = [
     [without(21n), {}, /^CAP_SYS_ADMIN is missing: .*another network namespace/],
     [{ tunFault: 'ENOENT' }, {}, /^\/dev\/net\/tun is missing: .*modprobe tun/],
@@ -324,11 +330,6 @@ config('rights: a sentence for each that is missing, and no start without CAP_NE
       /^at most 256 files may be open: that is room for 0 devices, 16 are wanted/,
     ],
     [{ descriptorsMax: 1024 }, { devices: 100 }, /room for 36 devices, 100 are wanted; raise the hard limit/],
-    [
-      { addressBytesMax: 2 ** 27 },
-      {},
-      /--memory reserves 256 MiB, and the address space \(RLIMIT_AS\) is 128 MiB/,
-    ],
     [{ memoryBytesMax: 2 ** 27 }, {}, /memory of its control group is 128 MiB/],
   ];
   for (const [rights, wanted, sentence] of cases) {

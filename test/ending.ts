@@ -245,20 +245,6 @@ testWith(ending, needs, 'a defect of ours while a plugin’s thread is in a call
   }),
 );
 
-testWith(ending, needs, 'nobody reads the log and the pipe is full: SIGTERM ends it all the same', () =>
-  withDaemon({}, async (scene) => {
-    const { daemon } = scene;
-    daemon.child.stderr!.pause();
-    // Refused changes are lines of the log; a pipe holds 64 KiB, and what Node has read on this side.
-    for (let turn = 0; turn < 2000; turn++) {
-      await daemon.client.delete(`/v1/overlays/none${turn}`).catch(() => {});
-    }
-    daemon.child.kill('SIGTERM');
-    const code = await goneCode(scene);
-    assert.is(code, 0);
-  }),
-);
-
 // ─── Signals that come while it starts ──────────────────────────────────────────────────────────────────
 
 /** A daemon with a device whose plugin stalls when it is told to. */

@@ -2,9 +2,10 @@
  * The YAML file of the configuration: plain values, and where in the file each of them is. Whatever is in the file costs
  * bounded time and no more than a fault: the daemon reads it again while it forwards.
  */
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, readSync } from 'node:fs';
 import { Composer, type CST, type Document, isScalar, LineCounter, Parser, visit } from 'yaml';
 import { OverlayError } from '../errors.js';
+import { openTrusted, Untrusted } from '../sys/trusted-file.js';
 
 /** Room for OVERLAYS_MAX overlays with many properties each. */
 const FILE_BYTES_MAX = 2 ** 20;
@@ -125,6 +126,7 @@ function readText(name: string): string {
   try {
     bytes = readBytes(name);
   } catch (error) {
+    if (error instanceof Untrusted) throw unreadable(error.errno, error.message);
     if (error instanceof OverlayError) throw error;
     const { code = 'EIO', message } = error as NodeJS.ErrnoException;
     throw unreadable(code, message.includes(name) ? message : `${message} (${name})`);
@@ -138,10 +140,8 @@ function readText(name: string): string {
 
 /** Of a regular file alone: a pipe that nobody writes into would hold us up for good, and a device may never end. */
 function readBytes(name: string): Buffer {
-  const fd = openSync(name, constants.O_RDONLY | constants.O_NONBLOCK);
+  const fd = openTrusted(name, constants.O_RDONLY, { isLinkFine: true });
   try {
-    const stat = fstatSync(fd);
-    if (!stat.isFile() && !stat.isDirectory()) throw unreadable('EINVAL', `${name} is no regular file`);
     const bytes = Buffer.alloc(FILE_BYTES_MAX + 1);
     let length = 0;
     for (;;) {

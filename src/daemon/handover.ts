@@ -2,7 +2,7 @@
  * A planned restart: this process becomes the program anew (man 2 execve), under the same process id, and the descriptors
  * of the links pass to it. A link that somebody holds open keeps its carrier, so that routes over it stay in force.
  */
-import { accessSync, constants, readFileSync, writeSync } from 'node:fs';
+import { accessSync, constants, fstatSync, readFileSync, writeSync } from 'node:fs';
 import { OverlayError } from '../errors.js';
 import type { Log } from '../log.js';
 import { lastErrno, SystemError } from '../sys/errno.js';
@@ -64,6 +64,8 @@ export function takeLinks(): LinkFds {
   if (text === undefined) return {};
   const fd = /^\d{1,9}$/.test(text) ? Number(text) : -1;
   try {
+    // A pipe or a terminal of that number would keep us waiting.
+    if (!fstatSync(fd).isFile()) throw new Error('it is not a regular file');
     const links = JSON.parse(readFileSync(fd, 'utf8')) as LinkFds;
     closeFd(fd);
     return links;

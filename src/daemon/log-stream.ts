@@ -17,6 +17,10 @@ export class LogStream {
 
   constructor(readonly fd: number) {}
 
+  get lost(): number {
+    return this.#lost;
+  }
+
   /** A whole line, with its end. */
   write(line: string): void {
     if (this.#lost > 0) {

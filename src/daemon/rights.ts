@@ -53,7 +53,7 @@ export function readRights(): Rights {
  * ever be created.
  */
 export function checkRights(rights: Rights, needs: Needs): string[] {
-  const { capabilities, descriptorsMax, addressBytesMax, memoryBytesMax } = rights;
+  const { capabilities, descriptorsMax, memoryBytesMax } = rights;
   const lacks = (bit: bigint) => capabilities !== undefined && ((capabilities >> bit) & 1n) === 0n;
   if (lacks(CAP_NET_ADMIN)) {
     throw new OverlayError(
@@ -88,14 +88,10 @@ export function checkRights(rights: Rights, needs: Needs): string[] {
         'limit (LimitNOFILE= of systemd, ulimit -Hn), or use fewer --workers or a smaller --bank',
     );
   }
-  for (const [bytes, what] of [
-    [addressBytesMax, 'address space (RLIMIT_AS)'],
-    [memoryBytesMax, 'memory of its control group'],
-  ] as const) {
-    if (bytes === undefined || bytes >= needs.memoryBytes) continue;
+  if (memoryBytesMax !== undefined && memoryBytesMax < needs.memoryBytes) {
     sentences.push(
-      `--memory reserves ${mebibytes(needs.memoryBytes)} MiB, and the ${what} is ${mebibytes(bytes)} MiB: lower the one ` +
-        'or raise the other',
+      `--memory reserves ${mebibytes(needs.memoryBytes)} MiB, and the memory of its control group is ` +
+        `${mebibytes(memoryBytesMax)} MiB: lower the one or raise the other`,
     );
   }
   return sentences;

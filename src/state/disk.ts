@@ -19,17 +19,18 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { checkDirectory, openTrusted, Untrusted } from '../sys/trusted-file.js';
 import { isMissing, isSystemFault } from './fault.js';
 
-const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_TRUNC, O_WRONLY } = constants;
+const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_TRUNC, O_WRONLY } = constants;
 
 /** Only overlayd reads and writes them: they name addresses and keys of plugins. */
 export const FILE_MODE = 0o600;
 const DIRECTORY_MODE = 0o700;
 /** Opens a file to be written from its beginning, but not through a symbolic link. */
 export const WRITE_FLAGS = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW;
-/** Opens a file to be read; not through a symbolic link, and without waiting for the writer of a pipe. */
-export const READ_FLAGS = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
+/** Nobody else may enter the directories of these files. */
+export const stateTrust = { isModeFine: true };
 
 /** Where the successor of a file is written. */
 export function draftOf(path: string): string {
@@ -54,6 +55,7 @@ function beside(path: string, prefix: string): string {
 /** Makes a directory that only overlayd may enter. Throws what the system says. */
 export function makeDirectory(path: string): void {
   mkdirSync(path, { recursive: true, mode: DIRECTORY_MODE });
+  checkDirectory(path, { isModeFine: true });
   if ((statSync(path).mode & 0o777) !== DIRECTORY_MODE) chmodSync(path, DIRECTORY_MODE);
   syncDirectory(dirname(path));
 }
@@ -72,17 +74,15 @@ export function syncDirectory(directory: string): void {
 export function readWhole(path: string, bytesMax: number): Buffer | { readonly fault: string } | undefined {
   let fd: number;
   try {
-    fd = openSync(path, READ_FLAGS);
+    fd = openTrusted(path, O_RDONLY, stateTrust);
   } catch (error) {
     if (isMissing(error)) return undefined;
-    if (isSystemFault(error) && error.code === 'ELOOP') return { fault: 'it is a symbolic link' };
-    // What open says of a socket.
-    if (isSystemFault(error) && error.code === 'ENXIO') return { fault: 'it is not a regular file' };
+    if (error instanceof Untrusted) return { fault: error.fault };
     throw error;
   }
   try {
     const stat = fstatSync(fd);
-    const fault = fileFault(stat, bytesMax);
+    const fault = sizeFault(stat, bytesMax);
     if (fault !== undefined) return { fault };
     const bytes = Buffer.alloc(stat.size);
     let length = 0;
@@ -97,15 +97,9 @@ export function readWhole(path: string, bytesMax: number): Buffer | { readonly f
   }
 }
 
-/** Why a file is none that overlayd wrote, or undefined. */
-export function fileFault(
-  stat: { isFile(): boolean; readonly size: number; readonly uid: number },
-  bytesMax: number,
-): string | undefined {
-  if (!stat.isFile()) return 'it is not a regular file';
-  if (stat.uid !== 0 && stat.uid !== process.geteuid?.()) return `it belongs to user ${stat.uid}`;
-  if (stat.size > bytesMax) return `it is ${stat.size} bytes long, and may be ${bytesMax}`;
-  return undefined;
+/** Why a file is too large to be one that overlayd wrote, or undefined. */
+export function sizeFault({ size }: { readonly size: number }, bytesMax: number): string | undefined {
+  return size > bytesMax ? `it is ${size} bytes long, and may be ${bytesMax}` : undefined;
 }
 
 /**

@@ -1,12 +1,13 @@
 /** A file of targets on the disk: written and read in pieces, between which main does other things. */
 import { createHash } from 'node:crypto';
-import { closeSync, openSync, readSync, renameSync } from 'node:fs';
+import { closeSync, constants, readSync, renameSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { TARGETS_MAX } from '../../assembly/layout.js';
 import { OverlayError } from '../errors.js';
-import { draftOf, FILE_MODE, fileFault, quietly, READ_FLAGS, removeFile, WRITE_FLAGS } from './disk.js';
-import { isMissing, isSystemFault, newerFault, stateFault } from './fault.js';
+import { openTrusted, openTrustedAside, Untrusted } from '../sys/trusted-file.js';
+import { draftOf, FILE_MODE, quietly, removeFile, sizeFault, stateTrust, WRITE_FLAGS } from './disk.js';
+import { isMissing, newerFault, stateFault } from './fault.js';
 import type { TargetRecord } from './record.js';
 import {
   END_BYTES_MAX,
@@ -101,10 +102,10 @@ function tooMuch(path: string): OverlayError {
 function refuseNewer(path: string): void {
   let fd: number;
   try {
-    fd = openSync(path, READ_FLAGS);
+    fd = openTrusted(path, constants.O_RDONLY, stateTrust);
   } catch (error) {
     // What is no file of ours gives way to one.
-    if (isMissing(error) || (isSystemFault(error) && ['ELOOP', 'ENXIO'].includes(error.code))) return;
+    if (isMissing(error) || error instanceof Untrusted) return;
     throw error;
   }
   try {
@@ -137,11 +138,10 @@ export class BadTargets extends Error {
 export async function* readTargets(path: string): AsyncGenerator<TargetRecord[]> {
   let handle: FileHandle;
   try {
-    handle = await open(path, READ_FLAGS);
+    handle = await openTrustedAside(path, constants.O_RDONLY, stateTrust);
   } catch (error) {
     if (isMissing(error)) return;
-    if (isSystemFault(error) && error.code === 'ELOOP') throw new BadTargets('it is a symbolic link');
-    if (isSystemFault(error) && error.code === 'ENXIO') throw new BadTargets('it is not a regular file');
+    if (error instanceof Untrusted) throw new BadTargets(error.fault);
     throw error;
   }
   try {
@@ -161,7 +161,7 @@ export async function* readTargets(path: string): AsyncGenerator<TargetRecord[]>
 /** The bytes before the last line, and the rows that it says, of a file with the checksum that it should have. */
 async function verify(path: string, handle: FileHandle): Promise<{ bytes: number; rows: number }> {
   const stat = await handle.stat();
-  const fault = fileFault(stat, FILE_BYTES_MAX + END_BYTES_MAX);
+  const fault = sizeFault(stat, FILE_BYTES_MAX + END_BYTES_MAX);
   if (fault !== undefined) throw new BadTargets(fault);
   const version = versionOf(await readText(handle, 0, HEAD_BYTES_MAX));
   if (version === undefined) throw new BadTargets('it does not begin as a file of targets does');

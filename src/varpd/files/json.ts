@@ -36,6 +36,8 @@ const SPACE = 0x20;
 const UNICODE_ESCAPE = 0x75;
 /** What may follow a backslash, besides `u`. */
 const escapes = new Set(Buffer.from('"\\/bfnrt'));
+/** What JSON itself is made of. */
+const marks = new Set(Buffer.from('{}[]:,"'));
 const words = { true: Buffer.from('true'), false: Buffer.from('false'), null: Buffer.from('null') };
 
 const isDigit = (byte: number): boolean => byte >= ZERO && byte <= NINE;
@@ -326,11 +328,13 @@ export class JsonScanner {
     this.#continuations += length - 1;
   }
 
-  /** The character at hand, as people know it. */
+  /** The character at hand, by its kind: whoever reads the complaint may not read the file. */
   #shown(): string {
     const byte = this.#peek();
-    if (byte > SPACE && byte < 0x7f) return `'${String.fromCharCode(byte)}'`;
-    return codePoint(this.bytes.toString('utf8', this.#at, this.#at + 4).codePointAt(0)!);
+    if (marks.has(byte)) return `'${String.fromCharCode(byte)}'`;
+    if (isDigit(byte)) return 'a digit';
+    if ((byte | 0x20) >= 0x61 && (byte | 0x20) <= 0x7a) return 'a letter';
+    return 'another character';
   }
 
   #unexpected(expected: string): OverlayError {

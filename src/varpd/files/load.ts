@@ -1,9 +1,10 @@
 /** From the path of a mapping file to its mappings, without holding up anything else. */
 import { constants } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { OverlayError } from '../../errors.js';
 import { monotonicMs } from '../../sys/clock.js';
 import { errnoText } from '../../sys/errno.js';
+import { openTrustedAside } from '../../sys/trusted-file.js';
 import type { LookupServices } from '../plugin.js';
 import type { Position } from './json.js';
 import { indexRecords, type Mappings } from './mappings.js';
@@ -92,8 +93,7 @@ async function readWhole(path: string, signal: AbortSignal): Promise<Buffer> {
   for (let turn = 0; turn < READ_TRIES; turn++) {
     let file: FileHandle | undefined;
     try {
-      // Without O_NONBLOCK a FIFO would keep a thread for ever.
-      file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+      file = await openTrustedAside(path, constants.O_RDONLY);
       const bytes = await readSteady(file, path, signal);
       if (bytes) return bytes;
     } catch (error) {
@@ -113,7 +113,6 @@ async function readWhole(path: string, signal: AbortSignal): Promise<Buffer> {
 /** Undefined when the file changed meanwhile. */
 async function readSteady(file: FileHandle, path: string, signal: AbortSignal): Promise<Buffer | undefined> {
   const before = await file.stat({ bigint: true });
-  if (!before.isFile()) throw notUsable(path, 'it is not a regular file');
   if (before.size > FILE_BYTES_MAX) throw notUsable(path, `it is larger than ${FILE_BYTES_MAX} bytes`);
   const bytes = Buffer.allocUnsafeSlow(Number(before.size));
   for (let at = 0; at < bytes.length; ) {

@@ -159,7 +159,7 @@ class RecordReader {
     const scanner = this.#scanner;
     const keyAt = scanner.position;
     if (!this.#tokenMac()) {
-      throw this.#fault(`the key ${this.#shown()} is not a MAC address such as 2:8:20:1:2:3`, keyAt);
+      throw this.#fault(`this key is not a MAC address such as 2:8:20:1:2:3`, keyAt);
     }
     const row = this.#macs.count;
     if (row === MAPPINGS_MAX) throw this.#fault(`there are more than ${MAPPINGS_MAX} mappings`, keyAt);
@@ -206,7 +206,7 @@ class RecordReader {
         this.#string('dhcp-proxy', 'the MAC address of a DHCP server');
         if (!this.#tokenMac()) {
           throw this.#fault(
-            `the value of "dhcp-proxy" must be a MAC address such as 2:8:20:1:2:3, not ${this.#shown()}`,
+            `the value of "dhcp-proxy" must be a MAC address such as 2:8:20:1:2:3, not this text`,
           );
         }
         this.#dhcp.words.set(this.#mac, dhcp);
@@ -284,7 +284,7 @@ class RecordReader {
   #underlayIp(key: string): void {
     this.#string(key, 'an IP address of the underlay');
     if (this.#tokenIp() === 0) {
-      throw this.#fault(`the value of "${key}" must be an IPv4 or IPv6 address, not ${this.#shown()}`);
+      throw this.#fault(`the value of "${key}" must be an IPv4 or IPv6 address, not this text`);
     }
     const slot = (hashWords(this.#ip, 0, IP_WORDS) & (CHECKED_SLOTS - 1)) * IP_WORDS;
     let word = 0;
@@ -304,7 +304,7 @@ class RecordReader {
     this.#string(key, `an IPv${family} address of the overlay`);
     if (this.#tokenIp() === family) return;
     throw this.#fault(
-      `the value of "${key}" must be an IPv${family} address such as ${example}, not ${this.#shown()}`,
+      `the value of "${key}" must be an IPv${family} address such as ${example}, not this text`,
     );
   }
 
@@ -370,11 +370,6 @@ class RecordReader {
     if (!hasEscapes) return readIp(bytes, tokenStart, tokenEnd, this.#ip);
     const text = Buffer.from(this.#scanner.text());
     return readIp(text, 0, text.length, this.#ip);
-  }
-
-  /** The last string, in quotes and not too long. */
-  #shown(): string {
-    return JSON.stringify(this.#scanner.text().slice(0, SHOWN_MAX));
   }
 
   #fault(sentence: string, position: Position = this.#scanner.position): OverlayError {

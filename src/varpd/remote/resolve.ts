@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 import { isAbsolute, join, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { OverlayError } from '../../errors.js';
+import { checkTrust } from '../../sys/trusted-file.js';
 import type { ModuleAddress } from './protocol.js';
 
 /** PATH_MAX of Linux (man 7 path_resolution). */
@@ -31,10 +32,10 @@ export function resolveModule(specifier: string, directory: string): ModuleAddre
       `there is no plugin module '${specifier}': ${path} does not exist`,
     );
   }
-  if (statSync(path).isFile()) return { kind: 'file', url: pathToFileURL(path).href };
+  if (!statSync(path).isDirectory()) return fileOf(path);
+  let main: string;
   try {
-    const main = createRequire(join(directory, 'package.json')).resolve(path);
-    return { kind: 'file', url: pathToFileURL(main).href };
+    main = createRequire(join(directory, 'package.json')).resolve(path);
   } catch {
     throw new OverlayError(
       'ENOENT',
@@ -42,6 +43,13 @@ export function resolveModule(specifier: string, directory: string): ModuleAddre
       `there is no plugin module in ${path}: build it, or name its main module in package.json`,
     );
   }
+  return fileOf(main);
+}
+
+/** A module that others may write would have its code run with our rights; an operator may try out one of anybody's. */
+function fileOf(path: string): ModuleAddress {
+  checkTrust(path, statSync(path), { isOwnerFine: true });
+  return { kind: 'file', url: pathToFileURL(path).href };
 }
 
 function pathOf(specifier: string, directory: string): string | undefined {
