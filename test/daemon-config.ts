@@ -246,7 +246,12 @@ config(
     assert.is(readConfig({ workers: '1' }, file).workers, 1, 'exactly at the limit');
     writeFileSync(file, Buffer.from([0x61, 0xff]));
     await assertRefused(() => readConfig({}, file), 'EINVAL', 'config_unreadable', /not UTF-8/);
-    await assertRefused(() => readConfig({}, '/dev/zero'), 'EINVAL', 'config_unreadable', /no regular file/);
+    await assertRefused(
+      () => readConfig({}, '/dev/zero'),
+      'EINVAL',
+      'config_unreadable',
+      /not a regular file/,
+    );
     await assertRefused(() => readConfig({}, directory), 'EISDIR', 'config_unreadable');
   }),
 );

@@ -4,7 +4,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { OverlayError } from '../../errors.js';
 import { monotonicMs } from '../../sys/clock.js';
 import { errnoText } from '../../sys/errno.js';
-import { openTrustedAside } from '../../sys/trusted-file.js';
+import { openTrustedAside, Untrusted } from '../../sys/trusted-file.js';
 import type { LookupServices } from '../plugin.js';
 import type { Position } from './json.js';
 import { indexRecords, type Mappings } from './mappings.js';
@@ -97,6 +97,7 @@ async function readWhole(path: string, signal: AbortSignal): Promise<Buffer> {
       const bytes = await readSteady(file, path, signal);
       if (bytes) return bytes;
     } catch (error) {
+      if (error instanceof Untrusted) throw new OverlayError(error.errno, 'file_not_readable', error.message);
       if (signal.aborted || error instanceof OverlayError) throw error;
       throw readError(path, error);
     } finally {
