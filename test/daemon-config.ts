@@ -252,7 +252,7 @@ config(
       'config_unreadable',
       /not a regular file/,
     );
-    await assertRefused(() => readConfig({}, directory), 'EISDIR', 'config_unreadable');
+    await assertRefused(() => readConfig({}, directory), 'EINVAL', 'config_unreadable', /not a regular file/);
   }),
 );
 
