@@ -116,6 +116,6 @@ export const PLUGIN_END_MS_MAX = 1000;
  * What a planned stop may take before the process leaves anyway: an end of an instance that is under way, the end that
  * follows it, and a worker that is found to be stuck meanwhile.
  */
-export const DRAIN_MS_MAX = 4000;
+export const DRAIN_MS_MAX = 3500;
 /** And for each device more: closing a link takes the kernel some 20 ms. */
 export const DRAIN_DEVICE_MS_MAX = 50;

@@ -245,6 +245,31 @@ testWith(ending, needs, 'a defect of ours while a plugin’s thread is in a call
   }),
 );
 
+testWith(ending, needs, 'SIGTERM to a main thread that never comes back: the kernel ends it within 4 s', () =>
+  withDirectory(async (directory) => {
+    const preload = join(directory, 'preload.cjs');
+    writeFileSync(preload, "process.on('SIGTERM', () => setImmediate(() => { for (;;); }));\n");
+    await withDaemon({ nodeFlags: ['--require', preload] }, async (scene) => {
+      const begun = performance.now();
+      scene.daemon.child.kill('SIGTERM');
+      assert.is(await goneCode(scene), null, scene.daemon.log);
+      assert.is(scene.daemon.child.signalCode, 'SIGALRM');
+      // The kernel keeps the bound of 4 s and 50 ms a device; the rest is for the test to hear of it.
+      assert.ok(performance.now() - begun < 4500);
+    });
+  }),
+);
+
+testWith(ending, needs, 'SIGUSR1 opens no debugger, and nothing stops', () =>
+  withDaemon({}, async ({ daemon }) => {
+    daemon.child.kill('SIGUSR1');
+    daemon.child.kill('SIGHUP');
+    await until('the next signal is acted on', MS_MAX, () => /reload/.test(daemon.log));
+    assert.is(await daemon.state('ov0'), 'started');
+    assert.not.match(daemon.log, /Debugger listening/);
+  }),
+);
+
 // ─── Signals that come while it starts ──────────────────────────────────────────────────────────────────
 
 /** A daemon with a device whose plugin stalls when it is told to. */

@@ -15,7 +15,7 @@ import { becomeAnew, type LinkFds } from './handover.js';
 import type { Reloader } from './reloader.js';
 
 /** How long after the time for all steps the kernel ends what has not ended. */
-const KILL_AFTER_MS = 2000;
+const KILL_AFTER_MS = 450;
 
 export type End = 'stop' | 'restart';
 
@@ -54,6 +54,8 @@ export class Ending {
     this.#end = end;
     this.#signal = signal;
     log.info({ signal }, end === 'stop' ? 'stopping' : 'restarting');
+    // Should this thread itself hang, in a call that nobody can break off.
+    if (end === 'stop') endLatestIn(this.#drainMs + KILL_AFTER_MS);
     if (!isFirst) return;
     // The start of a plugin that hangs would hold up the daemon's start as well.
     varpd.windUp();
@@ -69,9 +71,8 @@ export class Ending {
   async #run({ server, reloader }: Sources): Promise<void> {
     const { overlay, log } = this.options;
     overlay.events.emit('daemon-stopping', { text: `by ${this.#signal}` });
-    const end = monotonicMs() + DRAIN_MS_MAX + overlay.names.length * DRAIN_DEVICE_MS_MAX;
-    // Should this thread itself hang, in a call that nobody can break off.
-    endLatestIn((end - monotonicMs() + KILL_AFTER_MS) / 1000);
+    const end = monotonicMs() + this.#drainMs;
+    endLatestIn(this.#drainMs + KILL_AFTER_MS);
     const restMs = () => Math.max(0, end - monotonicMs());
     try {
       await isOverWithin(Promise.all([server.close(), reloader.close()]), restMs());
@@ -87,6 +88,11 @@ export class Ending {
       log.error({ err: error }, 'the end failed by a defect');
       leave(1);
     }
+  }
+
+  /** Time for all steps of the end. */
+  get #drainMs(): number {
+    return DRAIN_MS_MAX + this.options.overlay.names.length * DRAIN_DEVICE_MS_MAX;
   }
 
   /** Not by its name: the compiler takes the field for what it was before the wait. */

@@ -18,6 +18,8 @@ export class Signals {
 
   /** Hears them from here on. */
   constructor() {
+    // Node would open its debugger, to which every user of this host can connect.
+    process.on('SIGUSR1', () => {});
     for (const [signal, ask] of Object.entries(asks)) {
       process.on(signal, () => {
         this.#asked.set(ask, signal);

@@ -18,12 +18,18 @@ export function leave(code: number): never {
   throw new Error('_exit does not return');
 }
 
+const ITIMER_REAL = 0;
+/** struct itimerval (man 2 setitimer): interval, then value, each in seconds and microseconds of 64 bits. */
+const VALUE = 2;
+
 /**
- * Has the kernel end the process after so many seconds, even while this thread is in a call that does not return (man 2
- * alarm). 0: no more. A program that this process becomes would inherit it.
+ * Has the kernel end the process by SIGALRM in so many milliseconds, even while this thread is in a call that does not return
+ * (man 2 setitimer). 0: no more. A program that this process becomes would inherit it.
  */
-export function endLatestIn(seconds: number): void {
-  libc.alarm(Math.ceil(seconds));
+export function endLatestIn(ms: number): void {
+  const timer = new BigUint64Array(4);
+  timer.set([BigInt(Math.floor(ms / 1000)), BigInt(Math.floor((ms % 1000) * 1000))], VALUE);
+  libc.setitimer(ITIMER_REAL, timer, null);
 }
 
 /**

@@ -52,7 +52,9 @@ export const execve: (path: string, args: (string | null)[], environment: (strin
   libc.func('int execve(str path, str *argv, str *envp)');
 /** Ends the process at once, with all its threads: none is waited for. */
 export const exitNow: (code: number) => void = libc.func('void _exit(int status)');
-export const alarm: (seconds: number) => number = libc.func('uint alarm(uint seconds)');
+export const setitimer: (which: number, value: BigUint64Array, before: null) => number = libc.func(
+  'int setitimer(int which, void *new_value, void *old_value)',
+);
 export const dup3: (from: number, to: number, flags: number) => number = libc.func(
   'int dup3(int oldfd, int newfd, int flags)',
 );
