@@ -39,8 +39,10 @@ function world(changes: Partial<AddressesOptions> = {}) {
     limit: 4,
     isSticky: false,
     nowSeconds: () => time.now,
+    nowMs: () => 0,
     lastSeen: (mac) => seen.get(mac) ?? 0,
     isStatic: () => false,
+    isSettled: () => true,
     set: (mac, ip) => table.set(mac, ip),
     forget: (mac) => table.delete(mac),
     count: (what) => {

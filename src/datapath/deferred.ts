@@ -1,7 +1,8 @@
 /** Main's end of the miss rings and the inject rings (`assembly/deferred.ts` has the workers'). */
 import * as layout from '../../assembly/layout.js';
 import { assert } from '../errors.js';
-import { monotonicMs } from '../sys/clock.js';
+import { FairQueue } from '../fair-queue.js';
+import { timeShare } from '../sys/clock.js';
 import { ringEventfd } from '../sys/fd.js';
 import type { Core } from './core.js';
 import type { MemoryViews } from './memory.js';
@@ -24,7 +25,6 @@ export interface Miss {
   readonly frameMax: number;
 }
 
-const MISSES_PER_TURN = 64;
 /** Frames that wait for room on one inject ring. */
 const WAITING_MAX = 65_536;
 /** Two moves a turn of the loop, each of which sends at most half of a full wait queue of the smallest frames. */
@@ -35,6 +35,8 @@ const RECORD_BYTES_MAX = layout.FRAME_RECORD_BYTES + layout.FRAME_BYTES_MAX;
 
 export class MissRings {
   readonly #cursors: RingCursors;
+  /** Index of the worker whose ring was looked at last. */
+  #turn = 0;
 
   constructor(
     readonly views: MemoryViews,
@@ -45,21 +47,23 @@ export class MissRings {
   }
 
   /**
-   * Hands on what is there, ring by ring, for at most `ms`; true when something is left. Every ring has its turn: one
-   * that is always full does not keep the others waiting.
+   * Hands on what is there, one from each ring in turn, for at most `ms`; true when something may be left. A ring that is always
+   * full does not keep the others waiting, and how long one miss takes is for plugins to say.
    */
   drain(ms: number, onMiss: (miss: Miss) => void): boolean {
-    const deadline = monotonicMs() + ms;
-    let isMore: boolean;
-    do {
-      isMore = false;
-      for (const { queue } of this.workers.list) {
-        let taken = 0;
-        while (taken < MISSES_PER_TURN && this.#take(queue.arena, queue.index, onMiss)) taken++;
-        if (taken === MISSES_PER_TURN) isMore = true;
+    const isSpent = timeShare(ms);
+    const { list } = this.workers;
+    for (let empty = 0; empty < list.length; ) {
+      this.#turn = (this.#turn + 1) % list.length;
+      const { queue } = list[this.#turn]!;
+      if (!this.#take(queue.arena, queue.index, onMiss)) {
+        empty++;
+        continue;
       }
-    } while (isMore && monotonicMs() < deadline);
-    return isMore;
+      if (isSpent()) return true;
+      empty = 0;
+    }
+    return false;
   }
 
   /** Where each ring ends now, for `hasPassed`. */
@@ -150,8 +154,9 @@ interface Injected {
 export class InjectRings {
   /** Where records are put together. */
   readonly #record: number;
-  /** What found no room yet, by worker. */
-  readonly #waiting: Injected[][];
+  /** What found no room yet, by worker: devices take turns, and what is of one stays in order. */
+  readonly #waiting: readonly FairQueue<number, number, Injected>[];
+  #number = 0;
   readonly #cursors: RingCursors;
 
   constructor(
@@ -161,7 +166,7 @@ export class InjectRings {
     pool: Pool,
   ) {
     this.#record = pool.take(RECORD_BYTES_MAX, 'the inject record');
-    this.#waiting = workers.list.map(() => []);
+    this.#waiting = workers.list.map(() => new FairQueue());
     this.#cursors = new RingCursors(views, workers, layout.ARENA_INJECTS);
   }
 
@@ -177,9 +182,9 @@ export class InjectRings {
     generation: number = layout.NONE,
   ): boolean {
     const waiting = this.#waiting[worker]!;
-    if (waiting.length === 0 && this.#push(worker, { device, kind, frame, generation })) return true;
-    if (waiting.length >= WAITING_MAX) return false;
-    waiting.push({ device, kind, frame, generation });
+    if (waiting.size === 0 && this.#push(worker, { device, kind, frame, generation })) return true;
+    if (waiting.size >= WAITING_MAX) return false;
+    waiting.put(device, ++this.#number, { device, kind, frame, generation });
     return true;
   }
 
@@ -191,12 +196,8 @@ export class InjectRings {
   /** The device goes away: what waits for room is forgotten. Returns how many frames that were. */
   forget(device: number): number {
     let frames = 0;
-    for (const [worker, waiting] of this.#waiting.entries()) {
-      const others = waiting.filter((each) => each.device !== device);
-      frames += waiting.filter(
-        (each) => each.device === device && isSent(layout.ARENA_INJECTS, each.kind),
-      ).length;
-      this.#waiting[worker] = others;
+    for (const waiting of this.#waiting) {
+      for (const { kind } of waiting.forget(device)) if (isSent(layout.ARENA_INJECTS, kind)) frames++;
     }
     return frames;
   }
@@ -204,22 +205,20 @@ export class InjectRings {
   /** Puts what waits onto the rings, as far as there is room, and wakes the workers that have something. */
   wake(): void {
     for (const [worker, waiting] of this.#waiting.entries()) {
-      let pushed = 0;
-      while (pushed < waiting.length && this.#push(worker, waiting[pushed]!)) pushed++;
-      if (pushed > 0) waiting.splice(0, pushed);
+      for (let next = waiting.first; next && this.#push(worker, next); next = waiting.first) waiting.take();
       const { queue } = this.workers.list[worker]!;
       if (!this.#cursors.isEmpty(queue.arena)) ringEventfd(queue.wake);
     }
   }
 
   get isWaiting(): boolean {
-    return this.#waiting.some(({ length }) => length > 0);
+    return this.#waiting.some(({ size }) => size > 0);
   }
 
   /** The same of workers that run: the others' successors have it before anything that comes later. */
   get isBehind(): boolean {
     return this.workers.list.some(
-      ({ state, queue }) => state === 'running' && this.#waiting[queue.index]!.length > 0,
+      ({ state, queue }) => state === 'running' && this.#waiting[queue.index]!.size > 0,
     );
   }
 

@@ -21,6 +21,8 @@ export interface DynamicOptions {
   readonly negativeMs: number;
   ask(request: TargetRequest): void;
   onLate(isLate: boolean): void;
+  /** See `CacheServices.onWaiting`. */
+  onWaiting(dynamic: Dynamic): void;
   /** A frame from an address has come from a VTEP, and the table does not have it there (DEVICE_FLAG_LEARN). */
   onSource(mac: number, ip: string): void;
   /** See `CacheServices.settle`. */
@@ -29,9 +31,6 @@ export interface DynamicOptions {
 
 /** Requests of one device that are open at a time: as many as a plugin across a network may well have. */
 const REQUESTS_MAX = 16_384;
-
-/** Targets looked at in one turn. */
-const PER_TURN = 1000;
 
 const flags = {
   valid: layout.TARGET_VALID,
@@ -84,12 +83,12 @@ export class Dynamic {
 
   /** Takes out what is known from before a restart only, without keeping main busy. */
   async forgetSaved(): Promise<void> {
-    await inTurns(this.cache.saved(), PER_TURN, (mac) => this.cache.forgetSaved(mac));
+    await inTurns(this.cache.saved(), (mac) => this.cache.forgetSaved(mac));
   }
 
   /** Properties of the encapsulation have changed: every target follows, without keeping main busy. */
   async rehold(): Promise<void> {
-    await inTurns(this.cache.macs(), PER_TURN, (mac) => this.cache.rehold(mac));
+    await inTurns(this.cache.macs(), (mac) => this.cache.rehold(mac));
   }
 
   /** Throws EBUSY when there are more already. */
@@ -136,6 +135,7 @@ export class Dynamic {
       drop: (reason, frames) => engine.counters.add(device.row, dropReason(reason as DropName), frames),
       proxied: (frames) => engine.counters.add(device.row, layout.COUNTER_TX_PROXIED, frames),
       onLate: (isLate) => options.onLate(isLate),
+      onWaiting: () => options.onWaiting(this),
       nowMs: monotonicMs,
       nowSeconds: monotonicSeconds,
     };

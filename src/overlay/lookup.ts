@@ -258,6 +258,7 @@ export class Lookup {
             'lookups are not answered in time; frames to unknown addresses wait',
           );
       },
+      onWaiting: (dynamic) => targets.onWaiting(dynamic),
       settle: (dynamic, mac, generation) => targets.settle(dynamic, mac, generation),
       onSource: (mac, ip) => this.#learn(mac, ip),
     });
@@ -372,6 +373,7 @@ export class Lookup {
       learning: {
         lastSeen: (mac) => open('lastSeen')?.lastSeen(parseMac(mac)) ?? 0,
         isStatic: (mac) => open('isStatic')?.cache.get(parseMac(mac))?.source === 'operator',
+        isSettled: (mac) => open('isSettled')?.cache.isSettled(parseMac(mac)) ?? true,
         count: (what) => this.context.engine.counters.add(device.row, learnCounters[what], 1),
       },
     };

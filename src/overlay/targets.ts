@@ -15,14 +15,14 @@ import { OverlayError } from '../errors.js';
 import { ipOfBytes } from '../ip.js';
 import { QUIESCE_MS_MAX } from '../limits.js';
 import type { Log } from '../log.js';
-import { every, inTurns, monotonicMs, nextTurn, sleep } from '../sys/clock.js';
+import { KeyedQueue } from '../keyed-queue.js';
+import { every, inTurns, monotonicMs, nextTurn, sleep, TURN_MS, timeShare } from '../sys/clock.js';
 import { Budget, HELD_BYTES_MAX } from '../target/budget.js';
 import { macAt } from '../target/mac.js';
 import { parseEthernet } from '../varpd/proxy/ethernet.js';
 import type { Dynamic } from './dynamic.js';
+import { type Settling, SettlingTargets } from './settling.js';
 
-/** What one turn may spend on misses before timers, the API and plugins have theirs. */
-const DRAIN_MS = 4;
 const TICK_MS = 100;
 /** Pauses between looks at the inject rings. */
 const POLL_MS = 1;
@@ -33,20 +33,16 @@ const ADDRESS_BYTES = 6;
 const ETHERNET_BYTES = 14;
 const SENDER_BYTES = 16;
 
-interface Settling {
-  readonly dynamic: Dynamic;
-  readonly mac: number;
-  readonly generation: number;
-}
-
-/** Targets settled in one turn. */
-const SETTLED_PER_TURN = 4096;
-
 export class Targets {
   /** The process's account of held bytes. */
   readonly held = new Budget(HELD_BYTES_MAX);
   readonly #byRow = new Map<number, Dynamic>();
-  #settling: Settling[] = [];
+  readonly #settling = new SettlingTargets();
+  /** Devices with questions that wait their turn. */
+  readonly #asking = new KeyedQueue<Dynamic, Dynamic>();
+  #isAsking = false;
+  /** Where a tick goes on that had no time for all. */
+  #ticking: IterableIterator<Dynamic> | undefined;
   #isSettling = false;
   #isDraining = false;
   #isReclaiming = false;
@@ -67,7 +63,11 @@ export class Targets {
   }
 
   remove(row: number): void {
+    const dynamic = this.#byRow.get(row);
     this.#byRow.delete(row);
+    if (!dynamic) return;
+    this.#settling.forget(dynamic);
+    this.#asking.delete(dynamic);
   }
 
   /**
@@ -91,7 +91,7 @@ export class Targets {
     await this.engine.quiesce();
     const missed = misses.ends();
     while (!misses.hasPassed(missed)) {
-      misses.drain(DRAIN_MS, (miss) => this.#onMiss(miss));
+      misses.drain(TURN_MS, (miss) => this.#onMiss(miss));
       await nextTurn();
     }
   }
@@ -109,14 +109,34 @@ export class Targets {
 
   /** The target is draining; see the theory above. */
   settle(dynamic: Dynamic, mac: number, generation: number): void {
-    this.#settling.push({ dynamic, mac, generation });
+    this.#settling.put({ dynamic, mac, generation });
     if (!this.#isSettling) this.#run('settle', () => this.#settle());
+  }
+
+  /** A device has questions that are to be put in another turn. */
+  onWaiting(dynamic: Dynamic): void {
+    this.#asking.put(dynamic, dynamic);
+    if (!this.#isAsking) this.#run('ask', () => this.#ask());
+  }
+
+  /** The pauses are for a plugin whose questions never end: it has no more than its share of main. */
+  async #ask(): Promise<void> {
+    this.#isAsking = true;
+    try {
+      while (this.#asking.size > 0 && !this.#isClosed) {
+        await sleep(POLL_MS);
+        // Puts itself behind the others should it not come to an end.
+        this.#asking.take()?.cache.putWaiting();
+      }
+    } finally {
+      this.#isAsking = false;
+    }
   }
 
   async #drain(): Promise<void> {
     this.#isDraining = true;
     try {
-      while (!this.#isClosed && this.engine.misses.drain(DRAIN_MS, (miss) => this.#onMiss(miss)))
+      while (!this.#isClosed && this.engine.misses.drain(TURN_MS, (miss) => this.#onMiss(miss)))
         await nextTurn();
     } finally {
       this.#isDraining = false;
@@ -126,11 +146,7 @@ export class Targets {
   async #settle(): Promise<void> {
     this.#isSettling = true;
     try {
-      while (this.#settling.length > 0 && !this.#isClosed) {
-        const round = this.#settling;
-        this.#settling = [];
-        await this.#settleRound(round);
-      }
+      while (!this.#settling.isEmpty && !this.#isClosed) await this.#settleRound(this.#settling.takeRound());
     } finally {
       this.#isSettling = false;
     }
@@ -146,11 +162,11 @@ export class Targets {
     for (const reclaim of left) reclaim();
     const misses = engine.misses.ends();
     while (!engine.misses.hasPassed(misses)) {
-      engine.misses.drain(DRAIN_MS, (miss) => this.#onMiss(miss));
+      engine.misses.drain(TURN_MS, (miss) => this.#onMiss(miss));
       if (!engine.misses.hasPassed(misses)) await nextTurn();
     }
     const drained: Settling[] = [];
-    await inTurns(round, SETTLED_PER_TURN, (each) => {
+    await inTurns(round, (each) => {
       if (each.dynamic.cache.drain(each.mac, each.generation)) drained.push(each);
     });
     if (drained.length === 0) return;
@@ -166,7 +182,7 @@ export class Targets {
       if (turn < POLL_TURNS) await nextTurn();
       else await sleep(POLL_MS);
     }
-    await inTurns(drained, SETTLED_PER_TURN, ({ dynamic, mac, generation }) =>
+    await inTurns(drained, ({ dynamic, mac, generation }) =>
       dynamic.cache.drained(mac, generation),
     );
   }
@@ -221,7 +237,16 @@ export class Targets {
   }
 
   #tick(): void {
-    for (const { cache } of this.#byRow.values()) cache.tick();
+    const isSpent = timeShare(TURN_MS);
+    this.#ticking ??= this.#byRow.values();
+    do {
+      const { done, value } = this.#ticking.next();
+      if (done) {
+        this.#ticking = undefined;
+        break;
+      }
+      value.cache.tick();
+    } while (!isSpent());
     const isNeeded =
       this.engine.destinations.hasLeft || [...this.#byRow.values()].some(({ hasLeft }) => hasLeft);
     if (isNeeded && !this.#isSettling && !this.#isReclaiming) this.#run('reclaim', () => this.#reclaim());

@@ -1,5 +1,8 @@
 /** The only clock: monotonic, so that a change of the wall clock means nothing. */
 
+/** What work in turns may spend in one before timers, the API and plugins have theirs. */
+export const TURN_MS = 4;
+
 /** Milliseconds since an arbitrary start; never goes back. */
 export function monotonicMs(): number {
   return performance.now();
@@ -69,11 +72,22 @@ export function nextTurn(): Promise<void> {
   });
 }
 
-/** Does something with each, and lets others have their turn after every so many: there may be a million. */
-export async function inTurns<T>(all: Iterable<T>, perTurn: number, work: (each: T) => void): Promise<void> {
-  let done = 0;
+/**
+ * A share of a thread's time that begins now: whether it is spent. To be asked after each piece of work: how long one takes is
+ * never known, so that a number of them is no bound.
+ */
+export function timeShare(ms: number, nowMs: () => number = monotonicMs): () => boolean {
+  const end = nowMs() + ms;
+  return () => nowMs() >= end;
+}
+
+/** Does something with each, and lets others have their turn whenever a share of time is spent: there may be a million. */
+export async function inTurns<T>(all: Iterable<T>, work: (each: T) => void): Promise<void> {
+  let isSpent = timeShare(TURN_MS);
   for (const each of all) {
     work(each);
-    if (++done % perTurn === 0) await nextTurn();
+    if (!isSpent()) continue;
+    await nextTurn();
+    isSpent = timeShare(TURN_MS);
   }
 }

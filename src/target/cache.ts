@@ -14,6 +14,7 @@
  *   walks.ts            who reads all of it in order
  */
 import { OverlayError } from '../errors.js';
+import { TURN_MS, timeShare } from '../sys/clock.js';
 import type { Budget } from './budget.js';
 import type { Route } from './destination.js';
 import { Draining } from './draining.js';
@@ -65,6 +66,8 @@ export class TargetCache {
   readonly #walks: Walks;
   /** While targets of before a restart come in: addresses that were removed meanwhile. */
   #removed: Set<number> | undefined;
+  /** Where `tick` goes on. */
+  #overdue: IterableIterator<[mac: number, target: Unsettled]> | undefined;
   #isClosed = false;
 
   constructor(options: CacheOptions) {
@@ -103,6 +106,17 @@ export class TargetCache {
     return this.#unsettled.get(mac)?.state ?? this.#entries.stateOf(mac);
   }
 
+  /** Nothing of it is under way: what takes it out leaves no frame to ask about again. */
+  isSettled(mac: number): boolean {
+    const state = this.stateOf(mac);
+    return state !== 'pending' && state !== 'draining';
+  }
+
+  /** Frames that are held for it. */
+  heldOf(mac: number): number {
+    return this.#unsettled.get(mac)?.held.length ?? 0;
+  }
+
   // ─── Frames that workers hand over ────────────────────────────────────────────────────────────────────
 
   /** A frame to an address that is not VALID. */
@@ -139,16 +153,31 @@ export class TargetCache {
 
   // ─── The clock, and rounds of draining ────────────────────────────────────────────────────────────────
 
-  /** Asks again for what was not answered in time, gives up what was asked too often, forgets what is old. */
+  /**
+   * Asks again for what was not answered in time, gives up what was asked too often, forgets what is old. Spends no more than
+   * TURN_MS, and goes on the next time where it left off.
+   */
   tick(): void {
-    this.#requests.putWaiting();
+    const isSpent = timeShare(TURN_MS, this.#services.nowMs);
     const now = this.#services.nowMs();
-    for (const [mac, target] of this.#unsettled.all()) {
+    this.#proxies.expire(now, isSpent);
+    this.#overdue ??= this.#unsettled.all();
+    while (!isSpent()) {
+      const { done, value } = this.#overdue.next();
+      if (done) {
+        this.#overdue = undefined;
+        return;
+      }
+      const [mac, target] = value;
       if (target.state === 'draining' || now < target.deadlineMs) continue;
       if (target.state === 'drop') this.#unsettled.expire(mac, target);
       else this.#pending.late(mac, target);
     }
-    this.#proxies.expire(now);
+  }
+
+  /** Puts questions that wait their turn. */
+  putWaiting(): void {
+    this.#requests.putWaiting();
   }
 
   /** Every worker has seen that the target is draining: what is held goes back to them. False when it is another by now. */

@@ -45,13 +45,14 @@ export class ProxyRequests implements RequestOwner {
     this.drop(request, false);
   }
 
-  /** Gives up what was not answered in time. */
-  expire(now: number): void {
-    for (const { request, deadlineMs } of [...this.#open.values()]) {
-      if (now < deadlineMs) continue;
+  /** Gives up what was not answered in time, the oldest first, until the time of the caller is spent. */
+  expire(now: number, isSpent: () => boolean): void {
+    for (const { request, deadlineMs } of this.#open.values()) {
+      if (now < deadlineMs) return;
       this.requests.late();
       this.#end(request);
       this.services.drop('tx_lookup_timeout', 1);
+      if (isSpent()) return;
     }
   }
 

@@ -2,29 +2,30 @@
  * The requests of one device that are open: how many, which waits its turn to be put to varpd, and whether they are answered
  * in time. What an answer does is their owner's business (`pending.ts`, `proxy-requests.ts`).
  */
+import { KeyedQueue } from '../keyed-queue.js';
+import { timeShare } from '../sys/clock.js';
 import { type RequestKind, type RequestOwner, TargetRequest } from './request.js';
 import type { CacheServices } from './services.js';
 
 /** How long an answer may take, doubled each time it is asked for again. */
 export const LOOKUP_DEADLINE_MS = 2000;
-/** Questions put within a window: more than a target holds frames, and more than any plugin answers. */
-const QUESTIONS_PER_WINDOW_MAX = 4096;
-const QUESTIONS_WINDOW_MS = 10;
+/** What questions may spend at a time of main's: each costs what the plugin does with it. */
+export const PUT_MS = 2;
+/** And how many they are, should no time pass. */
+const QUESTIONS_MAX = 4096;
 
 /** Of the process, so that no two requests of any device have the same id. */
 let requestNumber = 0;
 
 export class Requests {
   #open = 0;
-  readonly #waiting: TargetRequest[] = [];
+  /** By id. Bounded by those that are open. */
+  readonly #waiting = new KeyedQueue<string, TargetRequest>();
   #isPutting = false;
-  /** Questions put since then. */
-  #put = 0;
-  #putSinceMs = Number.NEGATIVE_INFINITY;
   #isLate = false;
 
   constructor(
-    readonly services: Pick<CacheServices, 'ask' | 'onLate' | 'nowMs'>,
+    readonly services: Pick<CacheServices, 'ask' | 'onLate' | 'onWaiting' | 'nowMs'>,
     /** Open at a time. */
     readonly max: number,
   ) {}
@@ -52,32 +53,31 @@ export class Requests {
 
   /** Puts a question. One that comes up while another is answered waits its turn: a thousand frames are no recursion. */
   put(request: TargetRequest): void {
-    this.#waiting.push(request);
+    this.#waiting.put(request.id, request);
     this.putWaiting();
   }
 
-  /** Bounded: a plugin that invalidates what it is asked about would never come to an end. The rest waits for a tick. */
+  /** Bounded: a plugin that invalidates what it is asked about would never come to an end. The rest waits for another turn. */
   putWaiting(): void {
     if (this.#isPutting) return;
     this.#isPutting = true;
     try {
-      const now = this.services.nowMs();
-      if (now - this.#putSinceMs >= QUESTIONS_WINDOW_MS) {
-        this.#putSinceMs = now;
-        this.#put = 0;
-      }
-      for (; this.#put < QUESTIONS_PER_WINDOW_MAX; this.#put++) {
-        const next = this.#waiting.shift();
-        if (!next) break;
-        if (next.isOpen) this.services.ask(next);
+      const isSpent = timeShare(PUT_MS, this.services.nowMs);
+      for (let put = 0; put < QUESTIONS_MAX; put++) {
+        const next = this.#waiting.take();
+        if (!next) return;
+        this.services.ask(next);
+        if (isSpent()) break;
       }
     } finally {
       this.#isPutting = false;
     }
+    if (this.#waiting.size > 0) this.services.onWaiting();
   }
 
   end(request: TargetRequest): void {
     request.end();
+    this.#waiting.delete(request.id);
     this.#open--;
   }
 

@@ -41,6 +41,8 @@ export interface CacheServices {
   proxied(frames: number): void;
   /** A request was not answered in time, or one was after that. */
   onLate(isLate: boolean): void;
+  /** Questions wait their turn: `putWaiting` is to be called soon. */
+  onWaiting(): void;
   nowMs(): number;
   nowSeconds(): number;
 }

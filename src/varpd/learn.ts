@@ -10,7 +10,7 @@ import { DESTINATION_IP, DESTINATION_PORT } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
 import { isMulticast } from '../ip.js';
 import { type PropertyInfo, PropertyStore, reopening } from '../property.js';
-import { every, monotonicSeconds } from '../sys/clock.js';
+import { every, monotonicMs, monotonicSeconds } from '../sys/clock.js';
 import { type Destination, parseDestination, ROUTE_DESTINATIONS_MAX } from '../target/destination.js';
 import { LearnedAddresses } from './learn/addresses.js';
 import {
@@ -123,8 +123,10 @@ class LearnInstance implements LookupInstance {
       limit: Number(this.properties.get(limit.name)),
       isSticky: this.properties.get(sticky.name) === 'on',
       nowSeconds: monotonicSeconds,
+      nowMs: monotonicMs,
       lastSeen: (mac) => learning?.lastSeen(mac) ?? 0,
       isStatic: (mac) => learning?.isStatic(mac) ?? false,
+      isSettled: (mac) => learning?.isSettled(mac) ?? true,
       set: (mac, ip) => services.set(mac, this.#routeTo(ip)),
       forget: (mac) => {
         if (!learning?.isStatic(mac)) services.invalidate(mac);

@@ -92,6 +92,8 @@ export interface LearningServices {
   lastSeen(mac: string): number;
   /** An operator has set the target: it stays as it is. */
   isStatic(mac: string): boolean;
+  /** Nothing of the target is under way: it is neither asked about nor are frames of it on their way back. */
+  isSettled(mac: string): boolean;
   /** Counts an address as learned, found elsewhere, or not learned. */
   count(what: 'learned' | 'moved' | 'unlearned'): void;
 }

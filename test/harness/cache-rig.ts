@@ -308,6 +308,7 @@ export class CacheRig {
         effects.proxied += frames;
       },
       onLate: (isLate) => effects.late.push(isLate),
+      onWaiting: () => {},
       nowMs: () => this.nowMs,
       nowSeconds: () => Math.floor(this.nowMs / 1000),
     };

@@ -11,6 +11,9 @@
  * does not fill the target cache.
  */
 
+import { KeyedQueue } from '../../keyed-queue.js';
+import { timeShare } from '../../sys/clock.js';
+
 /** Moves within a time after which an address is held. */
 export const MOVES_MAX = 5;
 export const MOVES_SECONDS = 180;
@@ -18,8 +21,10 @@ export const MOVES_SECONDS = 180;
 export const HOLD_SECONDS = 180;
 /** How long an unknown address is flooded to before it is looked at again. */
 export const FLOOD_SECONDS = 60;
-/** Addresses looked at in one sweep. */
-export const SWEEP_MAX = 1000;
+/** What a sweep may spend. */
+export const SWEEP_SPENT_MS = 2;
+/** Addresses that leave for one that comes: more than one, so that what is beyond the limit gets fewer. */
+const EVICTED_MAX = 2;
 /** Addresses named in what is said about those that are held. */
 const NAMED_MAX = 3;
 
@@ -31,8 +36,11 @@ export interface AddressesOptions {
   /** Addresses stay where they were first seen. */
   readonly isSticky: boolean;
   nowSeconds(): number;
+  nowMs(): number;
   lastSeen(mac: string): number;
   isStatic(mac: string): boolean;
+  /** Nothing of it is under way in the target cache. */
+  isSettled(mac: string): boolean;
   /** Frames to it go there from now on. Throws an OverlayError when there is no room. */
   set(mac: string, ip: string): void;
   /** Nothing is known of it any more. */
@@ -54,10 +62,11 @@ interface Address {
 export class LearnedAddresses {
   readonly #known = new Map<string, Address>();
   /** Addresses that are flooded to, the oldest first, and since when. */
-  readonly #flooded = new Map<string, number>();
+  readonly #flooded = new KeyedQueue<string, number>();
   readonly #held = new Map<string, Address>();
   #refused = 0;
-  #sweep: Iterator<[string, Address]> | undefined;
+  #agedOf: Iterator<[string, Address]> | undefined;
+  #heldOf: Iterator<[string, Address]> | undefined;
 
   constructor(readonly options: AddressesOptions) {}
 
@@ -83,36 +92,65 @@ export class LearnedAddresses {
     else this.#move(mac, known, ip, now);
   }
 
-  /** Frames to it are flooded. Group addresses are never learned and cost nothing to look up again, so they are like any. */
+  /**
+   * Frames to it are flooded. Group addresses are never learned and cost nothing to look up again, so they are like any. Beyond the
+   * limit the oldest leave, unless frames to them are still on their way: those would be asked about again, flooded again, and
+   * would make others leave that are, without end. How many may be on their way is the target cache's to bound.
+   */
   flood(mac: string): void {
-    const { options } = this;
-    this.#flooded.delete(mac);
-    this.#flooded.set(mac, options.nowSeconds());
-    if (this.#flooded.size <= options.limit) return;
-    const [oldest] = this.#flooded.keys();
-    this.#flooded.delete(oldest!);
-    options.forget(oldest!);
+    this.#flooded.put(mac, this.options.nowSeconds());
+    for (let evicted = 0; evicted < EVICTED_MAX && this.#flooded.size > this.options.limit; evicted++) {
+      if (!this.#evict()) return;
+    }
   }
 
-  /** Forgets what is old, SWEEP_MAX addresses at a time; goes on where it left off. */
+  /** Forgets what is old; spends no more than SWEEP_SPENT_MS, and goes on the next time where it left off. */
   sweep(): void {
-    const now = this.options.nowSeconds();
-    this.#sweepFlooded(now);
-    for (const [mac, address] of this.#held) {
-      if (address.heldUntil > now) continue;
-      this.#held.delete(mac);
-      address.moves = [];
-      address.other = undefined;
-    }
-    this.#sweep ??= this.#known.entries();
-    for (let looked = 0; looked < SWEEP_MAX; looked++) {
-      const { done, value } = this.#sweep.next();
-      if (done) {
-        this.#sweep = undefined;
-        return;
-      }
-      this.#age(value[0], value[1], now);
-    }
+    const { options } = this;
+    const now = options.nowSeconds();
+    const isSpent = timeShare(SWEEP_SPENT_MS, options.nowMs);
+    while (!isSpent() && this.#isFloodedTooLong(now) && this.#evict());
+    this.#heldOf = this.#goOn(this.#heldOf ?? this.#held.entries(), isSpent, (mac, address) => {
+      if (address.heldUntil <= now) this.#release(mac, address);
+    });
+    this.#agedOf = this.#goOn(this.#agedOf ?? this.#known.entries(), isSpent, (mac, address) =>
+      this.#age(mac, address, now),
+    );
+  }
+
+  /** Looks at one address after the other, one at least; where to go on, undefined behind the last. */
+  #goOn(
+    addresses: Iterator<[string, Address]>,
+    isSpent: () => boolean,
+    look: (mac: string, address: Address) => void,
+  ): Iterator<[string, Address]> | undefined {
+    do {
+      const { done, value } = addresses.next();
+      if (done) return undefined;
+      look(value[0], value[1]);
+    } while (!isSpent());
+    return addresses;
+  }
+
+  #isFloodedTooLong(now: number): boolean {
+    const oldest = this.#flooded.first;
+    if (!oldest) return false;
+    return this.#flooded.size > this.options.limit || now - oldest[1] > FLOOD_SECONDS;
+  }
+
+  /** The address that was flooded to first leaves; false when frames to it are on their way. */
+  #evict(): boolean {
+    const [oldest] = this.#flooded.first!;
+    if (!this.options.isSettled(oldest)) return false;
+    this.#flooded.delete(oldest);
+    this.options.forget(oldest);
+    return true;
+  }
+
+  #release(mac: string, address: Address): void {
+    this.#held.delete(mac);
+    address.moves = [];
+    address.other = undefined;
   }
 
   /** What an operator should know, or undefined. */
@@ -125,8 +163,11 @@ export class LearnedAddresses {
       );
     }
     if (this.#held.size > 0) {
-      const named = [...this.#held].slice(0, NAMED_MAX);
-      const each = named.map(([mac, { ip, other }]) => `${mac} (${ip} and ${other})`).join(', ');
+      const named: string[] = [];
+      for (const [mac, { ip, other }] of this.#held) {
+        if (named.push(`${mac} (${ip} and ${other})`) === NAMED_MAX) break;
+      }
+      const each = named.join(', ');
       texts.push(
         `${this.#held.size} addresses are seen behind two VTEPs in turn and held where they were for ${HOLD_SECONDS} s: ${each}; ` +
           'look for a loop, or for two guests with one address',
@@ -177,14 +218,5 @@ export class LearnedAddresses {
     this.#held.delete(mac);
     if (this.size < options.limit) this.#refused = 0;
     options.forget(mac);
-  }
-
-  #sweepFlooded(now: number): void {
-    let looked = 0;
-    for (const [mac, since] of this.#flooded) {
-      if (now - since <= FLOOD_SECONDS || ++looked > SWEEP_MAX) return;
-      this.#flooded.delete(mac);
-      this.options.forget(mac);
-    }
   }
 }
