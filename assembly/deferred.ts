@@ -13,12 +13,15 @@ import {
   ARENA_INJECT_KIND,
   ARENA_INJECTS,
   ARENA_MISSES,
+  ARENA_MISSES_PUT,
+  ARENA_MISSES_TAKEN,
   ARENA_TX_BUFFER,
   ARENA_TX_ENTRIES,
   ARENA_TX_FRAMES,
   ARENA_TX_KEYS,
   ARENA_TX_TARGETS,
   ARENA_WAIT,
+  ARENA_WAIT_SHARES,
   ARENA_WAIT_USED,
   BATCH_MAX,
   DEVICE_MODE,
@@ -26,11 +29,18 @@ import {
   DEVICE_STATE_ACTIVE,
   DEVICE_TARGETS,
   DEVICES_MAX,
+  DROP_TX_MISS_RING_FULL,
+  DROP_TX_MISS_SHARE,
+  DROP_TX_WAIT_FULL,
+  DROP_TX_WAIT_SHARE,
   FRAME_BYTES_MAX,
   FRAME_RECORD_BYTES,
+  HEADER_MISS_SHARE,
+  HEADER_OFFSET,
   INJECT_WAITED,
   KEY_SHIFT,
   LINE_BYTES,
+  MISS_COST_MIN,
   NONE,
   TARGET_DRAINING,
   TARGET_MODE_DYNAMIC,
@@ -40,7 +50,7 @@ import {
   VNET_HDR_BYTES,
   WAIT_BYTES,
 } from './layout';
-import { ringDrop, ringPeek, ringPeekBytes, ringPush } from './ring';
+import { ringDrop, ringFree, ringPeek, ringPeekBytes, ringPush } from './ring';
 import { deviceRow } from './table';
 import { entryFlags, keyOf, targetFind } from './target';
 import { ETHERNET_BYTES } from './wire';
@@ -60,27 +70,72 @@ export function writeRecord(vnetHdr: usize, device: u32, kind: u32): usize {
   return record;
 }
 
-/** Hands main a copy of a transmit frame with its vnet_hdr; false when the ring is full. */
-export function missPush(arena: usize, device: u32, kind: u32, vnetHdr: usize, bytes: u32): bool {
-  const record = writeRecord(vnetHdr, device, kind);
-  return ringPush(arena + ARENA_MISSES, record, FRAME_RECORD_BYTES + bytes);
+/** What a record on the miss ring counts of its device's share. */
+// @ts-expect-error: decorator
+@inline
+function missCost(bytes: u32): u32 {
+  return max(bytes, MISS_COST_MIN);
 }
 
-/** Appends a copy of a transmit frame to the wait queue; false when it is full. */
-export function waitPush(arena: usize, device: u32, vnetHdr: usize, bytes: u32): bool {
+/** Hands main a copy of a transmit frame with its vnet_hdr; NONE, or the drop reason when it may not. */
+export function missPush(arena: usize, device: u32, kind: u32, vnetHdr: usize, bytes: u32): u32 {
+  return missRecord(arena, device, writeRecord(vnetHdr, device, kind), FRAME_RECORD_BYTES + bytes);
+}
+
+/**
+ * Puts a record on the miss ring; NONE, or a drop reason. A device that has its share of it, or as much as is free, has to
+ * wait for main: however many devices have more than main can take, there is room for the next one.
+ */
+export function missRecord(arena: usize, device: u32, record: usize, bytes: u32): u32 {
+  const ring = arena + ARENA_MISSES;
+  const put = arena + ARENA_MISSES_PUT + device * 4;
+  const total = load<u32>(put);
+  const unread = i32(total - atomic.load<u32>(arena + ARENA_MISSES_TAKEN + device * 4));
+  const share = min(load<u32>(HEADER_OFFSET, HEADER_MISS_SHARE), ringFree(ring));
+  if (unread > 0 && unread >= i32(share)) return DROP_TX_MISS_SHARE;
+  if (!ringPush(ring, record, bytes)) return DROP_TX_MISS_RING_FULL;
+  store<u32>(put, total + missCost(bytes));
+  return NONE;
+}
+
+/** Main: frees the oldest record of a miss ring, which `ringPeek` has found. */
+export function missDrop(arena: usize): void {
+  const ring = arena + ARENA_MISSES;
+  const device = load<u32>(ringPeek(ring), DEVICE);
+  check(device < DEVICES_MAX);
+  const taken = arena + ARENA_MISSES_TAKEN + device * 4;
+  const cost = missCost(ringPeekBytes(ring));
+  ringDrop(ring);
+  atomic.store<u32>(taken, atomic.load<u32>(taken) + cost);
+}
+
+/** Nobody works on the arena: each device has nothing of what all have in common. */
+export function sharesForget(arena: usize): void {
+  memory.fill(arena + ARENA_MISSES_PUT, 0, DEVICES_MAX * 4);
+  memory.fill(arena + ARENA_MISSES_TAKEN, 0, DEVICES_MAX * 4);
+  memory.fill(arena + ARENA_WAIT_SHARES, 0, DEVICES_MAX * 4);
+}
+
+/** Appends a copy of a transmit frame to the wait queue; NONE, or the drop reason when it may not. */
+export function waitPush(arena: usize, device: u32, vnetHdr: usize, bytes: u32): u32 {
   const used = load<u32>(arena, ARENA_WAIT_USED);
   const record = FRAME_RECORD_BYTES + bytes;
   const padded = WAIT_HEADER_BYTES + ((record + 7) & ~7);
-  if (used + padded > WAIT_BYTES) return false;
+  const share = arena + ARENA_WAIT_SHARES + device * 4;
+  const own = load<u32>(share);
+  if (own != 0 && own >= WAIT_BYTES - used) return DROP_TX_WAIT_SHARE;
+  if (used + padded > WAIT_BYTES) return DROP_TX_WAIT_FULL;
   const at = arena + ARENA_WAIT + used;
   store<u32>(at, record);
   memory.copy(at + WAIT_HEADER_BYTES, writeRecord(vnetHdr, device, INJECT_WAITED), record);
   store<u32>(arena, used + padded, ARENA_WAIT_USED);
-  return true;
+  store<u32>(share, own + padded);
+  return NONE;
 }
 
 /** True when a frame of the device to the same address waits. */
 export function waitHolds(arena: usize, device: u32, key: u64): bool {
+  if (load<u32>(arena + ARENA_WAIT_SHARES + device * 4) == 0) return false;
   const used = load<u32>(arena, ARENA_WAIT_USED);
   let at: u32 = 0;
   while (at < used) {
@@ -154,6 +209,8 @@ export function waitTake(arena: usize): u32 {
       device = owner;
       place = placeFrame(arena, place, count, record, length);
       count++;
+      const share = arena + ARENA_WAIT_SHARES + owner * 4;
+      store<u32>(share, load<u32>(share) - size);
     } else {
       if (kept != at) memory.copy(arena + ARENA_WAIT + kept, header, size);
       kept += size;

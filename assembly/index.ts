@@ -13,7 +13,7 @@ export {
 } from './arrange';
 export { sumBytes } from './checksum';
 export { countDevice, countWorker, dropDevice, dropMux } from './counter';
-export { injectTake, missPush, waitPush, waitTake } from './deferred';
+export { injectTake, missDrop, missPush, sharesForget, waitPush, waitTake } from './deferred';
 export { flowHash } from './flow-hash';
 export * from './layout';
 export { ringCreate, ringDrop, ringPeek, ringPeekBytes, ringPop, ringPush } from './ring';

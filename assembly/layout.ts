@@ -46,6 +46,8 @@ export const HEADER_SEED: u32 = 16; // u64
 export const HEADER_ARENAS: u32 = 24; // u32, how many arenas lie behind ARENAS_OFFSET
 export const HEADER_POOL: u32 = 28; // u32, offset of the pool
 export const HEADER_POOL_BYTES: u32 = 32; // u32
+/** What one device may have unread on one miss ring, in bytes as `missCost` counts them. */
+export const HEADER_MISS_SHARE: u32 = 36; // u32
 /** Bumped and notified by a worker that has put something on its event ring. */
 export const HEADER_BELL: u32 = 64; // i32, any worker adds, main waits
 
@@ -398,6 +400,8 @@ export const MISS_RING_BYTES: u32 = 1048576;
 export const ARENA_MISSES: u32 = ARENA_RX_LEARNED + RX_LEARNED_MAX * 8;
 export const INJECT_RING_BYTES: u32 = 1048576;
 export const ARENA_INJECTS: u32 = ARENA_MISSES + RING_DATA + MISS_RING_BYTES;
+/** What a record on the miss ring counts at least: main spends as much on a short frame as on a long one. */
+export const MISS_COST_MIN: u32 = 512;
 export const WAIT_BYTES: u32 = 524288;
 export const ARENA_WAIT: u32 = ARENA_INJECTS + RING_DATA + INJECT_RING_BYTES;
 /** A frame to a target that is not VALID. */
@@ -438,7 +442,13 @@ export const FRAME_BYTES_MAX: u32 = 65568;
 /** Where the record of a frame that is too big is put together. */
 export const ARENA_TOO_BIG: u32 = ARENA_WAIT + WAIT_BYTES;
 export const TOO_BIG_BYTES: u32 = 1344;
-export const ARENA_TX_BUFFER: u32 = ARENA_TOO_BIG + TOO_BIG_BYTES;
+// Shares of what all devices have in common, by device. Cost of all that was put on the miss ring, and of all that was taken
+// from it: free running, so that each has one writer.
+export const ARENA_MISSES_PUT: u32 = ARENA_TOO_BIG + TOO_BIG_BYTES; // u32[DEVICES_MAX], worker
+export const ARENA_MISSES_TAKEN: u32 = ARENA_MISSES_PUT + DEVICES_MAX * 4; // u32[DEVICES_MAX] atomic, main
+/** Bytes in the wait queue. */
+export const ARENA_WAIT_SHARES: u32 = ARENA_MISSES_TAKEN + DEVICES_MAX * 4; // u32[DEVICES_MAX], worker
+export const ARENA_TX_BUFFER: u32 = ARENA_WAIT_SHARES + DEVICES_MAX * 4;
 /** Frames are packed one after the other; a batch ends when less than one largest frame fits. */
 export const TX_BUFFER_BYTES: u32 = 1048576;
 /** An odd number of lines, so that the slots do not all fall on one cache set. */
@@ -528,7 +538,11 @@ export const DROP_TX_PATH_MTU: u32 = 45;
 // In, again.
 /** Led to a socket of this daemon, by which a guest would reach other networks. */
 export const DROP_RX_INNER_TO_MUX: u32 = 46;
-export const DROP_REASONS: u32 = 47;
+// Out, again.
+/** The device has its share of the miss ring, or of the wait queue, while others may have theirs. */
+export const DROP_TX_MISS_SHARE: u32 = 47;
+export const DROP_TX_WAIT_SHARE: u32 = 48;
+export const DROP_REASONS: u32 = 49;
 
 // ─── Counters of a row: the drops by reason, then these ─────────────────────────────────────────────────
 /** Frames read from the TAP, whatever became of them. */

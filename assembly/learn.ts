@@ -17,6 +17,7 @@ import {
   KEY_SHIFT,
   LEARN_REPORTS_MAX,
   MISS_LEARN,
+  NONE,
   RX_LEARNED_MAX,
   SCRATCH_BYTES,
   TARGET_DRAINING,
@@ -73,7 +74,7 @@ function report(arena: usize, device: u32, frame: usize, source: u64, high: u64,
   memory.copy(copy + VNET_HDR_BYTES, frame, ETHERNET_BYTES);
   store<u64>(copy + VNET_HDR_BYTES + ETHERNET_BYTES, high);
   store<u64>(copy + VNET_HDR_BYTES + ETHERNET_BYTES, low, 8);
-  if (count >= LEARN_REPORTS_MAX || !missPush(arena, device, MISS_LEARN, copy, RECORD_BYTES)) {
+  if (count >= LEARN_REPORTS_MAX || missPush(arena, device, MISS_LEARN, copy, RECORD_BYTES) != NONE) {
     add(deviceCounters(arena, device), COUNTER_RX_LEARN_LIMITED, 1);
     return;
   }

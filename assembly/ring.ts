@@ -57,6 +57,12 @@ function oldest(ring: usize): usize {
   return load<u32>(at) == WRAP ? ring + RING_DATA : at;
 }
 
+/** Producer: bytes that are free, those at the end included that a record may have to skip. */
+export function ringFree(ring: usize): u32 {
+  const used = atomic.load<u32>(ring, RING_TAIL) - atomic.load<u32>(ring, RING_HEAD);
+  return load<u32>(ring, RING_CAPACITY) - used;
+}
+
 /** Consumer: where the oldest record's payload lies, until `ringDrop`; 0 when the ring is empty. */
 export function ringPeek(ring: usize): usize {
   const at = oldest(ring);

@@ -4,9 +4,8 @@
  * the ring stays free for what waits for an answer.
  */
 import { add, deviceCounters } from './counter';
-import { writeRecord } from './deferred';
+import { missRecord, writeRecord } from './deferred';
 import {
-  ARENA_MISSES,
   ARENA_NOW,
   ARENA_TOO_BIG,
   ARENA_TOO_BIG_SECOND,
@@ -14,11 +13,11 @@ import {
   COUNTER_TX_TOO_BIG_UNTOLD,
   FRAME_RECORD_BYTES,
   MISS_TOO_BIG,
+  NONE,
   TOO_BIG_HEAD_BYTES,
   TOO_BIG_TELLS_MAX,
   VNET_HDR_BYTES,
 } from './layout';
-import { ringPush } from './ring';
 import { writeZero } from './vnet-hdr';
 import { innerIpAt, isInnerIpv6 } from './wire';
 
@@ -54,7 +53,7 @@ export function tellTooBig(
     writeZero(vnetHdr);
     const head = VNET_HDR_BYTES + min(length, TOO_BIG_HEAD_BYTES);
     memory.copy(vnetHdr + VNET_HDR_BYTES, frame, head - VNET_HDR_BYTES);
-    if (ringPush(arena + ARENA_MISSES, record, FRAME_RECORD_BYTES + head)) {
+    if (missRecord(arena, device, record, FRAME_RECORD_BYTES + head) == NONE) {
       store<u32>(arena, tells + 1, ARENA_TOO_BIG_TELLS);
       return;
     }

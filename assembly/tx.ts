@@ -59,14 +59,12 @@ import {
   DROP_TX_CORE_TRAP,
   DROP_TX_DEVICE_STOPPED,
   DROP_TX_HELD_FULL,
-  DROP_TX_MISS_RING_FULL,
   DROP_TX_NO_TARGET,
   DROP_TX_PATH_MTU,
   DROP_TX_SHORT_FRAME,
   DROP_TX_TARGET_DROP,
   DROP_TX_TOO_BIG,
   DROP_TX_VLAN_NOT_CARRIED,
-  DROP_TX_WAIT_FULL,
   DSCP_INHERIT,
   ENTRY_GENERATION_SHIFT,
   HEADER_OFFSET,
@@ -226,11 +224,13 @@ function defer(arena: usize, device: u32, i: u32, verdict: u32): u32 {
   const offset: usize = load<u32>(entry);
   const bytes = load<u32>(entry, 4);
   if (verdict == VERDICT_WAIT) {
-    if (!waitPush(arena, device, offset, bytes)) return DROP_TX_WAIT_FULL;
+    const refused = waitPush(arena, device, offset, bytes);
+    if (refused != NONE) return refused;
     isWaiting = true;
   } else {
     const kind = verdict == VERDICT_MISS_PROXY ? MISS_PROXY : MISS_TARGET;
-    if (!missPush(arena, device, kind, offset, bytes)) return DROP_TX_MISS_RING_FULL;
+    const refused = missPush(arena, device, kind, offset, bytes);
+    if (refused != NONE) return refused;
   }
   add(deviceCounters(arena, device), COUNTER_TX_DEFERRED, 1);
   return VERDICT_PASS;

@@ -162,7 +162,7 @@ tooBig('a worker reports so many a second, with what main has to know, and the h
         words: [...views.u32.subarray(at / 4, at / 4 + 4)],
         head: views.u8.slice(from, at + bytes),
       });
-      core.ringDrop(ring);
+      core.missDrop(arena);
     }
     return taken;
   };

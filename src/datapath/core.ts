@@ -29,6 +29,8 @@ export interface Core {
   targetCountBatch(table: number, arena: number, count: number, bytes: number): void;
   injectTake(arena: number): number;
   waitTake(arena: number): number;
+  missDrop(arena: number): void;
+  sharesForget(arena: number): void;
   missPush(arena: number, device: number, kind: number, vnetHdr: number, bytes: number): number;
   waitPush(arena: number, device: number, vnetHdr: number, bytes: number): number;
   txDecide(arena: number, device: number, first: number, count: number): void;

@@ -35,8 +35,8 @@ const RECORD_BYTES_MAX = layout.FRAME_RECORD_BYTES + layout.FRAME_BYTES_MAX;
 
 export class MissRings {
   readonly #cursors: RingCursors;
-  /** Index of the worker whose ring was looked at last. */
-  #turn = 0;
+  /** Index of the worker whose ring is next, where the time was spent before all were empty. */
+  #next = 0;
 
   constructor(
     readonly views: MemoryViews,
@@ -53,16 +53,16 @@ export class MissRings {
   drain(ms: number, onMiss: (miss: Miss) => void): boolean {
     const isSpent = timeShare(ms);
     const { list } = this.workers;
-    for (let empty = 0; empty < list.length; ) {
-      this.#turn = (this.#turn + 1) % list.length;
-      const { queue } = list[this.#turn]!;
-      if (!this.#take(queue.arena, queue.index, onMiss)) {
-        empty++;
-        continue;
-      }
-      if (isSpent()) return true;
-      empty = 0;
+    let empty = 0;
+    for (let at = this.#next; empty < list.length; at = (at + 1) % list.length) {
+      const { queue } = list[at]!;
+      const isTaken = this.#take(queue.arena, queue.index, onMiss);
+      empty = isTaken ? 0 : empty + 1;
+      if (!isTaken || !isSpent()) continue;
+      this.#next = (at + 1) % list.length;
+      return true;
     }
+    this.#next = 0;
     return false;
   }
 
@@ -90,7 +90,7 @@ export class MissRings {
       frame: u8.slice(at + layout.FRAME_RECORD_BYTES, at + bytes),
       worker,
     };
-    this.core.ringDrop(ring);
+    this.core.missDrop(arena);
     onMiss(miss);
     return true;
   }
@@ -132,6 +132,7 @@ export function abandon(
     }
     core.ringCreate(arena + offset, bytes);
   }
+  core.sharesForget(arena);
   return lost;
 }
 

@@ -41,6 +41,10 @@ export const dropSentences: Readonly<Record<DropName, string>> = {
   tx_held_full: 'the target holds as many frames as it may while it is being looked up',
   tx_miss_ring_full: 'more frames without a known target came than the main thread could take',
   tx_wait_full: 'the wait queue of the worker was full while held frames were on their way out',
+  tx_miss_share:
+    'more frames without a known target came from the link than its share of what the main thread could take',
+  tx_wait_share:
+    'the link had its share of the wait queue of the worker while held frames were on their way out',
   tx_held_full_device: 'the device holds as many bytes as it may for targets that are being looked up',
   tx_held_full_process: 'the process holds as many bytes as it may for targets that are being looked up',
   tx_table_full: 'the target cache is full, and an unknown address never takes the place of a known one',

@@ -59,6 +59,16 @@ function allocate(pages: number): WebAssembly.Memory {
   }
 }
 
+/** What one device may have unread on all miss rings: what main takes in some 50 ms, and others' frames wait behind. */
+const MISS_SHARES_BYTES = 2 * 1024 * 1024;
+/** Room for the largest frame and more, however many workers there are. */
+const MISS_SHARE_MIN = 128 * 1024;
+
+/** What one device may have unread on one miss ring. */
+export function missShare(arenas: number): number {
+  return Math.max(MISS_SHARE_MIN, Math.floor(MISS_SHARES_BYTES / arenas));
+}
+
 /** Offset of an arena. */
 export function arenaOffset(arena: number): number {
   return layout.ARENAS_OFFSET + arena * layout.ARENA_BYTES;
@@ -90,6 +100,7 @@ export function createMemory(bytes: number, arenas: number, seed: bigint): Memor
   views.u32[(header + layout.HEADER_ARENAS) / 4] = arenas;
   views.u32[(header + layout.HEADER_POOL) / 4] = arenaOffset(arenas);
   views.u32[(header + layout.HEADER_POOL_BYTES) / 4] = pages * PAGE_BYTES - arenaOffset(arenas);
+  views.u32[(header + layout.HEADER_MISS_SHARE) / 4] = missShare(arenas);
   adviseHugePages(views, arenaOffset(arenas));
   return views;
 }

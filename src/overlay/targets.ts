@@ -13,9 +13,9 @@ import { dropReason } from '../datapath/drop.js';
 import type { Engine } from '../datapath/engine.js';
 import { OverlayError } from '../errors.js';
 import { ipOfBytes } from '../ip.js';
+import { KeyedQueue } from '../keyed-queue.js';
 import { QUIESCE_MS_MAX } from '../limits.js';
 import type { Log } from '../log.js';
-import { KeyedQueue } from '../keyed-queue.js';
 import { every, inTurns, monotonicMs, nextTurn, sleep, TURN_MS, timeShare } from '../sys/clock.js';
 import { Budget, HELD_BYTES_MAX } from '../target/budget.js';
 import { macAt } from '../target/mac.js';
@@ -182,9 +182,7 @@ export class Targets {
       if (turn < POLL_TURNS) await nextTurn();
       else await sleep(POLL_MS);
     }
-    await inTurns(drained, ({ dynamic, mac, generation }) =>
-      dynamic.cache.drained(mac, generation),
-    );
+    await inTurns(drained, ({ dynamic, mac, generation }) => dynamic.cache.drained(mac, generation));
   }
 
   /** Waits for the workers however long it takes: a stuck one is replaced, and its device says so. */

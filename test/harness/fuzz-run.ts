@@ -349,6 +349,8 @@ export class FuzzRun {
     }
     if (at !== u32[used]) fault(`the wait queue ends at ${at}, not ${u32[used]}`);
     u32[used] = 0;
+    const shares = (rig.arena + layout.ARENA_WAIT_SHARES) / 4;
+    u32.fill(0, shares, shares + layout.DEVICES_MAX);
     if (random.below(2) === 0) return;
     const record = layout.WAIT_BYTES - 1024;
     u32.set([record, 0, NOBODY], (rig.arena + layout.ARENA_WAIT) / 4);
@@ -367,11 +369,15 @@ export class FuzzRun {
       const row = u32[record]!;
       if (!(row === NOBODY || this.world.devices.has(row))) fault(`a record of device ${row}`);
       if (row !== NOBODY) records.set(kind, (records.get(kind) ?? 0) + 1);
-      rig.core.ringDrop(ring);
+      if (row === NOBODY) rig.core.ringDrop(ring);
+      else rig.core.missDrop(rig.arena);
     }
     u32[(rig.arena + layout.ARENA_NOW) / 4]!++;
     if (random.below(2) === 0) return;
-    while (rig.core.missPush(rig.arena, NOBODY, layout.MISS_TARGET, rig.rxSlot(0), FILLER_BYTES)) {}
+    const filler = Math.ceil(rig.rxSlot(0) / 4) * 4;
+    u32.fill(0, filler / 4, (filler + layout.FRAME_RECORD_BYTES) / 4);
+    u32[filler / 4] = NOBODY;
+    while (rig.core.ringPush(ring, filler, layout.FRAME_RECORD_BYTES + FILLER_BYTES)) {}
   }
 
   /** Everything that was put aside is somewhere. */

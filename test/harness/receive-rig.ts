@@ -116,7 +116,7 @@ export class ReceiveRig {
       const kind = u32[at / 4 + 1]!;
       assert(kind === layout.MISS_SOURCE, `a received frame is handed to main as ${kind}`);
       assert(this.#modeOf(device) === layout.SOURCE_MODE_STRICT, `device ${device} asks about a source`);
-      this.core.ringDrop(ring);
+      this.core.missDrop(this.arena);
       taken++;
     }
     return taken;

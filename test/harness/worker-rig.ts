@@ -140,6 +140,7 @@ export class RigWorker {
     core.ringCreate(this.arena + layout.ARENA_MISSES, layout.MISS_RING_BYTES);
     core.ringCreate(this.arena + layout.ARENA_INJECTS, layout.INJECT_RING_BYTES);
     u32[(this.arena + layout.ARENA_WAIT_USED) / 4] = 0;
+    core.sharesForget(this.arena);
     const counters = this.arena + layout.ARENA_COUNTERS;
     u8.fill(0, counters, counters + layout.COUNTER_ROW_BYTES);
     this.kernel.link.length = 0;

@@ -208,10 +208,12 @@ export class ReferenceCache {
   // ─── Frames at main ───────────────────────────────────────────────────────────────────────────────────
 
   drainMisses(): void {
-    for (const worker of this.workers) {
-      for (const { frame, isProxy } of worker.misses.splice(0)) {
-        if (isProxy) this.#missProxy(frame);
-        else this.#miss(frame);
+    // One of each ring in turn.
+    while (this.workers.some(({ misses }) => misses.length > 0)) {
+      for (const { misses } of this.workers) {
+        const next = misses.shift();
+        if (next?.isProxy) this.#missProxy(next.frame);
+        else if (next) this.#miss(next.frame);
       }
     }
   }
