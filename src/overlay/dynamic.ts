@@ -19,6 +19,8 @@ export interface DynamicOptions {
   readonly held: Budget;
   readonly targetsMax: number;
   readonly negativeMs: number;
+  /** Its lookup is a program behind the external handle. */
+  readonly isExternal: boolean;
   ask(request: TargetRequest): void;
   onLate(isLate: boolean): void;
   /** See `CacheServices.onWaiting`. */
@@ -29,8 +31,12 @@ export interface DynamicOptions {
   settle(dynamic: Dynamic, mac: number, generation: number): void;
 }
 
-/** Requests of one device that are open at a time: as many as a plugin across a network may well have. */
-const REQUESTS_MAX = 16_384;
+/**
+ * Requests of one device that are open at a time: as many as a plugin across a network may well have. A program behind the external
+ * handle takes them one by one, so that fewer are as much as it answers before they are given up.
+ */
+const REQUESTS_MAX = 4096;
+const EXTERNAL_REQUESTS_MAX = 1024;
 
 const flags = {
   valid: layout.TARGET_VALID,
@@ -48,11 +54,12 @@ export class Dynamic {
 
   /** Throws ENOMEM when the pool has no room for a table. */
   constructor(readonly options: DynamicOptions) {
-    const { engine, device, held, targetsMax, negativeMs } = options;
+    const { engine, device, held, targetsMax, negativeMs, isExternal } = options;
+    const requestsMax = isExternal ? EXTERNAL_REQUESTS_MAX : REQUESTS_MAX;
     this.#table = engine.createTargetTable(device.row, targetsMax);
     const store = Object.assign(this.#table, { flags });
     const services = this.#services();
-    this.cache = new TargetCache({ store, services, held, negativeMs, requestsMax: REQUESTS_MAX });
+    this.cache = new TargetCache({ store, services, held, negativeMs, requestsMax });
   }
 
   /** In front of frames; the core patches the device's own vnetid into the shared template. */

@@ -248,6 +248,7 @@ export class Lookup {
       held: targets.held,
       targetsMax,
       negativeMs: negativeTtl * 1000,
+      isExternal: this.isExternal,
       ask: (request: TargetRequest) => this.#ask(request),
       onLate: (isLate) => {
         if (!isLate) fma.restore(name, 'lookup_late');

@@ -1,4 +1,5 @@
-/** Requests that nobody has taken, of all devices, first in, first out. */
+/** Requests that nobody has taken: devices take turns, and those of one device are first in, first out. */
+import { FairQueue } from '../../fair-queue.js';
 import type { TargetRequest } from '../../target/request.js';
 import type { LookupRequest } from '../plugin.js';
 
@@ -16,42 +17,40 @@ const SWEEP_MIN = 64;
  * devices, whose caches bound those.
  */
 export class AskQueue {
-  #asks: (Ask | undefined)[] = [];
-  /** Index of the oldest. */
-  #head = 0;
+  #asks = new FairQueue<string, string, Ask>();
   #sweepAt = SWEEP_MIN;
 
   /** Places in use, also of requests that have ended. */
   get length(): number {
-    return this.#asks.length;
+    return this.#asks.size;
   }
 
   push(ask: Ask): void {
-    if (this.length >= this.#sweepAt) this.#sweep(() => true);
-    this.#asks.push(ask);
+    if (this.length >= this.#sweepAt) this.#sweep();
+    this.#put(ask);
   }
 
-  /** Takes the oldest that is still open, or undefined. */
+  /** Takes the next one that is still open, or undefined. */
   shift(): Ask | undefined {
-    while (this.#head < this.#asks.length) {
-      const ask = this.#asks[this.#head];
-      this.#asks[this.#head] = undefined;
-      this.#head++;
-      if (ask?.request.isOpen) return ask;
+    for (;;) {
+      const ask = this.#asks.take();
+      if (!ask || ask.request.isOpen) return ask;
     }
-    this.#asks.length = 0;
-    this.#head = 0;
-    return undefined;
   }
 
   /** Takes all requests of a device out. */
   forget(overlay: string): void {
-    this.#sweep(({ question }) => question.overlay !== overlay);
+    this.#asks.forget(overlay);
   }
 
-  #sweep(isKept: (ask: Ask) => boolean): void {
-    this.#asks = this.#asks.filter((ask) => ask?.request.isOpen && isKept(ask));
-    this.#head = 0;
-    this.#sweepAt = Math.max(SWEEP_MIN, 2 * this.#asks.length);
+  #put(ask: Ask): void {
+    this.#asks.put(ask.question.overlay, ask.request.id, ask);
+  }
+
+  #sweep(): void {
+    const asks = this.#asks;
+    this.#asks = new FairQueue();
+    for (const ask of asks.values()) if (ask.request.isOpen) this.#put(ask);
+    this.#sweepAt = Math.max(SWEEP_MIN, 2 * this.length);
   }
 }

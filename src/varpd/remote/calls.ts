@@ -1,10 +1,30 @@
 /** Main's calls to one life of a plugin's thread that are not answered: numbered, bounded, each with a deadline. */
 import { OverlayError } from '../../errors.js';
+import { KeyedQueue } from '../../keyed-queue.js';
 import { after, nextTurn } from '../../sys/clock.js';
 import type { Method } from './protocol.js';
 
 /** Calls of one session: a plugin that is so far behind will not answer the next one in time either. */
 export const CALLS_PER_SESSION_MAX = 4096;
+
+/**
+ * Of these so many are with the thread at a time, and the others wait in main: what one session asks for is a short queue to
+ * others in the thread, and its answers, which may all come at once, are short work to main.
+ */
+export const CALLS_UNDER_WAY_MAX = 256;
+
+/** What a frame may have the thread asked about; the others are rare, and wait for nobody. */
+const ofFrames: ReadonlySet<Method> = new Set(['lookup', 'arp', 'dhcp']);
+
+/** The calls of one session. */
+class Session {
+  open = 0;
+  underWay = 0;
+  /** None that waits is sent any more. */
+  isCancelled = false;
+  /** How each is sent, by its number. */
+  readonly waiting = new KeyedQueue<number, () => void>();
+}
 
 interface Call {
   readonly session: number;
@@ -22,7 +42,7 @@ export interface CallsOptions {
 
 export class Calls {
   readonly #open = new Map<number, Call>();
-  readonly #ofSession = new Map<number, number>();
+  readonly #sessions = new Map<number, Session>();
   #last = 0;
 
   constructor(readonly options: CallsOptions) {}
@@ -34,9 +54,9 @@ export class Calls {
   /** Rejects with ETIME after `ms`, EAGAIN when too many are open, ECANCELED by `cancel`, and the plugin's error. */
   ask(session: number, method: Method, argument: unknown, ms: number): Promise<unknown> {
     const plugin = this.options.plugin();
-    const open = this.#ofSession.get(session) ?? 0;
-    if (open >= CALLS_PER_SESSION_MAX) {
-      const text = `lookup plugin '${plugin}' is behind: ${open} calls wait already`;
+    const ours = this.#sessions.get(session) ?? new Session();
+    if (ours.open >= CALLS_PER_SESSION_MAX) {
+      const text = `lookup plugin '${plugin}' is behind: ${ours.open} calls wait already`;
       return Promise.reject(new OverlayError('EAGAIN', 'plugin_busy', text));
     }
     const call = ++this.#last;
@@ -47,7 +67,8 @@ export class Calls {
       };
       // An answer that came while main was busy is read before this turn ends.
       const cancel = after(ms, () => nextTurn().then(late));
-      this.#ofSession.set(session, open + 1);
+      this.#sessions.set(session, ours);
+      ours.open++;
       this.#open.set(call, {
         session,
         resolve: (value) => {
@@ -60,7 +81,13 @@ export class Calls {
         },
       });
       if (this.#open.size === 1) this.options.onBusy(true);
-      this.options.send(call, session, method, argument);
+      const send = () => this.options.send(call, session, method, argument);
+      if (ofFrames.has(method) && ours.underWay >= CALLS_UNDER_WAY_MAX) {
+        ours.waiting.put(call, send);
+        return;
+      }
+      ours.underWay++;
+      send();
     });
   }
 
@@ -80,6 +107,9 @@ export class Calls {
 
   /** Rejects the calls of a session, or all. */
   cancel(error: Error, session?: number): void {
+    for (const [number, each] of this.#sessions) {
+      if (session === undefined || number === session) each.isCancelled = true;
+    }
     for (const [number, call] of this.#open) {
       if (session === undefined || call.session === session) this.fail(number, error);
     }
@@ -89,10 +119,22 @@ export class Calls {
     const call = this.#open.get(number);
     if (!call) return undefined;
     this.#open.delete(number);
-    const left = this.#ofSession.get(call.session)! - 1;
-    if (left > 0) this.#ofSession.set(call.session, left);
-    else this.#ofSession.delete(call.session);
+    const session = this.#sessions.get(call.session)!;
+    session.open--;
+    if (session.open === 0) this.#sessions.delete(call.session);
+    if (!session.waiting.delete(number)) {
+      session.underWay--;
+      this.#sendNext(session);
+    }
     if (this.#open.size === 0) this.options.onBusy(false);
     return call;
+  }
+
+  #sendNext(session: Session): void {
+    if (session.isCancelled) return;
+    const send = session.waiting.take();
+    if (!send) return;
+    session.underWay++;
+    send();
   }
 }
