@@ -33,7 +33,7 @@ function world(changes: Partial<AddressesOptions> = {}) {
   const seen = new Map<string, number>();
   const table = new Map<string, string>();
   const counts = { learned: 0, moved: 0, unlearned: 0 };
-  const time = { now: 1000 };
+  const time = { now: 1000, ms: 0 };
   const addresses = new LearnedAddresses({
     ageSeconds: 300,
     limit: 4,
@@ -71,6 +71,38 @@ learn('an address is learned, moves, and is forgotten when nothing is heard of i
   time.now += 1;
   addresses.sweep();
   assert.equal([addresses.find(MAC), table.size, addresses.size], [undefined, 0, 0]);
+});
+
+learn(
+  'addresses beyond the limit leave in the order in which they came, and none before it has settled',
+  () => {
+    const settled = new Set<string>();
+    const forgotten: string[] = [];
+    const { addresses } = world({
+      limit: 1,
+      isSettled: (mac) => settled.has(mac),
+      forget: (mac) => forgotten.push(mac),
+    });
+    for (const number of [1, 2, 3, 4]) addresses.flood(macOf(number));
+    addresses.sweep();
+    assert.equal(forgotten, []);
+    for (const number of [2, 1]) settled.add(macOf(number));
+    addresses.sweep();
+    assert.equal(forgotten, [macOf(1), macOf(2)]);
+    settled.add(macOf(3)).add(macOf(4));
+    addresses.flood(macOf(5));
+    assert.equal(forgotten.slice(2), [macOf(3), macOf(4)]);
+  },
+);
+
+learn('a sweep looks at the clock after each address, and goes on where it left off', () => {
+  const { addresses, time } = world({ limit: 100, nowMs: () => time.ms++ });
+  for (let number = 0; number < 20; number++) addresses.observe(macOf(number), A);
+  time.now += 301;
+  addresses.sweep();
+  assert.ok(addresses.size > 10, `${addresses.size} are left after one sweep`);
+  for (let sweeps = 0; sweeps < 20; sweeps++) addresses.sweep();
+  assert.is(addresses.size, 0);
 });
 
 learn('age 0: never forgotten', () => {
@@ -312,6 +344,23 @@ learn('group addresses and strangers teach nothing; an operator has the last wor
     arrive(PEERS[1], GUEST + 1);
     await until('the other one is learned', 3000, () => counters().rx_learned === 1);
     assert.equal(await reach(GUEST), [PEERS[0]]);
+  }),
+);
+
+learn('more unknown addresses than the limit: each frame goes out once, and nothing is asked again', () =>
+  withScene({ 'learn/limit': 1 }, async ({ memory, reach }) => {
+    const { overlay } = memory;
+    const macs = [1, 2, 3, 4].map((number) => 0x02_22_00_00_00_00 + number);
+    assert.equal(
+      (await Promise.all(macs.map((mac) => reach(mac)))).map((reached) => reached.length > 0),
+      macs.map(() => true),
+    );
+    await until('it has come to rest', 3000, () => {
+      const { targets } = overlay.cacheIterate('ov0', 0, 500);
+      return targets.filter(({ state }) => state !== 'valid').length === 0 && targets.length <= 2;
+    });
+    const { tx_read, tx_deferred } = overlay.deviceStats('ov0').counts.counters;
+    assert.is(tx_deferred, tx_read);
   }),
 );
 

@@ -36,7 +36,7 @@ export interface DynamicOptions {
  * handle takes them one by one, so that fewer are as much as it answers before they are given up.
  */
 const REQUESTS_MAX = 4096;
-const EXTERNAL_REQUESTS_MAX = 1024;
+const EXTERNAL_REQUESTS_MAX = 512;
 
 const flags = {
   valid: layout.TARGET_VALID,
