@@ -401,7 +401,7 @@ export const ARENA_MISSES: u32 = ARENA_RX_LEARNED + RX_LEARNED_MAX * 8;
 export const INJECT_RING_BYTES: u32 = 1048576;
 export const ARENA_INJECTS: u32 = ARENA_MISSES + RING_DATA + MISS_RING_BYTES;
 /** What a record on the miss ring counts at least: main spends as much on a short frame as on a long one. */
-export const MISS_COST_MIN: u32 = 2048;
+export const MISS_COST_MIN: u32 = 1024;
 export const WAIT_BYTES: u32 = 524288;
 export const ARENA_WAIT: u32 = ARENA_INJECTS + RING_DATA + INJECT_RING_BYTES;
 /** A frame to a target that is not VALID. */

@@ -18,7 +18,7 @@ const rooms: readonly Room[] = [
   { layer: 0, path: /^assembly\/layout\.ts$/, why: 'it is numbers only and imports nothing' },
   {
     layer: 1,
-    path: /^src\/(property|offload|limits|errors|log|ip|serial)\.ts$/,
+    path: /^src\/(property|offload|limits|errors|log|ip|serial|keyed-queue|fair-queue)\.ts$/,
     why: 'values without the system',
   },
   { layer: 2, path: /^src\/sys\//, why: 'the only FFI and the only clock; it knows nothing of overlays' },

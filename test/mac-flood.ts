@@ -12,12 +12,14 @@ import { type Daemon, Hosts, until } from './harness/hosts.js';
 import { testWith } from './harness/needs.js';
 
 const flood = suite('MAC flood');
+/** Times are measured always, and asserted where the machine is the test's alone. */
+const isNightly = process.env.MAC_FLOOD_FRAMES !== undefined;
 const FRAMES = Number(process.env.MAC_FLOOD_FRAMES ?? 80_000);
 const FRAMES_PER_SECOND = 1_000_000 / 60;
 const SECONDS = FRAMES / FRAMES_PER_SECOND;
 const ANSWER_MS_MAX = 500;
 const LOOKUP_MS_MAX = 100;
-const OVER_MS_MAX = 2000;
+const OVER_MS_MAX = isNightly ? 2000 : 15_000;
 /** Of the daemon over the whole time: 16 MiB of held frames, requests, targets, and what the engine has not collected yet. */
 const RSS_GROWTH_MAX = 192 * 2 ** 20;
 const CALM_INTERVAL_MS = 40;
@@ -171,9 +173,10 @@ for (const search of Object.keys(lookups)) {
           'every frame was read or overflowed',
         );
         assert.is(waits.length, CALM_FRAMES, 'frames of another overlay that came');
-        assert.ok(at(0.5) <= LOOKUP_MS_MAX, `lookups of another overlay took ${at(0.5)} ms`);
-        assert.ok(slowest < ANSWER_MS_MAX, `the slowest answer took ${slowest.toFixed(0)} ms`);
         assert.ok(most - before < RSS_GROWTH_MAX, `${Math.round((most - before) / 2 ** 20)} MiB more`);
+        if (!isNightly) return;
+        assert.ok(at(0.95) <= LOOKUP_MS_MAX, `lookups of another overlay took ${at(0.95)} ms`);
+        assert.ok(slowest < ANSWER_MS_MAX, `the slowest answer took ${slowest.toFixed(0)} ms`);
       } finally {
         await hosts.close();
       }

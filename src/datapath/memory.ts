@@ -59,8 +59,8 @@ function allocate(pages: number): WebAssembly.Memory {
   }
 }
 
-/** What one device may have unread on all miss rings: what main takes in some 20 ms, and others' frames wait behind. */
-const MISS_SHARES_BYTES = 1024 * 1024;
+/** What one device may have unread on all miss rings: what main takes in some 30 ms, and others' frames wait behind. */
+const MISS_SHARES_BYTES = 1280 * 1024;
 /** Room for the largest frame and more, however many workers there are. */
 const MISS_SHARE_MIN = 128 * 1024;
 

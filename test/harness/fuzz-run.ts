@@ -27,6 +27,8 @@ const WAIT_ROUNDS = 32;
 const NOBODY = layout.DEVICES_MAX - 1;
 /** Of records that keep others out. */
 const FILLER_BYTES = 32_000;
+/** Then there is no room for most frames, not even for the first of a device. */
+const SMALL_FILLER_BYTES = 200;
 
 /** What is known of a datagram beside its bytes. */
 interface Arrival {
@@ -352,7 +354,7 @@ export class FuzzRun {
     const shares = (rig.arena + layout.ARENA_WAIT_SHARES) / 4;
     u32.fill(0, shares, shares + layout.DEVICES_MAX);
     if (random.below(2) === 0) return;
-    const record = layout.WAIT_BYTES - 1024;
+    const record = layout.WAIT_BYTES - 256;
     u32.set([record, 0, NOBODY], (rig.arena + layout.ARENA_WAIT) / 4);
     u32[used] = 8 + record;
   }
@@ -377,7 +379,9 @@ export class FuzzRun {
     const filler = Math.ceil(rig.rxSlot(0) / 4) * 4;
     u32.fill(0, filler / 4, (filler + layout.FRAME_RECORD_BYTES) / 4);
     u32[filler / 4] = NOBODY;
-    while (rig.core.ringPush(ring, filler, layout.FRAME_RECORD_BYTES + FILLER_BYTES)) {}
+    for (const bytes of [FILLER_BYTES, SMALL_FILLER_BYTES]) {
+      while (rig.core.ringPush(ring, filler, layout.FRAME_RECORD_BYTES + bytes)) {}
+    }
   }
 
   /** Everything that was put aside is somewhere. */
