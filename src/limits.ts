@@ -105,7 +105,48 @@ export const START_RETRY_MS_MAX = 8000;
 export const FAULT_TEXT_BYTES_MAX = 255;
 
 export const CONTROL_BODY_BYTES_MAX = 64 * 1024;
-export const CONTROL_CONNECTIONS_MAX = 64;
+/** A page of a list ends behind the row that reaches this. */
+export const CONTROL_PAGE_BYTES_MAX = 256 * 1024;
+/** Rows of a page at most, and where a client does not say how many. */
+export const CONTROL_PAGE_ROWS_MAX = 512;
+/** How old an answer may be that a user who may not write gets, as long as no event happens meanwhile. */
+export const CONTROL_KEPT_MS = 1000;
+
+/** How many may be there at a time: of one user who may not write, of all those users, and with the others. */
+export interface Caps {
+  readonly user: number;
+  readonly users: number;
+  readonly all: number;
+}
+/** More than the commands of one person need at a time; the rest is kept for those who may write. */
+export const CONTROL_CONNECTIONS: Caps = { user: 16, users: 48, all: 64 };
+/** Streams of events. */
+export const CONTROL_READERS: Caps = { user: 4, users: 16, all: 32 };
+/** External handles that are open. */
+export const CONTROL_HANDLES: Caps = { user: 4, users: 16, all: 48 };
+/**
+ * Requests of one user who may not write, and of all those users. A connection counts as one, and so does each
+ * CONTROL_COST_BYTES of an answer that was built for him.
+ */
+export const CONTROL_USER_RATE = { perSecond: 100, burst: 400 } as const;
+export const CONTROL_USERS_RATE = { perSecond: 400, burst: 1600 } as const;
+export const CONTROL_COST_BYTES = 16 * 1024;
+/** Connections of those users that are taken, also to be refused; others wait in the backlog of the public socket. */
+export const CONTROL_ACCEPT_RATE = { perSecond: 500, burst: 250 } as const;
+/** How long the public socket is left alone when there were more. */
+export const CONTROL_PAUSE_MS = 100;
+/** Connections that wait on a socket; the kernel tells others to come again (EAGAIN). */
+export const CONTROL_BACKLOG = 128;
+/** Bytes that wait until a user who may not write reads them; he is refused then. */
+export const CONTROL_UNREAD_BYTES_MAX = 1024 * 1024;
+/** An answer that such a user has not read by then is cut off; a stream is not: what waits for it is bounded. */
+export const CONTROL_UNREAD_MS_MAX = 10_000;
+/** A request, head and body, has come by then. */
+export const CONTROL_ARRIVAL_MS_MAX = 5000;
+/** An idle connection of a user is closed behind this, where he or all of them have half of what they may. */
+export const CONTROL_IDLE_MS_MAX = 5000;
+/** How long a client tries again while the daemon is busy. */
+export const CONTROL_BUSY_MS_MAX = 5000;
 /** What a client waits for an answer. */
 export const CONTROL_REQUEST_MS_MAX = 30_000;
 /** The server's is longer, so that a client whose request takes too long says that, and not that the daemon has gone. */

@@ -504,6 +504,12 @@ export class Overlay {
     return this.#stats.ofDevices([...this.#devices.entries.values()]);
   }
 
+  /** By name. Throws ENOENT. */
+  devicesStats(names: readonly string[]): Map<string, DeviceStats> {
+    const stats = this.#stats.ofDevices(names.map((name) => this.#entry(name)));
+    return new Map(names.map((name, index) => [name, stats[index]!]));
+  }
+
   /** Of underlay addresses, then of the groups on them. */
   muxStats(): MuxStats[] {
     return this.#stats.ofMuxes();

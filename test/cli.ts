@@ -180,7 +180,7 @@ cli('show-stats: counters, then drops, then workers', () => {
   const counters = { tx_read: 1, tx_frames: '9007199254740993' };
   const lines = showStats(
     {
-      meanings: { tx_too_big: 'too long: it was' },
+      meanings: { tx_too_big: 'too long: it was', refused_rate: 'too fast' },
       overlays: { ov0: { counters, drops: { tx_too_big: 2 }, link_overflow: 3 } },
       muxes: {
         '192.0.2.1:4789': {
@@ -195,6 +195,8 @@ cli('show-stats: counters, then drops, then workers', () => {
       workers: [
         { worker: 0, directions: 'both', state: 'running', restarts: 6, counters: { wakeups: 7 }, drops: {} },
       ],
+      control: { connections: 12, refused: { rate: 13 }, last_refused_uid: 14 },
+      next: null,
     },
     { parsable: true, output: 'all' },
   );
@@ -213,6 +215,9 @@ cli('show-stats: counters, then drops, then workers', () => {
     'worker 0:state:running:',
     'worker 0:restarts:6:',
     'worker 0:wakeups:7:',
+    'control:connections:12:',
+    'control:refused_rate:13:too fast',
+    'control:last_refused_uid:14:',
   ]);
 });
 
@@ -220,6 +225,9 @@ cli('exit codes', () => {
   const codes = { ENOENT: 3, EEXIST: 4, EBUSY: 4, EPERM: 5, EACCES: 5, ETIME: 7 };
   for (const [errno, code] of Object.entries({ ...codes, EINVAL: 1, EAGAIN: 1, ECONNREFUSED: 1 })) {
     assert.is(exitCodeOf(new OverlayError(errno, 'x', 'x')), code, errno);
+  }
+  for (const code of ['daemon_busy', 'too_many_requests', 'too_many_connections']) {
+    assert.is(exitCodeOf(new OverlayError('EAGAIN', code, 'x')), 4, code);
   }
 });
 
@@ -290,7 +298,7 @@ cli(
       ['bank: 65', '1:7', /bank: .*<=64/],
       ['pin: 3-1', '1:6', /pin: it is a list of CPUs/],
       ['workers: 1\nsocket: 5', '2:9', /socket: /],
-      [`socket: ${'é'.repeat(54)}`, '1:9', /socket: it is at most 107 bytes/],
+      [`socket: ${'é'.repeat(54)}`, '1:9', /socket: it is at most 101 bytes/],
       ['stateDir: ""', '1:11', /stateDir: /],
       ['logLevel: loud', '1:11', /logLevel: .*debug/],
       ['workers: 1\nworker: 2', '2:9', /worker: Unrecognized key/],

@@ -2,6 +2,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { showStats } from '../src/cli/show.js';
+import { Refusals } from '../src/control/refusals.js';
 import { statsView } from '../src/control/view.js';
 import type { MuxStats } from '../src/overlay/stats.js';
 import { AF_INET, AF_INET6, SO_MARK, SOCK_CLOEXEC, SOCK_DGRAM, SOL_SOCKET } from '../src/sys/abi.js';
@@ -97,7 +98,10 @@ sockets('source ports in use that a device has met are in its counts, and in sho
       await memory.up('ov0');
       await until('it runs', 3000, () => overlay.state('ov0') === 'started');
       const [{ name, portsSkipped }] = overlay.muxStats() as [MuxStats];
-      const shown = showStats(statsView(overlay, true), { parsable: true, output: 'scope,counter,value' });
+      const shown = showStats(statsView(overlay, true, {}, { size: 0, refusals: new Refusals() }), {
+        parsable: true,
+        output: 'scope,counter,value',
+      });
       const line = `${name.replace(/:/g, '\\:')}:ports_skipped:${portsSkipped}`;
       assert.ok(shown.includes(line), `${line} in ${shown.join('\n')}`);
       met.add(portsSkipped);

@@ -34,6 +34,11 @@ const special: Readonly<Record<string, number>> = {
   daemon_unreachable: 6,
   daemon_gone: 6,
   no_answer: 7,
+  daemon_busy: 4,
+  too_many_connections: 4,
+  too_many_requests: 4,
+  too_many_readers: 4,
+  answers_unread: 4,
 };
 
 export function exitCodeOf({ code, errno }: Pick<OverlayError, 'code' | 'errno'>): number {

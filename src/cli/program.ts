@@ -1,13 +1,13 @@
 /** The commands of `overlayadm`: dladm's verbs. They only call the control API. */
 import { Command, InvalidArgumentError } from 'commander';
 import { ControlClient, DEFAULT_SOCKET } from '../control/client.js';
-import type { StatusView } from '../control/status.js';
-import type { OverlayView, StatsView } from '../control/view.js';
+import type { OverlayView } from '../control/view.js';
 import { OverlayError } from '../errors.js';
 import { type EventsOptions, showEvents } from './events.js';
 import { DEGRADED, exitCodeOf, exitCodes, USAGE } from './exit-code.js';
 import { type ModifyOptions, modifyOverlay, parseEntry, parseTarget } from './modify.js';
 import { print } from './output.js';
+import { allStats, type OverlaysPage, wholeStatus } from './pages.js';
 import { type ShowOptions, showOverlays, showStats } from './show.js';
 import { showTargets, showTargetsJson } from './show-targets.js';
 import { showStatus } from './status.js';
@@ -170,8 +170,9 @@ async function show(names: readonly string[], flags: Json & ShowOptions): Promis
     names.length > 0 ? names.map((name) => `/v1/overlays/${encodeURIComponent(name)}`) : ['/v1/overlays'];
   for (const path of paths) {
     try {
-      const answer = await client().get<{ overlays: Record<string, OverlayView> }>(path);
-      overlays.push(...Object.entries(answer.overlays));
+      for await (const page of client().pages<OverlaysPage>(path)) {
+        overlays.push(...Object.entries(page.overlays));
+      }
     } catch (error) {
       if (!(error instanceof OverlayError) || error.errno !== 'ENOENT') throw error;
       failures.push(error);
@@ -192,7 +193,7 @@ program
   .option('--json', 'print a JSON document')
   .action(async (flags: Json & ShowOptions) => {
     checkShow(flags);
-    const stats = await client().get<StatsView>('/v1/stats');
+    const stats = await allStats(client());
     await print(flags.json ? [JSON.stringify(stats, null, 2)] : showStats(stats, flags));
   });
 
@@ -202,7 +203,7 @@ program
   .option('--check', 'exit with 1 when anything is degraded, for monitoring')
   .option('--json', 'print a JSON document')
   .action(async (flags: Json & { check?: boolean }) => {
-    const status = await client().get<StatusView>('/v1/status');
+    const status = await wholeStatus(client());
     await print(flags.json ? [JSON.stringify(status, null, 2)] : showStatus(status));
     if (flags.check && status.status !== 'ONLINE') process.exitCode = DEGRADED;
   });

@@ -3,6 +3,7 @@ import type { ControlClient } from '../control/client.js';
 import type { OverlayView, TargetJson, TargetsPage } from '../control/view.js';
 import { OverlayError } from '../errors.js';
 import { print, write } from './output.js';
+import { allNames } from './pages.js';
 import { shortMac, shortMacs } from './short-mac.js';
 import type { ShowOptions } from './show.js';
 import { type Column, chooseColumns, formatParsable, Table, unset } from './table.js';
@@ -107,10 +108,6 @@ async function eachDevice(
     }
   }
   return failures;
-}
-
-async function allNames(client: ControlClient): Promise<string[]> {
-  return Object.keys((await client.get<{ overlays: object }>('/v1/overlays')).overlays);
 }
 
 /** Undefined in place of targets that this user may not read. */

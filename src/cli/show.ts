@@ -77,7 +77,8 @@ export function showStats(stats: StatsView, options: ShowOptions): string[] {
   const rows: StatRow[] = [];
   const add = (scope: string, counts: Readonly<Record<string, unknown>>, prefix = '') => {
     for (const [name, value] of Object.entries(counts)) {
-      const meaning = stats.meanings[name as keyof typeof stats.meanings] ?? '';
+      const key = (prefix === 'refused_' ? prefix + name : name) as keyof typeof stats.meanings;
+      const meaning = stats.meanings[key] ?? '';
       rows.push({ scope, name: prefix + name, value: `${value}`, meaning });
     }
   };
@@ -95,6 +96,11 @@ export function showStats(stats: StatsView, options: ShowOptions): string[] {
   for (const { worker, directions, state, restarts, counters } of stats.workers) {
     add(`worker ${worker}`, { directions, state, restarts, ...counters });
   }
+  // A daemon before this version has none.
+  const { connections, refused = {}, last_refused_uid } = stats.control ?? {};
+  if (stats.control) add('control', { connections });
+  add('control', refused, 'refused_');
+  if (typeof last_refused_uid === 'number') add('control', { last_refused_uid });
   return format(statColumns, rows, options);
 }
 

@@ -49,8 +49,16 @@ export function showStatus(view: StatusView): string[] {
     `memory: ${mebi(memory.rss_bytes)} resident, ${mebi(memory.shared_bytes)} reserved for tables and buffers, ` +
       `${mebi(inPool)} of ${mebi(memory.pool_bytes)} for targets in use`,
     `process ${view.pid}, running for ${formatAge(view.uptime)}, newest event ${view.event}`,
+    ...refusedLine(view),
   ];
   return lines.map(printable);
+}
+
+/** None while nobody was refused anything. */
+function refusedLine({ control }: StatusView): string[] {
+  const counts = Object.entries(control?.refused ?? {}).map(([name, count]) => `${name} ${count}`);
+  if (counts.length === 0) return [];
+  return [`refused to users: ${counts.join(', ')}; last to user ${control.last_refused_uid}`];
 }
 
 function mebi(bytes: number): string {

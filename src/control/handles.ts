@@ -3,15 +3,19 @@
  * names the token, and its connection's end, however it comes, closes the handle. `POST /v1/handle/<call>` with the
  * token in the header `overlay-handle` is one row of `calls.ts`.
  */
+import type { ServerResponse } from 'node:http';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { OverlayError } from '../errors.js';
+import { CONTROL_HANDLES } from '../limits.js';
 import type { Overlay } from '../overlay.js';
 import { every } from '../sys/clock.js';
 import type { Handle } from '../varpd/external/handle.js';
 import { type Call, calls } from './calls.js';
+import { Places } from './places.js';
+import type { Refusals } from './refusals.js';
 import { fieldsOf, parseFields } from './request.js';
-import type { Rights } from './rights.js';
+import type { Caller, Rights } from './rights.js';
 import { onceGone } from './streams.js';
 import { ROUTE_BODY_BYTES_MAX } from './targets.js';
 import { API_VERSION } from './view.js';
@@ -25,18 +29,24 @@ interface OpenHandle {
   readonly handle: Handle;
   /** Nobody else may use it. */
   readonly uid: number;
+  /** Its stream. */
+  readonly raw: ServerResponse;
 }
 
 const openInput = z.strictObject({ write: z.boolean() });
 const byName = new Map(calls.map((row) => [row.name, row]));
 
 export class Handles {
-  /** By token; each has a connection, and those are limited. */
+  /** By token; each has a connection and a place. */
   readonly #open = new Map<string, OpenHandle>();
+  readonly #places = new Places(CONTROL_HANDLES);
+  /** Ends the lines that keep the connections alive; there while a handle is. */
+  #stop: (() => void) | undefined;
 
   constructor(
     readonly overlay: Overlay,
     readonly rights: Rights,
+    readonly refusals: Refusals,
   ) {}
 
   addRoutes(fastify: FastifyInstance): void {
@@ -55,28 +65,51 @@ export class Handles {
     });
   }
 
-  /** Opens a handle for as long as the connection lasts. Throws EPERM, EINVAL, EEXIST. */
+  /** Opens a handle for as long as the connection lasts. Throws EPERM, EINVAL, EEXIST, EAGAIN when too many are open. */
   #stream(request: FastifyRequest, reply: FastifyReply): void {
     const { socket } = request.raw;
     const caller = this.rights.callerOf(socket);
     const { write } = parseFields(openInput, fieldsOf(request));
     this.rights.require(caller, write ? 'write' : 'look');
-    const handle = this.overlay.varpd.external.open(write);
-    this.#open.set(handle.token, { handle, uid: caller.uid });
+    const leave = this.#enter(caller);
+    let handle: Handle;
+    try {
+      handle = this.overlay.varpd.external.open(write);
+    } catch (error) {
+      leave();
+      throw error;
+    }
     const { raw } = reply;
-    const stop = every(KEEP_ALIVE_MS, () => {
-      // A reader that does not read gets no more lines, but is not cut: it may be stopped for a while.
-      if (!raw.writableNeedDrain) raw.write(line({}));
-    });
+    this.#open.set(handle.token, { handle, uid: caller.uid, raw });
+    this.#stop ??= every(KEEP_ALIVE_MS, () => this.#keepAlive());
     onceGone(reply, () => {
-      stop();
+      leave();
       this.#open.delete(handle.token);
       handle.close();
+      if (this.#open.size > 0) return;
+      this.#stop?.();
+      this.#stop = undefined;
     });
     reply.hijack();
     socket.setTimeout(0);
     raw.writeHead(200, { 'content-type': 'application/x-ndjson', 'cache-control': 'no-store' });
     raw.write(line({ token: handle.token }));
+  }
+
+  #enter(caller: Caller): () => void {
+    const leave = this.#places.take(caller);
+    if (leave) return leave;
+    this.refusals.note('handles', caller.uid);
+    throw new OverlayError(
+      'EAGAIN',
+      'too_many_handles',
+      `too many external handles are open for user ${caller.uid}: close some, or try again later`,
+    );
+  }
+
+  /** A reader that does not read gets no more lines, but is not cut: it may be stopped for a while. */
+  #keepAlive(): void {
+    for (const { raw } of this.#open.values()) if (!raw.writableNeedDrain) raw.write(line({}));
   }
 
   /** Throws EBADF for no handle, EPERM for somebody else's, ENOTTY for no such call, then what the row says. */

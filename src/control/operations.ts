@@ -3,6 +3,8 @@ import { z } from 'zod';
 import { EventReader } from '../events.js';
 import type { Overlay } from '../overlay.js';
 import { formatMac, parseMac } from '../target/mac.js';
+import type { Load } from './load.js';
+import { pageInput, pageOf } from './page.js';
 import type { Caller, Right } from './rights.js';
 import { statusView } from './status.js';
 import {
@@ -35,7 +37,9 @@ export interface Operation<Input> {
   readonly input: z.ZodType<Input>;
   /** Where the body may be longer than others. */
   readonly bodyBytesMax?: number;
-  run(overlay: Overlay, input: Input, caller: Caller): unknown;
+  /** How many requests it counts for a user who may not write, where its size does not tell what it costs. */
+  readonly weight?: number;
+  run(overlay: Overlay, input: Input, caller: Caller, load: Load): unknown;
 }
 
 const name = z.string().max(256);
@@ -45,6 +49,8 @@ const propertyOf = z.strictObject({ name, property: z.string().max(256) });
 const targetOf = z.strictObject({ name, mac: macText });
 /** Targets in a list of all devices, together. */
 const LIST_TARGETS_MAX = 5000;
+/** Counters are read from workers and the kernel; events are written one by one. */
+const [STATS_WEIGHT, EVENTS_WEIGHT] = [32, 16];
 
 function operation<Input>(row: Operation<Input>): Operation<unknown> {
   return row as Operation<unknown>;
@@ -61,16 +67,15 @@ export const operations: readonly Operation<unknown>[] = [
     method: 'GET',
     path: '/v1/overlays',
     needs: 'look',
-    input: z.strictObject({}),
-    run: (overlay, _, { mayRead }) => {
+    input: z.strictObject(pageInput),
+    run: (overlay, wanted, { mayRead }) => {
       const { names } = overlay;
       const share = Math.floor(LIST_TARGETS_MAX / Math.max(1, names.length));
       const targetsMax = Math.max(1, Math.min(TARGETS_PAGE_MAX, share));
-      const views = names.map((each) => [
-        each,
+      const { rows, next } = pageOf(names, wanted, (each) =>
         mayRead ? overlayView(overlay, each, targetsMax) : redactedView(overlay, each),
-      ]);
-      return { version: API_VERSION, overlays: Object.fromEntries(views) };
+      );
+      return { version: API_VERSION, overlays: Object.fromEntries(rows), next };
     },
   }),
   operation({
@@ -114,22 +119,30 @@ export const operations: readonly Operation<unknown>[] = [
     method: 'GET',
     path: '/v1/stats',
     needs: 'look',
-    input: z.strictObject({}),
-    run: (overlay, _, { mayRead }) => ({ version: API_VERSION, ...statsView(overlay, mayRead) }),
+    input: z.strictObject(pageInput),
+    weight: STATS_WEIGHT,
+    run: (overlay, wanted, { mayRead }, load) => ({
+      version: API_VERSION,
+      ...statsView(overlay, mayRead, wanted, load),
+    }),
   }),
   operation({
     name: 'daemon-status',
     method: 'GET',
     path: '/v1/status',
     needs: 'look',
-    input: z.strictObject({}),
-    run: (overlay, _, { mayRead }) => ({ version: API_VERSION, ...statusView(overlay, mayRead) }),
+    input: z.strictObject(pageInput),
+    run: (overlay, wanted, { mayRead }, load) => ({
+      version: API_VERSION,
+      ...statusView(overlay, mayRead, wanted, load),
+    }),
   }),
   operation({
     name: 'events',
     method: 'GET',
     path: '/v1/events',
     needs: 'look',
+    weight: EVENTS_WEIGHT,
     input: z.strictObject({
       /** Events behind that number; all that are there when it is left out. */
       since: z

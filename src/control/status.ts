@@ -1,6 +1,8 @@
 /** How the process and its devices are, as JSON: health first. */
 import { discreetText, type FaultEntry } from '../fma.js';
 import type { Overlay } from '../overlay.js';
+import { type ControlView, controlView, type Load } from './load.js';
+import { type PageWanted, pageOf } from './page.js';
 import { toldStatus } from './view.js';
 
 export interface FaultView {
@@ -29,7 +31,9 @@ export interface StatusView {
     readonly workers: number;
     readonly workers_running: number;
   };
+  /** Of the process, on the first page, and of the devices below. */
   readonly faults: readonly FaultView[];
+  /** One page of them; `counts` are of all. */
   readonly devices: Readonly<Record<string, { state: string; status: string; message: string }>>;
   readonly workers: readonly { worker: number; directions: string; state: string; restarts: number }[];
   readonly memory: {
@@ -47,16 +51,29 @@ export interface StatusView {
   readonly uptime: number;
   /** Number of the newest event. */
   readonly event: number;
+  readonly control: ControlView;
+  /** `after` of the next page; null behind the last. */
+  readonly next: string | null;
 }
 
 /** @param mayRead false leaves out the texts of faults, which may hold values of properties */
-export function statusView(overlay: Overlay, mayRead: boolean): StatusView {
+export function statusView(overlay: Overlay, mayRead: boolean, wanted: PageWanted, load: Load): StatusView {
   const { fma, engine, names } = overlay;
-  const faults = fma.list().map((fault) => faultView(fault, mayRead));
-  const devices = names.map((name) => {
+  const list = fma.list();
+  const known = new Set(names);
+  const faultsOf = new Map<string | undefined, FaultEntry[]>();
+  for (const fault of list) {
+    const key = fault.device !== undefined && known.has(fault.device) ? fault.device : undefined;
+    const those = faultsOf.get(key) ?? [];
+    those.push(fault);
+    faultsOf.set(key, those);
+  }
+  const { rows, next } = pageOf(names, wanted, (name) => {
     const { status, message } = toldStatus(fma.status(name), mayRead);
-    return [name, { state: overlay.state(name), status, message }] as const;
+    const faults = (faultsOf.get(name) ?? []).map((fault) => faultView(fault, mayRead));
+    return { device: { state: overlay.state(name), status, message }, faults };
   });
+  const own = wanted.after === undefined ? (faultsOf.get(undefined) ?? []) : [];
   const workers = engine.workers.list.map(({ queue, state, restarts }) => {
     return { worker: queue.index, directions: queue.directions, state, restarts };
   });
@@ -64,15 +81,15 @@ export function statusView(overlay: Overlay, mayRead: boolean): StatusView {
   return {
     status: fma.processStatus,
     counts: {
-      devices: devices.length,
-      started: devices.filter(([, { state }]) => state === 'started').length,
-      degraded: devices.filter(([, { status }]) => status === 'DEGRADED').length,
-      faults: faults.length,
+      devices: names.length,
+      started: names.filter((name) => overlay.state(name) === 'started').length,
+      degraded: names.filter((name) => faultsOf.has(name)).length,
+      faults: list.length,
       workers: workers.length,
       workers_running: workers.filter(({ state }) => state === 'running').length,
     },
-    faults,
-    devices: Object.fromEntries(devices),
+    faults: [...own.map((fault) => faultView(fault, mayRead)), ...rows.flatMap(([, { faults }]) => faults)],
+    devices: Object.fromEntries(rows.map(([name, { device }]) => [name, device])),
     workers,
     memory: {
       shared_bytes: engine.views.u8.length,
@@ -84,6 +101,8 @@ export function statusView(overlay: Overlay, mayRead: boolean): StatusView {
     pid: process.pid,
     uptime: Math.floor(process.uptime()),
     event: overlay.events.last,
+    control: controlView(load),
+    next,
   };
 }
 

@@ -5,18 +5,16 @@
 import type { FastifyReply } from 'fastify';
 import { OverlayError } from '../errors.js';
 import type { EventReader } from '../events.js';
+import { CONTROL_READERS } from '../limits.js';
+import { Places } from './places.js';
+import type { Refusals } from './refusals.js';
 import type { Caller } from './rights.js';
 import { API_VERSION } from './view.js';
 
 /** What may wait for a reader, besides what the kernel holds for it: a few dozen events. */
 const READER_BYTES_MAX = 64 * 1024;
-/** Readers at a time; each has a connection, and those are limited more narrowly for whoever may not write. */
-const READERS_MAX = 32;
-/** Of those who may not write, so that they leave room for the others. */
-const USERS_READERS_MAX = 16;
-/** Of one who may not write. */
-const USER_READERS_MAX = 4;
-
+/** Each write is a system call: many events make one. */
+const WRITE_CHARACTERS = 16 * 1024;
 /**
  * Runs `work` when the answer has been sent or can never be. One that waits behind others on its connection is not told
  * when that ends.
@@ -35,23 +33,19 @@ export function onceGone({ raw, request }: FastifyReply, work: () => void): void
 }
 
 export class EventStreams {
-  /** The uid of each reader who may not write; undefined for one who may. */
-  readonly #readers = new Set<{ readonly uid: number | undefined }>();
+  readonly #places = new Places(CONTROL_READERS);
 
-  /** How many read. */
-  get size(): number {
-    return this.#readers.size;
-  }
+  constructor(readonly refusals: Refusals) {}
 
   /** Answers with events until there are no more or the connection ends. Throws EAGAIN when too many read. */
   send(reader: EventReader, caller: Caller, reply: FastifyReply): void {
-    const place = this.#place(caller);
+    const leave = this.#enter(caller);
     const { raw } = reply;
     const pump = () => {
       while (!raw.destroyed && !raw.writableEnded && raw.writableLength < READER_BYTES_MAX) {
-        const event = reader.take();
-        if (!event) break;
-        raw.write(`${JSON.stringify({ version: API_VERSION, ...event })}\n`);
+        const lines = linesOf(reader);
+        if (lines === '') break;
+        raw.write(lines);
       }
       if (reader.isEnded && !raw.writableEnded) raw.end();
     };
@@ -59,7 +53,7 @@ export class EventStreams {
     raw.on('drain', pump);
     onceGone(reply, () => {
       stop();
-      this.#readers.delete(place);
+      leave();
     });
     reply.hijack();
     // Nothing may happen for days.
@@ -69,21 +63,25 @@ export class EventStreams {
     pump();
   }
 
-  #place({ uid, mayWrite }: Caller): { readonly uid: number | undefined } {
-    const users = [...this.#readers].filter((each) => each.uid !== undefined);
-    const isFull = mayWrite
-      ? this.#readers.size >= READERS_MAX
-      : users.length >= USERS_READERS_MAX ||
-        users.filter((each) => each.uid === uid).length >= USER_READERS_MAX;
-    if (isFull) {
-      throw new OverlayError(
-        'EAGAIN',
-        'too_many_readers',
-        `too many read events for user ${uid}: end some of them, or try again later`,
-      );
-    }
-    const place = { uid: mayWrite ? undefined : uid };
-    this.#readers.add(place);
-    return place;
+  #enter(caller: Caller): () => void {
+    const leave = this.#places.take(caller);
+    if (leave) return leave;
+    this.refusals.note('readers', caller.uid);
+    throw new OverlayError(
+      'EAGAIN',
+      'too_many_readers',
+      `too many read events for user ${caller.uid}: end some of them, or try again later`,
+    );
   }
+}
+
+/** Events that are there, as many as are written at a time; empty when there are none. */
+function linesOf(reader: EventReader): string {
+  let lines = '';
+  while (lines.length < WRITE_CHARACTERS) {
+    const event = reader.take();
+    if (!event) break;
+    lines += `${JSON.stringify({ version: API_VERSION, ...event })}\n`;
+  }
+  return lines;
 }

@@ -6,6 +6,7 @@ import type { SearchState } from '../datapath/path-search.js';
 import { DESTINATION_ETHERNET, DESTINATION_IP, DESTINATION_PORT } from '../encap/plugin.js';
 import { OverlayError } from '../errors.js';
 import { discreetText, type FaultStatus } from '../fma.js';
+import { CONTROL_PAGE_ROWS_MAX } from '../limits.js';
 import type { OffloadName, OffloadState } from '../offload.js';
 import type { ProbeCounts } from '../overlay/path-probes.js';
 import type { DeviceProperty } from '../overlay/properties.js';
@@ -15,6 +16,9 @@ import { wallTimeOf } from '../sys/clock.js';
 import { formatRoute, type Route } from '../target/destination.js';
 import type { TargetView } from '../target/entries.js';
 import { formatMac } from '../target/mac.js';
+import { type ControlView, controlView, type Load } from './load.js';
+import { namesAfter, type PageWanted, pageOf } from './page.js';
+import { type RefusalName, refusals } from './refusals.js';
 
 export type { VnicView } from './vnic-view.js';
 
@@ -98,9 +102,10 @@ export interface RowView {
   readonly drops: Readonly<Partial<Record<DropName, string | number>>>;
 }
 
+/** One page of counters: devices by name, then underlay addresses. */
 export interface StatsView {
-  /** A sentence for each drop that stands below. */
-  readonly meanings: Readonly<Partial<Record<DropName, string>>>;
+  /** A sentence for each drop and each refusal that stands below. */
+  readonly meanings: Readonly<Partial<Record<DropName | `refused_${RefusalName}`, string>>>;
   readonly overlays: Readonly<Record<string, RowView & { link_overflow: string | number }>>;
   readonly muxes: Readonly<
     Record<
@@ -108,13 +113,22 @@ export interface StatsView {
       RowView & { encap: string; socket_overflow: number; ports_skipped: number; probes: ProbeCounts }
     >
   >;
+  /** On the first page. */
   readonly workers: readonly (RowView & {
     worker: number;
     directions: string;
     state: string;
     restarts: number;
   })[];
+  readonly control: ControlView;
+  /** `after` of the next page; null behind the last. */
+  readonly next: string | null;
 }
+
+type DeviceRow = StatsView['overlays'][string];
+type MuxRow = StatsView['muxes'][string];
+/** In front of an underlay address among the names of a page: no device has such a name, and it sorts behind all of them. */
+const MUX_MARK = '~';
 
 export function propertyView(property: DeviceProperty, id: number): PropertyView {
   const { info, value } = property;
@@ -269,25 +283,45 @@ const muxCounters = ['rx_read', 'rx_messages'];
 const workerCounters = ['wakeups', 'tx_batches', 'rx_batches', 'send_calls', 'events_lost'];
 
 /** @param mayRead false leaves out the underlay addresses, which are values of properties */
-export function statsView(overlay: Overlay, mayRead: boolean): StatsView {
-  const all = overlay.allDeviceStats();
-  const overlays = overlay.names.map((name, index) => {
-    const { counts, linkOverflow } = all[index]!;
-    return [name, { ...rowView(counts, deviceCounters), link_overflow: countToJson(linkOverflow) }] as const;
-  });
-  const muxes = (mayRead ? overlay.muxStats() : []).map((mux) => {
-    const { name, encap, counts, socketOverflow, portsSkipped, probes } = mux;
-    const row = rowView(counts, muxCounters);
+export function statsView(overlay: Overlay, mayRead: boolean, wanted: PageWanted, load: Load): StatsView {
+  const muxes = new Map(
+    (mayRead ? overlay.muxStats() : []).map((mux) => [MUX_MARK + mux.name, mux] as const),
+  );
+  const names = [...overlay.names, ...muxes.keys()];
+  // The kernel is asked once for all devices that the page can have.
+  const likely = namesAfter(names, wanted).slice(0, CONTROL_PAGE_ROWS_MAX);
+  const devices = overlay.devicesStats(likely.filter((name) => !muxes.has(name)));
+  const { rows, next } = pageOf<DeviceRow | MuxRow>(names, wanted, (key) => {
+    const mux = muxes.get(key);
+    if (!mux) {
+      const { counts, linkOverflow } = devices.get(key)!;
+      return { ...rowView(counts, deviceCounters), link_overflow: countToJson(linkOverflow) };
+    }
+    const { encap, counts, socketOverflow, portsSkipped, probes } = mux;
     const rest = { socket_overflow: socketOverflow, ports_skipped: portsSkipped, probes };
-    return [name, { encap, ...row, ...rest }] as const;
+    return { encap, ...rowView(counts, muxCounters), ...rest };
   });
-  const workers = overlay.workerStats().map(({ worker, directions, state, restarts, counts }) => {
-    return { worker, directions, state, restarts, ...rowView(counts, workerCounters) };
-  });
-  const rows = [...overlays, ...muxes].map(([, { drops }]) => drops);
-  const happened = dropNames.filter((name) => rows.some((drops) => name in drops));
-  const meanings = Object.fromEntries(happened.map((name) => [name, dropSentences[name]]));
-  return { meanings, overlays: Object.fromEntries(overlays), muxes: Object.fromEntries(muxes), workers };
+  const workers = (wanted.after === undefined ? overlay.workerStats() : []).map(
+    ({ worker, directions, state, restarts, counts }) => {
+      return { worker, directions, state, restarts, ...rowView(counts, workerCounters) };
+    },
+  );
+  const happened = dropNames.filter((name) => rows.some(([, { drops }]) => name in drops));
+  const control = controlView(load);
+  const refused = Object.keys(control.refused) as RefusalName[];
+  return {
+    meanings: Object.fromEntries([
+      ...happened.map((name) => [name, dropSentences[name]]),
+      ...refused.map((name) => [`refused_${name}`, refusals[name]]),
+    ]),
+    overlays: Object.fromEntries(rows.filter(([key]) => !muxes.has(key))) as Record<string, DeviceRow>,
+    muxes: Object.fromEntries(
+      rows.flatMap(([key, row]) => (muxes.has(key) ? [[key.slice(MUX_MARK.length), row as MuxRow]] : [])),
+    ),
+    workers,
+    control,
+    next,
+  };
 }
 
 function rowView({ counters, drops }: Counts, names: readonly string[]): RowView {

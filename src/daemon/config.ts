@@ -2,7 +2,7 @@
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 import { BANK_MAX, BATCH_MAX } from '../../assembly/layout.js';
-import { DEFAULT_SOCKET } from '../control/client.js';
+import { ADMIN_SUFFIX, DEFAULT_SOCKET } from '../control/client.js';
 import { groupOf } from '../control/groups.js';
 import { memoryBytesNeeded } from '../datapath/memory.js';
 import { workerCount } from '../datapath/workers.js';
@@ -19,6 +19,7 @@ import {
   WORKERS_MAX,
 } from '../limits.js';
 import { allowedCpus } from '../sys/affinity.js';
+import { SOCKET_PATH_BYTES_MAX } from '../sys/unix-socket.js';
 import { ConfigFile, FAULTS_MAX, type Fault, type Path } from './config-file.js';
 import { checkDeclared, type DeclaredOverlays, declaredOverlays } from './declared.js';
 
@@ -50,8 +51,8 @@ export interface Config {
   readonly overlays: DeclaredOverlays;
 }
 
-/** sun_path less the NUL (man 7 unix); a longer path would be cut off silently. */
-const SOCKET_PATH_BYTES_MAX = 107;
+/** The second socket's name is longer. */
+const PATH_BYTES_MAX = SOCKET_PATH_BYTES_MAX - Buffer.byteLength(ADMIN_SUFFIX);
 /** Room for target tables that the default leaves however many workers there are. */
 const POOL_BYTES = 64 * 2 ** 20;
 /** Each has a thread of its own. */
@@ -104,10 +105,7 @@ const schema = z.strictObject({
   socket: z
     .string()
     .min(1)
-    .refine(
-      (path) => Buffer.byteLength(path) <= SOCKET_PATH_BYTES_MAX,
-      `it is at most ${SOCKET_PATH_BYTES_MAX} bytes`,
-    )
+    .refine((path) => Buffer.byteLength(path) <= PATH_BYTES_MAX, `it is at most ${PATH_BYTES_MAX} bytes`)
     .default(DEFAULT_SOCKET),
   stateDir: z.string().min(1).default('/var/lib/overlayd'),
   logLevel: z.enum(logLevels).default('info'),

@@ -12,6 +12,7 @@ export const macros = {
     O_NONBLOCK: 0o4000,
     O_CLOEXEC: 0o2000000,
     F_SETFD: 2,
+    F_DUPFD_CLOEXEC: 1030,
     FD_CLOEXEC: 1,
   },
   'sys/file.h': { LOCK_EX: 2, LOCK_NB: 4 },
@@ -24,6 +25,7 @@ export const macros = {
     AF_INET: 2,
     AF_INET6: 10,
     AF_NETLINK: 16,
+    SOCK_STREAM: 1,
     SOCK_DGRAM: 2,
     SOCK_RAW: 3,
     SOCK_SEQPACKET: 5,
@@ -194,7 +196,8 @@ export const macros = {
 } as const;
 
 // By name for those who need a few. The netlink folder takes what it needs out of `macros` itself.
-export const { O_RDONLY, O_RDWR, O_CREAT, O_NONBLOCK, O_CLOEXEC, F_SETFD, FD_CLOEXEC } = macros['fcntl.h'];
+export const { O_RDONLY, O_RDWR, O_CREAT, O_NONBLOCK, O_CLOEXEC, F_SETFD, F_DUPFD_CLOEXEC, FD_CLOEXEC } =
+  macros['fcntl.h'];
 export const { LOCK_EX, LOCK_NB } = macros['sys/file.h'];
 export const { CLONE_NEWNS, CLONE_NEWNET } = macros['sched.h'];
 export const { POLLIN, POLLOUT, POLLERR } = macros['poll.h'];
@@ -205,6 +208,7 @@ export const {
   AF_INET,
   AF_INET6,
   AF_NETLINK,
+  SOCK_STREAM,
   SOCK_DGRAM,
   SOCK_RAW,
   SOCK_SEQPACKET,

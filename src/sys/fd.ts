@@ -1,6 +1,6 @@
 /** File descriptors that main owns and workers borrow as integers. */
 import { Serial } from '../serial.js';
-import { EFD_CLOEXEC, EFD_NONBLOCK, F_SETFD, FD_CLOEXEC, MFD_CLOEXEC } from './abi.js';
+import { EFD_CLOEXEC, EFD_NONBLOCK, F_DUPFD_CLOEXEC, F_SETFD, FD_CLOEXEC, MFD_CLOEXEC } from './abi.js';
 import { must } from './errno.js';
 import * as libc from './libc.js';
 
@@ -22,6 +22,11 @@ const closing = new Serial();
 /** Whether the descriptor passes to a program that this process becomes (man 2 execve). */
 export function setInherited(fd: number, isInherited: boolean): void {
   must(libc.fcntl(fd, F_SETFD, isInherited ? 0 : FD_CLOEXEC), 'fcntl F_SETFD');
+}
+
+/** Another descriptor of the same open file; programs that this process becomes do not get it. */
+export function duplicateFd(fd: number): number {
+  return must(libc.fcntl(fd, F_DUPFD_CLOEXEC, 0), 'fcntl F_DUPFD_CLOEXEC');
 }
 
 /** An empty file that is nowhere but in memory (man 2 memfd_create). @param name what /proc shows of it */

@@ -24,8 +24,9 @@ interface Waiter {
   fail(error: OverlayError): void;
 }
 
-/** Lookups that wait at a time: more than a control socket has connections. */
+/** Lookups that wait at a time, and handles that are open: more than a control socket has connections. */
 const WAITERS_MAX = 1024;
+const HANDLES_MAX = 1024;
 
 export class External {
   /** Told when the writer opens (true) and when it closes (false). */
@@ -51,8 +52,15 @@ export class External {
     this.#serve();
   }
 
-  /** Throws EEXIST when a writer is there already. */
+  /** Throws EEXIST when a writer is there already, EAGAIN when too many handles are open. */
   open(write: boolean): Handle {
+    if (this.#handles.size >= HANDLES_MAX) {
+      throw new OverlayError(
+        'EAGAIN',
+        'too_many_handles',
+        `${HANDLES_MAX} external handles are open already: close some`,
+      );
+    }
     if (write && this.#writer) {
       throw new OverlayError(
         'EEXIST',

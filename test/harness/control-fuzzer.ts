@@ -1,5 +1,5 @@
 /**
- * Messages to a control server that no good client would send, of every operation and every call, on many pipelined
+ * Messages to a control server that no good client would send, of every operation and every call, on many
  * connections, while somebody else is served: `control-fuzzer.js <messages> <seed>` prints how often it answered what.
  */
 import { connect } from 'node:net';
@@ -14,8 +14,11 @@ import { Pipeline, type PipelineAnswer } from './pipeline.js';
 import { Xorshift } from './xorshift.js';
 
 const CONNECTIONS = 16;
-/** Requests that wait on each of them. */
-const DEPTH = 16;
+/** Of so many messages one is many at once, for a server that has many devices. */
+const MANY_EVERY = 500;
+const CROWD = 100;
+const DEVICES = 60;
+const listRequest = Buffer.from('GET /v1/overlays HTTP/1.1\r\n\r\n');
 /** Of so many messages one is not even HTTP, and costs a connection. */
 const RAW_EVERY = 400;
 
@@ -304,6 +307,24 @@ function converse(path: string, bytes: Buffer, codes: Map<string, number>): Prom
   });
 }
 
+/** Sends many requests at once, and reads no answer: the server ends the connection. */
+function crowd(path: string, messages: Messages): Promise<void> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    socket.on('error', () => {});
+    socket.on('close', () => resolve());
+    socket.pause();
+    // Of two good requests the second comes before the first answer has been read.
+    const bytes = [listRequest, listRequest, ...Array.from({ length: CROWD }, () => messages.next())];
+    socket.write(Buffer.concat(bytes));
+    const look = setInterval(() => {
+      // A connection that is not read does not tell of its end: a write does.
+      if (socket.destroyed) clearInterval(look);
+      else socket.write('\r\n');
+    }, 10);
+  });
+}
+
 /** Sends so many messages, and asserts that nothing is left of them. */
 async function run(messageCount: number, seed: number): Promise<Map<string, number>> {
   const codes = new Map<string, number>();
@@ -318,6 +339,10 @@ async function run(messageCount: number, seed: number): Promise<Map<string, numb
       properties: listen,
     });
     const handle = await HandleClient.open(socket, true);
+    for (let index = 0; index < DEVICES; index++) {
+      const idle = { ...request(`many${index}`, 8000 + index, 4789), properties: {}, activate: false };
+      await client.post('/v1/overlays', idle);
+    }
     let sent = 0;
     let isOver = false;
 
@@ -334,21 +359,21 @@ async function run(messageCount: number, seed: number): Promise<Map<string, numb
     })();
 
     const pipelines = Array.from({ length: CONNECTIONS }, () => new Pipeline(socket));
-    const work = pipelines.flatMap((pipeline, line) =>
-      Array.from({ length: DEPTH }, async (_, place) => {
-        const messages = new Messages(seed + line * DEPTH + place, handle.token);
-        while (sent < messageCount && !isOver) {
-          const isRaw = ++sent % RAW_EVERY === 0;
-          const bytes = isRaw ? messages.raw() : messages.next();
-          try {
-            if (isRaw) await converse(socket, bytes, codes);
-            else check(await pipeline.ask(bytes), codes);
-          } catch (error) {
-            throw new Error(`${(error as Error).message} for ${bytes.toString('latin1').slice(0, 2000)}`);
-          }
+    const work = pipelines.map(async (pipeline, line) => {
+      const messages = new Messages(seed + line, handle.token);
+      while (sent < messageCount && !isOver) {
+        const isRaw = ++sent % RAW_EVERY === 0;
+        const isMany = !isRaw && sent % MANY_EVERY === 0;
+        const bytes = isRaw ? messages.raw() : messages.next();
+        try {
+          if (isRaw) await converse(socket, bytes, codes);
+          else if (isMany) await crowd(socket, messages);
+          else check(await pipeline.ask(bytes), codes);
+        } catch (error) {
+          throw new Error(`${(error as Error).message} for ${bytes.toString('latin1').slice(0, 2000)}`);
         }
-      }),
-    );
+      }
+    });
     let answers = 0;
     try {
       await Promise.all(work);

@@ -1,4 +1,4 @@
-/** Many HTTP requests on one connection without waiting for the answers, which come in their order (RFC 9112, 9.3.2). */
+/** Many HTTP requests on one connection, each when the one before it has been answered: the server cuts others. */
 import { connect, type Socket } from 'node:net';
 
 export interface PipelineAnswer {
@@ -40,7 +40,7 @@ export class Pipeline {
   ask(bytes: Buffer): Promise<PipelineAnswer> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ bytes, ends: 0, resolve, reject });
-      if (!this.#isLast) this.#socket.write(bytes);
+      if (!this.#isLast && this.#waiting.length === 1) this.#socket.write(bytes);
     });
   }
 
@@ -68,7 +68,12 @@ export class Pipeline {
     this.#received = Buffer.alloc(0);
     this.connections++;
     this.#socket = this.#connect();
-    for (const { bytes } of this.#waiting) this.#socket.write(bytes);
+    this.#next();
+  }
+
+  #next(): void {
+    const [first] = this.#waiting;
+    if (first) this.#socket.write(first.bytes);
   }
 
   #read(part: Buffer): void {
@@ -98,6 +103,7 @@ export class Pipeline {
     this.#received = received.subarray(to);
     this.#isLast = head.includes('connection: close');
     this.#waiting.shift()!.resolve({ status: Number(head.slice(9, 12)), text });
+    if (!this.#isLast) this.#next();
     return true;
   }
 }
