@@ -647,7 +647,15 @@ testWith(cli, needs, 'the commands, their tables and documents', () =>
     assert.equal(Object.keys(document('show-overlay').overlays as object), ['ov0', 'ov1']);
     assert.equal(Object.keys(document('show-overlay', 'ov1').overlays as object), ['ov1']);
     const stats = document('show-stats');
-    assert.equal(Object.keys(stats), ['version', 'meanings', 'overlays', 'muxes', 'workers']);
+    assert.equal(Object.keys(stats), [
+      'version',
+      'meanings',
+      'overlays',
+      'muxes',
+      'workers',
+      'control',
+      'next',
+    ]);
     assert.match(ask('show-stats', '-p', '-o', 'all').stdout, /^ov0:tx_read:0:$/m);
     assert.equal(document('delete-overlay', 'ov0'), { version: 1 });
     assert.equal(ask('delete-overlay', 'ov1'), { status: 0, stdout: '', stderr: '' });

@@ -145,10 +145,14 @@ testWith(attack, ['root'], 'a full backlog: busy, after some tries, and never "s
   const directory = temporaryDirectory();
   const path = join(directory, 'socket');
   // Listens and takes nothing.
-  const program = `
-    import socket, sys
-    s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(0); print('ready', flush=True); sys.stdin.read()
-  `;
+  const program = [
+    'import socket, sys',
+    's = socket.socket(socket.AF_UNIX)',
+    's.bind(sys.argv[1])',
+    's.listen(0)',
+    "print('ready', flush=True)",
+    'sys.stdin.read()',
+  ].join('\n');
   const deaf = spawn('python3', ['-c', program, path], { stdio: ['pipe', 'pipe', 'inherit'] });
   const waiting: ReturnType<typeof createConnection>[] = [];
   try {

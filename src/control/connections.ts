@@ -27,6 +27,8 @@ import type { Caller, Rights } from './rights.js';
 const REFUSALS_MAX = 16;
 /** Time in which a refused caller can read the answer. */
 const REFUSAL_MS_MAX = 500;
+/** Requests that a pipelined one counts as: up to 64 KiB are read, of which the rest is thrown away. */
+const PIPELINED_WEIGHT = 50;
 /** How often connections are looked at that may have to be cut. */
 const SWEEP_MS = 1000;
 
@@ -115,9 +117,9 @@ export class Connections {
     if (!connection) return false;
     const { uid, mayWrite } = connection;
     if (socket.destroyed || connection.response) {
-      // Each request of the same read comes here; the first one has cut the connection.
       if (!socket.destroyed) this.refusals.note('pipelined', uid);
-      if (!mayWrite) this.#budget.charge(uid, 1);
+      if (!mayWrite) this.#budget.charge(uid, PIPELINED_WEIGHT);
+      stopParser(socket);
       socket.destroy();
       return false;
     }
@@ -215,6 +217,15 @@ export class Connections {
     this.refusals.note(name, uid);
     socket.destroy();
   }
+}
+
+/**
+ * Has Node look at nothing more of what it has read from a socket. It would make a request and an answer of each that is left,
+ * for a connection that is cut. There is no other way to its parser; 2 says that what follows is no HTTP.
+ */
+function stopParser(socket: Socket): void {
+  const { parser } = socket as { parser?: { onIncoming: () => number } | null };
+  if (parser) parser.onIncoming = () => 2;
 }
 
 function tooMany(uid: number): OverlayError {

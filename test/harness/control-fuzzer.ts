@@ -17,7 +17,7 @@ const CONNECTIONS = 16;
 /** Of so many messages one is many at once, for a server that has many devices. */
 const MANY_EVERY = 500;
 const CROWD = 100;
-const DEVICES = 60;
+const DEVICES = 12;
 const listRequest = Buffer.from('GET /v1/overlays HTTP/1.1\r\n\r\n');
 /** Of so many messages one is not even HTTP, and costs a connection. */
 const RAW_EVERY = 400;
