@@ -1,4 +1,5 @@
 /** What bounds the control API: pages, kept answers, budgets, places, one request at a time, both sockets. */
+import { channel } from 'node:diagnostics_channel';
 import { once } from 'node:events';
 import { existsSync, statSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
@@ -121,8 +122,16 @@ limits('a second request before the first answer: the connection is cut, and wha
       assert.not.ok(memory.overlay.names.includes('second'));
       assert.not.ok(memory.overlay.names.includes('third'));
     }
+    // Node tells of each request that it makes an object of.
+    const started = channel('http.server.request.start');
+    let seen = 0;
+    const count = () => seen++;
+    started.subscribe(count);
+    await converse(socket, 'GET /v1/overlays HTTP/1.1\r\n\r\n'.repeat(2000));
+    started.unsubscribe(count);
+    assert.is(seen, 2, 'the rest of the read is thrown away');
     const { control } = await client.get<StatusView>('/v1/status');
-    assert.equal([control.refused.pipelined, control.last_refused_uid], [2, process.getuid!()]);
+    assert.equal([control.refused.pipelined, control.last_refused_uid], [3, process.getuid!()]);
     // One after the other is as it should be.
     const calm = connect(socket).setEncoding('utf8');
     for (let turn = 0; turn < 3; turn++) {
