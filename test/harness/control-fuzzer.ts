@@ -13,7 +13,7 @@ import { descriptors, request } from './memory-overlay.js';
 import { Pipeline, type PipelineAnswer } from './pipeline.js';
 import { Xorshift } from './xorshift.js';
 
-const CONNECTIONS = 16;
+const CONNECTIONS = 24;
 /** Of so many messages one is many at once, for a server that has many devices. */
 const MANY_EVERY = 500;
 const CROWD = 100;
