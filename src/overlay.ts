@@ -110,7 +110,13 @@ import { Reports } from './overlay/reports.js';
 import { Restarts, type RestoreFailure } from './overlay/restarts.js';
 import { type Entry, Setprop } from './overlay/setprop.js';
 import { type DeviceStats, type MuxStats, Stats, type WorkerStats } from './overlay/stats.js';
-import { cacheOf, getTarget, iterateTargets, removeTarget, setTarget } from './overlay/target-operations.js';
+import {
+  flushTargets,
+  getTarget,
+  iterateTargets,
+  removeTarget,
+  setTarget,
+} from './overlay/target-operations.js';
 import { Targets } from './overlay/targets.js';
 import { TooBig } from './overlay/too-big.js';
 import { createOverlay, type OverlayRequest } from './overlay/transaction.js';
@@ -554,7 +560,7 @@ export class Overlay {
 
   /** CACHE_FLUSH. Throws ENOENT, ENXIO, ENOTSUP for a POINT device. */
   cacheFlush(name: string): void {
-    cacheOf(this.#entry(name)).flush();
+    flushTargets(this.#entry(name));
     this.events.emit('target-flush', { device: name, text: 'everything is looked up anew' });
   }
 

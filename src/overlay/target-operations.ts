@@ -24,6 +24,18 @@ export function setTarget(entry: Entry, mac: number, to: Route | 'drop'): void {
 /** Throws ENXIO, ENOTSUP for a POINT device, ENOENT when there is none of that address. */
 export function removeTarget(entry: Entry, mac: number): void {
   if (!cacheOf(entry).remove(mac)) refuseUnknown(entry, mac);
+  forgetLearned(entry, formatMac(mac));
+}
+
+/** Throws ENXIO, ENOTSUP for a POINT device. */
+export function flushTargets(entry: Entry): void {
+  cacheOf(entry).flush();
+  forgetLearned(entry);
+}
+
+/** A lookup that learns must not bring a removed target back, nor hold it where it was. */
+function forgetLearned({ lookup: { instance } }: Entry, mac?: string): void {
+  if (instance.isActive) instance.lookup.forget?.(mac);
 }
 
 /** Targets from address `marker` on, at most `count`, and where to go on. Throws ENXIO. */
@@ -38,7 +50,7 @@ export function iterateTargets(
 }
 
 /** Throws ENXIO before activation, ENOTSUP for a POINT device. */
-export function cacheOf(entry: Entry): TargetCache {
+function cacheOf(entry: Entry): TargetCache {
   const { dynamic } = routedOf(entry);
   if (dynamic) return dynamic.cache;
   throw new OverlayError(

@@ -69,9 +69,35 @@ const sticky: PropertyInfo = {
   possible: ['on', 'off'],
 };
 
+/** A station that roams moves every few seconds; a loop or a duplicate shows a move or two a second, which is all that workers report. */
+const moves: PropertyInfo = {
+  ...reopening,
+  name: 'learn/moves',
+  type: 'uint',
+  isRequired: false,
+  default: 10n,
+  possible: [{ min: 0n, max: 1000n }],
+};
+const movesSeconds: PropertyInfo = {
+  ...reopening,
+  name: 'learn/moves_seconds',
+  type: 'uint',
+  isRequired: false,
+  default: 10n,
+  possible: [{ min: 1n, max: 3600n }],
+};
+const hold: PropertyInfo = {
+  ...reopening,
+  name: 'learn/hold',
+  type: 'uint',
+  isRequired: false,
+  default: 60n,
+  possible: [{ min: 1n, max: 3600n }],
+};
+
 /** The port is there only where the encapsulation needs one. */
 function infos(kinds: number): PropertyInfo[] {
-  return [flood, ...(kinds & DESTINATION_PORT ? [port] : []), age, limit, sticky];
+  return [flood, ...(kinds & DESTINATION_PORT ? [port] : []), age, limit, sticky, moves, movesSeconds, hold];
 }
 
 /** VTEPs of the property's text, `ip` or `ip:port` with `+` between them. Throws EINVAL. */
@@ -122,6 +148,9 @@ class LearnInstance implements LookupInstance {
       ageSeconds: Number(this.properties.get(age.name)),
       limit: Number(this.properties.get(limit.name)),
       isSticky: this.properties.get(sticky.name) === 'on',
+      movesMax: Number(this.properties.get(moves.name)),
+      movesSeconds: Number(this.properties.get(movesSeconds.name)),
+      holdSeconds: Number(this.properties.get(hold.name)),
       nowSeconds: monotonicSeconds,
       nowMs: monotonicMs,
       lastSeen: (mac) => learning?.lastSeen(mac) ?? 0,
@@ -154,6 +183,11 @@ class LearnInstance implements LookupInstance {
 
   learn(mac: string, ip: string): void {
     this.#addresses?.observe(mac, ip);
+  }
+
+  forget(mac?: string): void {
+    this.#addresses?.forget(mac);
+    this.#tell();
   }
 
   /** Who is in a group cannot be told: with one of them, anyone may send. */

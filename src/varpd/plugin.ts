@@ -118,6 +118,8 @@ export interface LookupInstance {
    * once a second at most for each, and only for senders that `<encap>/source_check` lets in.
    */
   learn?(mac: string, ip: string): void;
+  /** DYNAMIC, plugins of ours: an operator has removed the target of `mac`, or all of them; the plugin forgets what it learned. */
+  forget?(mac?: string): void;
   /**
    * Addresses of every VTEP it may answer with; those may send to us under `source_check=auto`. Undefined where that cannot be
    * told.

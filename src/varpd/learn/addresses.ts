@@ -7,6 +7,8 @@
  *   elsewhere       moves there, or not: it is sticky, or has moved so often that it is held where it is (RFC 7432 section 15.1)
  *   set by hand     as it was
  *
+ * A held address follows as soon as its old place is silent for SILENT_SECONDS, since a loop or a duplicate keeps sending there.
+ *
  * One that was not seen for `ageSeconds` is forgotten. So is, sooner, that frames to an unknown address are flooded, so that a scan
  * does not fill the target cache.
  */
@@ -14,11 +16,8 @@
 import { KeyedQueue } from '../../keyed-queue.js';
 import { timeShare } from '../../sys/clock.js';
 
-/** Moves within a time after which an address is held. */
-export const MOVES_MAX = 5;
-export const MOVES_SECONDS = 180;
-/** How long it is held where it was seen last. */
-export const HOLD_SECONDS = 180;
+/** Seconds without a frame from the old place after which a held address follows to the new one. */
+export const SILENT_SECONDS = 3;
 /** How long an unknown address is flooded to before it is looked at again. */
 export const FLOOD_SECONDS = 60;
 /** What a sweep may spend. */
@@ -35,6 +34,11 @@ export interface AddressesOptions {
   readonly limit: number;
   /** Addresses stay where they were first seen. */
   readonly isSticky: boolean;
+  /** Moves within `movesSeconds` after which an address is held; 0 for never. */
+  readonly movesMax: number;
+  readonly movesSeconds: number;
+  /** Longest time that an address is held. */
+  readonly holdSeconds: number;
   nowSeconds(): number;
   nowMs(): number;
   lastSeen(mac: string): number;
@@ -147,10 +151,26 @@ export class LearnedAddresses {
     return true;
   }
 
+  /** Forgets one address, or all: an operator has removed its target, so that the next frame says anew where it is. */
+  forget(mac?: string): void {
+    if (mac === undefined) {
+      this.#known.clear();
+      this.#held.clear();
+      while (this.#flooded.size > 0) this.#flooded.take();
+    } else {
+      this.#known.delete(mac);
+      this.#held.delete(mac);
+      this.#flooded.delete(mac);
+    }
+    if (this.size < this.options.limit) this.#refused = 0;
+  }
+
+  /** It is not held any more. */
   #release(mac: string, address: Address): void {
     this.#held.delete(mac);
     address.moves = [];
     address.other = undefined;
+    address.heldUntil = 0;
   }
 
   /** What an operator should know, or undefined. */
@@ -169,8 +189,8 @@ export class LearnedAddresses {
       }
       const each = named.join(', ');
       texts.push(
-        `${this.#held.size} addresses are seen behind two VTEPs in turn and held where they were for ${HOLD_SECONDS} s: ${each}; ` +
-          'look for a loop, or for two guests with one address',
+        `${this.#held.size} addresses are seen behind two VTEPs in turn and held where they were for up to ${this.options.holdSeconds} s: ${each}; ` +
+          'look for a loop, or for two guests with one address; modify-overlay -d lets one go',
       );
     }
     return texts.length > 0 ? texts.join('; ') : undefined;
@@ -191,15 +211,16 @@ export class LearnedAddresses {
 
   #move(mac: string, known: Address, ip: string, now: number): void {
     const { options } = this;
-    if (known.heldUntil > now) {
+    if (known.heldUntil > now && !this.#isSilent(mac, known, now)) {
       known.other = ip;
       options.count('unlearned');
       return;
     }
-    known.moves = [...known.moves.filter((at) => now - at < MOVES_SECONDS), now];
-    if (known.moves.length >= MOVES_MAX) {
+    if (this.#held.has(mac)) this.#release(mac, known);
+    known.moves = [...known.moves.filter((at) => now - at < options.movesSeconds), now];
+    if (options.movesMax > 0 && known.moves.length >= options.movesMax) {
       known.other = ip;
-      known.heldUntil = now + HOLD_SECONDS;
+      known.heldUntil = now + options.holdSeconds;
       this.#held.set(mac, known);
       options.count('unlearned');
       return;
@@ -208,6 +229,11 @@ export class LearnedAddresses {
     known.ip = ip;
     known.seen = now;
     options.count('moved');
+  }
+
+  /** Nothing has come from its old place for a while. */
+  #isSilent(mac: string, { seen }: Address, now: number): boolean {
+    return now - Math.max(seen, this.options.lastSeen(mac)) > SILENT_SECONDS;
   }
 
   #age(mac: string, address: Address, now: number): void {
