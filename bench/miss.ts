@@ -60,6 +60,7 @@ class UpPorts implements PortSource {
   discard = () => {};
   isNamespaceThere = () => true;
   underlayFault = () => undefined;
+  hostAddresses = () => new Set<string>();
   underlayMtu = () => undefined;
   linkIndex = () => undefined;
   ownPrefixes = () => [];

@@ -49,7 +49,14 @@ interface ParseOptions {
 
 function parse(text: string | Buffer, options: ParseOptions = {}): Mappings {
   const { kinds = IP_PORT, localIp, onReserved = () => {} } = options;
-  const records = readRecords({ bytes: Buffer.from(text), file: NAME, kinds, optionsFault, onReserved });
+  const records = readRecords({
+    bytes: Buffer.from(text),
+    file: NAME,
+    kinds,
+    optionsFault,
+    vtepFault: () => undefined,
+    onReserved,
+  });
   return finish(indexRecords(finish(records), localIp));
 }
 

@@ -263,10 +263,9 @@ miss('a route to several: each gets a copy; and one that is spread keeps a flow 
     plugin.answer = () => ({ replicate: [here, { ip: '127.0.0.9', port: pair.udpPort }, here] });
     pair.a.port.send(0, frameTo(group, 1, 0));
     assert.is(sequenceOf(await receiveOne(pair.b)), 0);
-    assert.is(sequenceOf(await receiveOne(pair.b)), 0);
     await assertBalance(pair.a);
     const { tx_frames, tx_copies } = pair.a.overlay.deviceStats('ov0').counts.counters;
-    assert.ok(tx_frames >= 2n && tx_copies === 2n);
+    assert.ok(tx_frames >= 1n && tx_copies === 1n, 'a VTEP that is listed twice gets one copy');
     const other = new Map<number, number[]>();
     const elsewhere = createSocket('udp4', (datagram) => {
       const frame = datagram.subarray(VXLAN_BYTES);

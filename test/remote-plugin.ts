@@ -177,7 +177,7 @@ remote('a good one: declaration, properties, every answer and every service', as
     assert.is(instance.point, undefined);
     for (const trick of ['a1', 'a2', 'a3', 'a4', 'a5', 'a8']) await lookup(instance, trick);
     assert.equal(services.uses, [
-      ['set', '02:00:00:00:00:77', { replicate: [ROUTE, ROUTE] }],
+      ['set', '02:00:00:00:00:77', { replicate: [ROUTE, { ...ROUTE, port: 4790 }] }],
       ['invalidate', '02:00:00:00:00:77'],
       ['invalidateAll'],
       ['gratuitousArp', { mac: '02:00:00:00:00:77', ip: '10.0.0.1', vlan: 5 }],

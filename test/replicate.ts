@@ -10,8 +10,8 @@ import { GSO_TCPV4, NEEDS_CSUM, recordOf } from './reference/vnet-hdr.js';
 const replicate = suite('replication');
 /** A VTEP that nobody is at. */
 const ELSEWHERE = '127.0.0.9';
-/** One that a socket of a loopback address cannot send to. */
-const UNREACHABLE = '203.0.113.1';
+/** Two that a socket of a loopback address cannot send to. */
+const UNREACHABLE = ['203.0.113.1', '203.0.113.2'] as const;
 const ETHERNET_BYTES = 14;
 const IP_BYTES = 20;
 const TCP_BYTES = 20;
@@ -66,34 +66,34 @@ async function becomes(pair: MemoryPair, sent: bigint, received: bigint, drops: 
 }
 
 replicate('a copy that is too big for its path is dropped by name, the others go', async () => {
-  await withCopies([sideIp.b, ELSEWHERE, sideIp.b], async (pair) => {
+  await withCopies([sideIp.b, ELSEWHERE], async (pair) => {
     const { port, overlay } = pair.a;
     port.send(0, broadcast(1200));
-    await becomes(pair, 3n, 2n, {});
+    await becomes(pair, 2n, 1n, {});
     overlay.engine.destinations.pathMtus.learn('', ELSEWHERE, 700, false);
     port.send(0, broadcast(1200));
-    await becomes(pair, 5n, 4n, { tx_path_mtu: 1n });
+    await becomes(pair, 3n, 2n, { tx_path_mtu: 1n });
     port.send(0, broadcast(500));
-    await becomes(pair, 8n, 6n, { tx_path_mtu: 1n });
+    await becomes(pair, 5n, 3n, { tx_path_mtu: 1n });
     // Of a super-frame, which counts as one, its segments decide.
     assert.ok(port.sendRaw(0, superFrame(3, 1000)));
-    await becomes(pair, 10n, 12n, { tx_path_mtu: 2n });
+    await becomes(pair, 6n, 6n, { tx_path_mtu: 2n });
     assert.ok(port.sendRaw(0, superFrame(3, 500)));
-    await becomes(pair, 13n, 18n, { tx_path_mtu: 2n });
+    await becomes(pair, 8n, 9n, { tx_path_mtu: 2n });
     // Nobody is left.
     overlay.engine.destinations.pathMtus.learn('', sideIp.b, 700, false);
     port.send(0, broadcast(1200));
-    await until('all are dropped', 3000, () => overlay.deviceStats('ov0').counts.drops.tx_path_mtu === 5n);
-    await becomes(pair, 13n, 18n, { tx_path_mtu: 5n });
+    await until('all are dropped', 3000, () => overlay.deviceStats('ov0').counts.drops.tx_path_mtu === 4n);
+    await becomes(pair, 8n, 9n, { tx_path_mtu: 4n });
   });
 });
 
 replicate('a copy that cannot be sent costs itself alone', async () => {
-  await withCopies([UNREACHABLE, sideIp.b, UNREACHABLE, sideIp.b], async (pair) => {
+  await withCopies([UNREACHABLE[0], sideIp.b, UNREACHABLE[1]], async (pair) => {
     pair.a.port.send(0, broadcast(100));
-    await becomes(pair, 2n, 2n, { tx_underlay_error: 2n });
+    await becomes(pair, 1n, 1n, { tx_underlay_error: 2n });
     assert.ok(pair.a.port.sendRaw(0, superFrame(3, 500)));
-    await becomes(pair, 4n, 8n, { tx_underlay_error: 4n });
+    await becomes(pair, 2n, 4n, { tx_underlay_error: 4n });
   });
 });
 

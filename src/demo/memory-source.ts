@@ -50,6 +50,10 @@ export class MemorySource implements PortSource {
     return undefined; // loopback, which is always there
   }
 
+  hostAddresses(): ReadonlySet<string> {
+    return new Set();
+  }
+
   underlayMtu(): undefined {
     return undefined; // as long as people are used to, not that of loopback
   }

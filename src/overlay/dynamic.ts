@@ -7,14 +7,16 @@ import type { Device } from '../device.js';
 import { inTurns, monotonicMs, monotonicSeconds } from '../sys/clock.js';
 import type { Budget } from '../target/budget.js';
 import { TargetCache } from '../target/cache.js';
-import { type Destination, destinationsOf, type Route } from '../target/destination.js';
+import { destinationsOf, type Route } from '../target/destination.js';
 import type { TargetRequest } from '../target/request.js';
 import type { CacheServices, HeldFrame } from '../target/services.js';
-import { destinationName, refuseOtherFamily, ttlOf, underlayDomain } from './attachment.js';
+import { destinationName, ttlOf, underlayDomain } from './attachment.js';
+import type { Vteps } from './vteps.js';
 
 export interface DynamicOptions {
   readonly engine: Engine;
   readonly device: Device;
+  readonly vteps: Vteps;
   /** The process's account of held bytes. */
   readonly held: Budget;
   readonly targetsMax: number;
@@ -149,11 +151,15 @@ export class Dynamic {
   }
 
   #holdRoute(route: Route): number {
-    const { device, engine } = this.options;
+    const { device, engine, vteps } = this.options;
     const { destinations } = engine;
     const { underlayNetns: netns } = device;
     const ttl = ttlOf(device);
-    const names = destinationsOf(route).map((destination) => this.#nameOf(destination));
+    const isList = 'replicate' in route || 'spread' in route;
+    const listed = destinationsOf(route);
+    for (const { ip } of listed) if (ip !== undefined) vteps.refuse(ip);
+    const domain = underlayDomain(device);
+    const names = (isList ? vteps.others(listed) : listed).map((each) => destinationName(domain, each));
     const row =
       'replicate' in route
         ? destinations.holdList(netns, layout.DESTINATION_KIND_REPLICATE, names, this.#header(), ttl)
@@ -171,15 +177,5 @@ export class Dynamic {
     known.users--;
     if (known.users === 0) this.#routes.delete(row);
     this.options.engine.destinations.release(row);
-  }
-
-  #nameOf(destination: Destination): Uint8Array {
-    const { device } = this.options;
-    const { encap, properties } = device;
-    // UDP sockets are for both families.
-    if (encap.transport === 'gre' && destination.ip !== undefined) {
-      refuseOtherFamily(encap, encap.operations.socket(properties).ip, destination.ip);
-    }
-    return destinationName(underlayDomain(device), destination);
   }
 }

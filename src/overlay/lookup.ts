@@ -24,8 +24,10 @@ import type { Varpd, VarpdInstance } from '../varpd/varpd.js';
 import type { Route } from './attachment.js';
 import { Dynamic } from './dynamic.js';
 import type { Mtus } from './mtus.js';
+import type { PortSource } from './ports.js';
 import { SourcePolicy } from './source-policy.js';
 import type { Targets } from './targets.js';
+import { Vteps } from './vteps.js';
 
 const ETHERNET_BYTES = 14;
 const ETHERNET_AND_TAG_BYTES = 18;
@@ -42,6 +44,7 @@ export interface LookupContext {
   readonly varpd: Varpd;
   readonly targets: Targets;
   readonly mtus: Mtus;
+  readonly ports: PortSource;
   readonly fma: Fma;
   readonly log: Log;
 }
@@ -55,6 +58,7 @@ export class Lookup {
   dynamic: Dynamic | undefined;
   association: Association | undefined;
   readonly #sources: SourcePolicy;
+  readonly vteps: Vteps;
   #dispatcher: Dispatcher | undefined;
   /** The instance may use its services. */
   #isOpen = false;
@@ -65,6 +69,7 @@ export class Lookup {
     readonly context: LookupContext,
   ) {
     this.#sources = new SourcePolicy(context.engine, device);
+    this.vteps = new Vteps(device, context, () => this.groups);
   }
 
   get isExternal(): boolean {
@@ -106,7 +111,7 @@ export class Lookup {
     try {
       if (this.mode === 'dynamic' && !isPrepared) this.#open();
       await varpd.activate(this.instance, this.#services());
-      if (this.mode === 'point') checkDestination(this.point ?? {}, this.device.encap.destinations);
+      this.refuseVteps();
     } catch (error) {
       await this.#takeBack(isPrepared);
       throw error;
@@ -127,11 +132,32 @@ export class Lookup {
     if (!isPrepared) await this.#closeDynamic();
   }
 
+  /** Multicast groups of the underlay that the device is in while it is started. */
+  get groups(): readonly string[] {
+    if (this.mode === 'dynamic') return this.instance.lookup.groups?.() ?? [];
+    const ip = this.point?.ip;
+    return ip !== undefined && isMulticast(ip) ? [ip] : [];
+  }
+
+  /** Throws EINVAL when the lookup names a VTEP that the device's sockets can never send to. */
+  refuseVteps(): void {
+    if (this.mode === 'point') checkDestination(this.point ?? {}, this.device.encap.destinations);
+    const point = this.point?.ip;
+    for (const ip of point === undefined ? this.groups : [point]) this.vteps.refuse(ip);
+  }
+
+  /** Properties of the encapsulation have changed: every target follows, with the list of VTEPs judged anew. */
+  async rehold(): Promise<void> {
+    if (this.instance.isActive) this.refuseVteps();
+    this.vteps.follow();
+    await this.dynamic?.rehold();
+  }
+
   /** Where frames of the device go, for its start. */
   route(): Route {
     if (this.mode === 'point') {
       const point = this.point!;
-      return { point, groups: point.ip !== undefined && isMulticast(point.ip) ? [point.ip] : [] };
+      return { point, groups: this.groups };
     }
     assert(this.dynamic, 'an active DYNAMIC device has a table');
     const { arp, dhcp, learn } = this.instance.lookup;
@@ -139,7 +165,7 @@ export class Lookup {
       targets: this.dynamic.offset,
       isProxied: arp !== undefined || dhcp !== undefined,
       isLearning: learn !== undefined,
-      groups: this.instance.lookup.groups?.() ?? [],
+      groups: this.groups,
     };
   }
 
@@ -183,7 +209,7 @@ export class Lookup {
     this.#isOpen = true;
     this.#dispatcher = this.#createDispatcher();
     await varpd.activate(instance, this.#services());
-    if (this.mode === 'point') checkDestination(this.point ?? {}, device.encap.destinations);
+    this.refuseVteps();
   }
 
   /** Ends the instance and every request; the table is given back by `free`, after a quiesce. */
@@ -245,6 +271,7 @@ export class Lookup {
     this.dynamic = new Dynamic({
       engine,
       device,
+      vteps: this.vteps,
       held: targets.held,
       targetsMax,
       negativeMs: negativeTtl * 1000,
@@ -371,6 +398,7 @@ export class Lookup {
       },
       log: (level, message) => log[level]({ device: overlay }, message),
       optionsFault: (text) => optionsFault(device, text),
+      vtepFault: (ip) => this.vteps.fault(ip),
       learning: {
         lastSeen: (mac) => open('lastSeen')?.lastSeen(parseMac(mac)) ?? 0,
         isStatic: (mac) => open('isStatic')?.cache.get(parseMac(mac))?.source === 'operator',

@@ -38,7 +38,11 @@ export class PortEvents {
     }
     if (event.kind === 'underlay') {
       this.#underlays.follow();
-      return this.#retries(entries.filter(({ device }) => device.cancelRetry));
+      const moved = entries.filter(({ device, lookup }) => device.isActivated && lookup.vteps.follow());
+      return [
+        ...moved.map(({ device, lookup }) => [device.name, () => lookup.dynamic?.rehold()] as const),
+        ...this.#retries(entries.filter(({ device }) => device.cancelRetry)),
+      ];
     }
     // The one event that comes by time.
     this.context.attachments.muxes.catchUp();

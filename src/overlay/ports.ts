@@ -109,6 +109,8 @@ export interface PortSource extends Namespaces {
   overflows(ports: readonly Port[]): bigint[];
   /** Why the address cannot be an underlay in that namespace just now, as a sentence, or undefined when it can. */
   underlayFault(ip: string, netns: string): string | undefined;
+  /** Addresses of the host in a namespace, canonical; none where the namespace is not there. */
+  hostAddresses(netns: string): ReadonlySet<string>;
   /**
    * The MTU of the route from an address of this host to another one, or where that is not known of the link that has the
    * address. Undefined when there is none.

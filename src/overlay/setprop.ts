@@ -6,7 +6,7 @@
  *   reopen    leave the mux, change, come back; a device that was started and cannot come back keeps the old value
  *   fixed     ENOTSUP
  *
- * A property of the lookup plugin, and the vnetid, start the plugin's instance anew when they are reopened: nothing that
+ * A property of the lookup plugin, the vnetid, and a listen_ip of the other family start the plugin's instance anew when they are reopened: nothing that
  * was learned before is valid, so that the target cache is emptied, what is held is dropped, and no frame that was on its
  * way under the old value is sent under the new one.
  */
@@ -15,6 +15,7 @@ import type { Engine } from '../datapath/engine.js';
 import type { Device } from '../device.js';
 import { OverlayError } from '../errors.js';
 import type { Events } from '../events.js';
+import { familyOf } from '../ip.js';
 import { eachOffload, type OffloadSetting } from '../offload.js';
 import { type PropertyInfo, type PropertyValue, parseProperty } from '../property.js';
 import { refuseEcho } from '../sys/echo-socket.js';
@@ -182,7 +183,8 @@ export class Setprop {
     const { device, lookup } = entry;
     const { attachments } = this.context;
     const wasStarted = device.isStarted;
-    const isRenewed = found.info.name === 'vnetid' || found.origin === 'lookup';
+    const isRenewed =
+      found.info.name === 'vnetid' || found.origin === 'lookup' || isOtherFamily(device, found, value);
     // Another address may need the port that this one has.
     const isElsewhere = found.origin === 'encap' || found.info.name === 'underlay_netns';
     const mux = isElsewhere ? undefined : await attachments.keepMux(device);
@@ -191,7 +193,7 @@ export class Setprop {
       try {
         this.#store(entry, found, value);
         if (isRenewed) await this.#renew(entry);
-        else if (isElsewhere) await lookup.dynamic?.rehold();
+        else if (isElsewhere) await lookup.rehold();
         if (wasStarted) {
           lookup.applySources();
           await attachments.start(device, lookup.route());
@@ -200,7 +202,7 @@ export class Setprop {
         if (!(error instanceof OverlayError)) throw error;
         this.#putBack(entry, before);
         if (isRenewed) await this.#renewOld(entry);
-        else if (isElsewhere) await lookup.dynamic?.rehold();
+        else if (isElsewhere) await this.#reholdOld(entry);
         await this.context.startIfUp(entry);
         throw new OverlayError(error.errno, error.code, `${error.message}; ${found.info.name} is as it was`);
       }
@@ -221,6 +223,11 @@ export class Setprop {
       this.context.targets.add(device.row, dynamic);
     }
     await lookup.renew();
+  }
+
+  async #reholdOld({ lookup }: Entry): Promise<void> {
+    lookup.vteps.follow();
+    await lookup.dynamic?.rehold();
   }
 
   /** The same with the values of before. Should they not work any more, the start that follows says so and tries again. */
@@ -263,6 +270,13 @@ interface Values {
   readonly underlayNetns: string;
   readonly encap: ReadonlyMap<string, PropertyValue>;
   readonly lookup: ReadonlyMap<string, PropertyValue>;
+}
+
+/** The value is an address of the other family than the one before: the lookup judges its VTEPs anew. */
+function isOtherFamily({ encap, properties }: Device, { info }: Found, value: PropertyValue): boolean {
+  if (info.name !== `${encap.name}/listen_ip`) return false;
+  const before = properties.get(info.name);
+  return before !== undefined && familyOf(String(before)) !== familyOf(String(value));
 }
 
 /** A plugin's own store reads text. */

@@ -2,6 +2,7 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import type { UnderlayMtu } from '../device.js';
 import { assert, OverlayError } from '../errors.js';
+import { parseIp } from '../ip.js';
 import { NETLINK_POLL_MS } from '../limits.js';
 import { type HeldNamespace, prefixOf } from '../mux.js';
 import { every } from '../sys/clock.js';
@@ -26,6 +27,8 @@ export class TapSource implements PortSource {
   readonly #opened = new Map<Port, Space>();
   /** Namespaces in which events were lost; a list of everything makes up for them. */
   readonly #behind = new Set<Space>();
+  /** Addresses of the host in each namespace, until one comes or goes. */
+  readonly #addresses = new WeakMap<Space, ReadonlySet<string>>();
   #turns = 0;
 
   /** @param ring frames that a link keeps for each worker which does not take them at once; the kernel's default when left out */
@@ -174,6 +177,22 @@ export class TapSource implements PortSource {
     }
   }
 
+  hostAddresses(netns: string): ReadonlySet<string> {
+    try {
+      return this.#enterWithout(netns, (space) => {
+        const known = this.#addresses.get(space);
+        if (known) return known;
+        const listed = space.netlink.listAddresses().map(({ address }) => address.split('/')[0]!);
+        const addresses = new Set(listed.map(parseIp));
+        this.#addresses.set(space, addresses);
+        return addresses;
+      });
+    } catch (error) {
+      if (error instanceof OverlayError && error.errno === 'ENOENT') return new Set();
+      throw error;
+    }
+  }
+
   underlayMtu(from: string, to: string | undefined, netns: string): UnderlayMtu | undefined {
     try {
       return this.#enterWithout(netns, ({ netlink }) => mtuTo(netlink, from, to));
@@ -272,7 +291,10 @@ export class TapSource implements PortSource {
       const events = space.events.drain();
       for (const event of events) this.#pass(space, event, listener);
       // Once for all of them: each makes every device look at its underlay.
-      if (this.#isUnderlayChanged(space, events)) listener({ kind: 'underlay' });
+      if (this.#isUnderlayChanged(space, events)) {
+        this.#addresses.delete(space);
+        listener({ kind: 'underlay' });
+      }
       if (space.routes.hasChanged()) listener({ kind: 'routes' });
       if (this.#behind.has(space)) this.#resync(space, listener);
     } catch (error) {
@@ -310,6 +332,7 @@ export class TapSource implements PortSource {
       const gone = { index: port.index, isUp: false, mtu: 0, mac: '', name: (port as Tap).name };
       listener(linkEvent(space, gone, true));
     }
+    this.#addresses.delete(space);
     listener({ kind: 'underlay' });
   }
 }

@@ -60,7 +60,11 @@ export function checkDestination(given: Destination, kinds: number): Destination
   if (given.mac !== undefined) parts.mac = formatMac(parseMac(given.mac));
   if (given.ip !== undefined) {
     parts.ip = parseIp(given.ip);
-    const fault = isUnspecified(parts.ip) ? 'it is unspecified' : endpointFault(parts.ip, true);
+    const fault = isUnspecified(parts.ip)
+      ? 'it is unspecified'
+      : parts.ip === BROADCAST
+        ? 'it is the broadcast address'
+        : endpointFault(parts.ip, true);
     if (fault)
       throw new OverlayError('EINVAL', 'bad_destination', `${given.ip} cannot be a destination: ${fault}`);
   }
@@ -83,7 +87,10 @@ export function checkDestination(given: Destination, kinds: number): Destination
   return parts;
 }
 
-/** The route with each of its destinations checked. Throws EINVAL, also for an empty or a too long list. */
+/**
+ * The route with each of its destinations checked; a VTEP that a list names twice is in it once, since guests would get each broadcast
+ * twice. Throws EINVAL, also for an empty or a too long list.
+ */
 export function checkRoute(given: Route, kinds: number): Route {
   const list = destinationsOf(given);
   if (list.length < 1 || list.length > ROUTE_DESTINATIONS_MAX) {
@@ -93,7 +100,7 @@ export function checkRoute(given: Route, kinds: number): Route {
       `a list has 1 to ${ROUTE_DESTINATIONS_MAX} destinations, not ${list.length}`,
     );
   }
-  const checked = list.map((destination) => checkDestination(destination, kinds));
+  const checked = joined(list.map((destination) => checkDestination(destination, kinds)));
   // Those of a list are written once for all of it.
   if (('replicate' in given || 'spread' in given) && checked.some(({ options }) => options !== undefined)) {
     throw new OverlayError(
@@ -105,6 +112,11 @@ export function checkRoute(given: Route, kinds: number): Route {
   if ('replicate' in given) return { replicate: checked };
   if ('spread' in given) return { spread: checked };
   return checked[0]!;
+}
+
+/** Each destination once, in the order of the list. */
+function joined(list: readonly Destination[]): Destination[] {
+  return [...new Map(list.map((each) => [formatDestination(each), each])).values()];
 }
 
 /** `02:08:20:01:02:03,[2001:db8::1]:4789`, with the parts that are there; options in braces behind them. */
@@ -174,6 +186,9 @@ export function destinationForm(kinds: number): string {
   const parts = [kinds & DESTINATION_ETHERNET ? 'mac' : '', endpoint.filter((part) => part).join(':')];
   return parts.filter((part) => part).join(',');
 }
+
+/** RFC 919 section 7; the kernel sends nothing there for sockets without SO_BROADCAST. */
+const BROADCAST = '255.255.255.255';
 
 function isUnspecified(ip: string): boolean {
   return ip === '0.0.0.0' || ip === '::';

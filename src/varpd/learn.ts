@@ -142,6 +142,10 @@ class LearnInstance implements LookupInstance {
       throw new OverlayError('EAGAIN', 'property_missing', `not set: ${missing.join(', ')}`);
     }
     this.#flood = this.#list();
+    for (const { ip } of this.#flood) {
+      const fault = services.vtepFault?.(ip!);
+      if (fault !== undefined) throw new OverlayError('EINVAL', 'bad_destination', `${flood.name}: ${fault}`);
+    }
     this.#services = services;
     const { learning } = services;
     this.#addresses = new LearnedAddresses({

@@ -139,6 +139,13 @@ export class TestLinks implements PortSource {
     return this.faultOf(ip);
   }
 
+  /** Addresses of the host, for devices that listen on all. */
+  addresses: ReadonlySet<string> = new Set();
+
+  hostAddresses(): ReadonlySet<string> {
+    return this.addresses;
+  }
+
   underlayMtu(from: string, to: string | undefined, netns: string): UnderlayMtu | undefined {
     return this.underlayMtuOf(from, to, netns);
   }

@@ -42,6 +42,7 @@ class OnePort implements PortSource {
   move = () => {};
   isNamespaceThere = () => true;
   underlayFault = () => undefined;
+  hostAddresses = () => new Set<string>();
   underlayMtu = () => undefined;
   linkIndex = () => undefined;
   ownPrefixes = () => [];

@@ -35,7 +35,7 @@ export const plugin = dynamic(
       port: Number(properties.get('good/port')),
     });
     const tricks: Record<string, () => void> = {
-      a1: () => services.set('2:0:0:0:0:77', { replicate: [route(), route()] }),
+      a1: () => services.set('2:0:0:0:0:77', { replicate: [route(), { ...route(), port: 4790 }] }),
       a2: () => services.invalidate('02-00-00-00-00-77'),
       a3: () => services.invalidateAll(),
       a4: () => services.gratuitousArp({ mac: '02:00:00:00:00:77', ip: '10.0.0.1', vlan: 5 }),

@@ -93,8 +93,18 @@ export class LiveMappings {
     signal.throwIfAborted();
     const { log } = services;
     const optionsFault = (text: string) => services.optionsFault?.(text);
+    const vtepFault = (ip: string) => services.vtepFault?.(ip);
     const reserved = this.#reserved;
-    const mappings = await loadMappings({ path, kinds, localIp, optionsFault, log, signal, reserved });
+    const mappings = await loadMappings({
+      path,
+      kinds,
+      localIp,
+      optionsFault,
+      vtepFault,
+      log,
+      signal,
+      reserved,
+    });
     signal.throwIfAborted();
     return mappings;
   }

@@ -33,6 +33,7 @@ export interface Source {
   /** This host's own VTEP, left out of floods. */
   readonly localIp: string | undefined;
   readonly optionsFault: ReadOptions['optionsFault'];
+  readonly vtepFault: ReadOptions['vtepFault'];
   readonly log: LookupServices['log'];
   readonly signal: AbortSignal;
   /** Reserved keys that were reported already. */
@@ -56,7 +57,7 @@ function notUsable(path: string, why: string): OverlayError {
  * line and column (`bad_json`, `bad_mapping`), EBUSY for a file that keeps changing, and the signal's reason.
  */
 export async function loadMappings(source: Source): Promise<Mappings> {
-  const { path, kinds, localIp, optionsFault, log, signal, reserved } = source;
+  const { path, kinds, localIp, optionsFault, vtepFault, log, signal, reserved } = source;
   const begun = monotonicMs();
   let nextProgress = begun + PROGRESS_MS;
   const slicing = (phase: string) => ({
@@ -76,7 +77,7 @@ export async function loadMappings(source: Source): Promise<Mappings> {
     );
   };
   const bytes = await readWhole(path, signal);
-  const given = { bytes, file: path, kinds, optionsFault, onReserved };
+  const given = { bytes, file: path, kinds, optionsFault, vtepFault, onReserved };
   const records = await inSlices(readRecords(given), slicing('reading'));
   const mappings = await inSlices(indexRecords(records, localIp), slicing('indexing'));
   const seconds = ((monotonicMs() - begun) / 1000).toFixed(1);

@@ -84,6 +84,8 @@ export interface ReadOptions {
   readonly kinds: number;
   /** What is wrong with options of a destination, or undefined. */
   readonly optionsFault: (text: string) => string | undefined;
+  /** Why the device can never send to a VTEP, undefined when it can. */
+  readonly vtepFault: (ip: string) => string | undefined;
   /** Hears of each reserved key that is passed over. */
   readonly onReserved: (key: string, position: Position) => void;
 }
@@ -296,6 +298,8 @@ class RecordReader {
       if (!(error instanceof OverlayError)) throw error;
       throw this.#fault(`the value of "${key}" is not usable: ${error.message}`);
     }
+    const fault = this.options.vtepFault(formatIpWords(this.#ip, 0));
+    if (fault !== undefined) throw this.#fault(`the value of "${key}" is not usable: ${fault}`);
     this.#checked.set(this.#ip, slot);
   }
 
