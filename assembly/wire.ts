@@ -21,7 +21,8 @@ export const ETHERTYPE_IPV6: u16 = 0xdd86;
 const ETHERTYPE_VLAN: u16 = 0x0081;
 const ETHERTYPE_SERVICE_VLAN: u16 = 0xa888;
 const ETHERTYPE_OFFSET: u32 = 12;
-const VLAN_TAGS_MAX: u32 = 2;
+/** Tags that the kernel looks behind, and so at most those of super-frames that it hands over (VLAN_MAX_DEPTH of if_vlan.h is one more). */
+const VLAN_TAGS_MAX: u32 = 7;
 
 export const HOP_BY_HOP: u32 = 0;
 export const TCP: u32 = 6;
@@ -108,7 +109,7 @@ export function mayCarryIp(type: u16): bool {
 /** The IP header that `innerIpAt` found last is IPv6. */
 export let isInnerIpv6: bool = false;
 
-/** Where the IP header of a frame begins, behind at most two tags, when all of its fixed part is there; else 0. */
+/** Where the IP header of a frame begins, behind at most VLAN_TAGS_MAX tags, when all of its fixed part is there; else 0. */
 export function innerIpAt(frame: usize, length: u32): u32 {
   let at = PLAIN_L3;
   let type = etherType(frame);

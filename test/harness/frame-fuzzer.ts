@@ -227,7 +227,7 @@ export class FrameFuzzer {
     const { random } = this;
     let at = FRAME + 12;
     this.#noise(FRAME, at);
-    for (let tags = random.below(8) < 4 ? 0 : random.below(5); tags > 0; tags--) {
+    for (let tags = random.below(8) < 4 ? 0 : random.below(12); tags > 0; tags--) {
       this.#word(at, TAG_TYPES[random.below(3)]!);
       this.#word(at + 2, random.next());
       at += 4;

@@ -165,7 +165,7 @@ export class SuperFrames {
     const protocol = isTcp ? IPPROTO_TCP : IPPROTO_UDP;
     const addressBytes = family === 4 ? 4 : 16;
     const ends = { source: this.#bytes(addressBytes), destination: this.#bytes(addressBytes) };
-    const tags = Array.from({ length: Math.max(0, random.below(4) - 1) }, () => ({
+    const tags = Array.from({ length: Math.max(0, random.below(9) - 1) }, () => ({
       type: random.below(2) === 0 ? ETHERTYPE_VLAN : ETHERTYPE_SERVICE_VLAN,
       control: random.below(65_536),
     }));

@@ -20,11 +20,11 @@ interface IpHeader {
   readonly at: number;
 }
 
-/** The IP header of a frame behind at most two tags, when all of its fixed part is there. */
+/** The IP header of a frame behind at most seven tags, when all of its fixed part is there. */
 export function findIp(frame: Uint8Array): IpHeader | undefined {
   let at = 12;
   const typeAt = () => frame[at]! * 256 + frame[at + 1]!;
-  for (let tags = 0; tags < 2 && (typeAt() === 0x8100 || typeAt() === 0x88a8); tags++) {
+  for (let tags = 0; tags < 7 && (typeAt() === 0x8100 || typeAt() === 0x88a8); tags++) {
     if (frame.length < at + 6) return undefined;
     at += 4;
   }

@@ -17,7 +17,7 @@ export interface Flow {
   readonly key: string;
 }
 
-const TAGS_MAX = 2;
+const TAGS_MAX = 7;
 const EXTENSIONS_MAX = 6;
 const FRAGMENT = 44;
 /** RFC 4302; its length counts in other units. */

@@ -15,7 +15,7 @@ const UDP_BYTES = 8;
 const TCP_DATA_OFFSET = 12;
 const ETHERNET_BYTES = 14;
 const TAG_BYTES = 4;
-const TAGS_MAX = 2;
+const TAGS_MAX = 7;
 const IPV4_BYTES = 20;
 const IPV6_BYTES = 40;
 /** Hop-by-hop options, routing, destination options: those behind which the kernel cuts segments. */
