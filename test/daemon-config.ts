@@ -113,7 +113,7 @@ config(
       /^7:8: overlays\.ov1: it is an overlay: encap/,
       /^9:5: overlays\.ov2\.search: it is missing$/,
       /^10:13: overlays\.ov2\.vnetid: it is text or a number$/,
-      /^11:23: overlays\.ov2\.properties\.mtu: it is text or a number$/,
+      /^11:23: overlays\.ov2\.properties\.mtu: it is text, a number, or true or false for on or off$/,
       /^--bank: /,
       /^--log-level: /,
     ]) {
@@ -135,6 +135,9 @@ config(
     const good = 'vxlan/listen_ip: 192.0.2.1, direct/dest_ip: 192.0.2.2, direct/dest_port: 4789';
     assert.equal(say(`{${good}}`), []);
     assert.equal(say(`{${good}, mtu: 9000, mtu_max: 9000}`), []);
+    assert.equal(say(`{${good}, path_mtu_probe: true, vxlan/zerocsum6_tx: false}`), []);
+    const { overlays } = readConfig({}, file);
+    assert.is(overlays.get('ov0')?.properties.path_mtu_probe, 'on');
     const wrong: [overlay: string, more: string, fault: RegExp][] = [
       [
         `{${good}, mtu: 9000}`,

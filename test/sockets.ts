@@ -1,4 +1,5 @@
 /** What an operator says of the underlay's sockets: source ports, mark, network device, checksums; what they are like by themselves. */
+import { execFileSync } from 'node:child_process';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { showStats } from '../src/cli/show.js';
@@ -8,6 +9,7 @@ import type { MuxStats } from '../src/overlay/stats.js';
 import { AF_INET, AF_INET6, SO_MARK, SOCK_CLOEXEC, SOCK_DGRAM, SOL_SOCKET } from '../src/sys/abi.js';
 import { closeFd } from '../src/sys/fd.js';
 import * as libc from '../src/sys/libc.js';
+import { createNamespace, inNamespace } from '../src/sys/netns.js';
 import { openSendBank } from '../src/sys/send-bank.js';
 import { socketDefault } from '../src/sys/socket-settings.js';
 import { closeUnderlay, openUnderlay } from '../src/sys/underlay.js';
@@ -55,6 +57,28 @@ sockets('source ports: in the range, each another one, not the same at every sta
   assert.not.equal(one, other);
   const all = portsOf(8, [61_200, 61_207]);
   assert.equal([...all.ports].sort(), [61_200, 61_201, 61_202, 61_203, 61_204, 61_205, 61_206, 61_207]);
+});
+
+testWith(sockets, ['root', 'ip'], 'a port that a tunnel of the kernel has is said to be that', () => {
+  const namespace = createNamespace();
+  const ip = (...args: string[]) => execFileSync('ip', args);
+  try {
+    inNamespace(namespace, () => {
+      ip('link', 'set', 'lo', 'up');
+      ip('link', 'add', 'vx7', 'type', 'vxlan', 'id', '1', 'local', HERE, 'dstport', '4789');
+      ip('link', 'set', 'vx7', 'up');
+      const open = () => openUnderlay({ ip: HERE, port: 4789, workers: 1, bank: 1, settings: socketDefault });
+      assert.throws(
+        open,
+        /a tunnel of the kernel has it \(vx7 of kind vxlan\): delete it \(ip link delete vx7\)/,
+      );
+      // The remedy, followed word for word.
+      ip('link', 'delete', 'vx7');
+      closeUnderlay(open());
+    });
+  } finally {
+    closeFd(namespace);
+  }
 });
 
 sockets('source ports in use are passed over and counted; too few are refused', async () => {

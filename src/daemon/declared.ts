@@ -31,13 +31,18 @@ const says = (what: string) => ({
   error: ({ input }: { input?: unknown }) => (input === undefined ? 'it is missing' : `it is ${what}`),
 });
 const text = z.string(says('text')).min(1, 'it is empty').max(1024, 'it is too long');
-const value = z.union([text, z.number()], says('text or a number'));
+const number = z.union([text, z.number()], says('text or a number'));
+/** YAML reads `yes` and `true` as a boolean where a property is `on` or `off`. */
+const value = z.union(
+  [text, z.number(), z.boolean().transform((isOn) => (isOn ? 'on' : 'off'))],
+  says('text, a number, or true or false for on or off'),
+);
 
 const declared = z.strictObject(
   {
     encap: text,
     search: text,
-    vnetid: value,
+    vnetid: number,
     properties: z
       .record(z.string(), value, says('a map of properties'))
       .refine(

@@ -33,8 +33,9 @@ export class Vteps {
 
   /** Throws EINVAL for an address that the device's sockets can never send to: another family, a group it does not join. */
   refuse(ip: string): void {
-    const { encap, properties, name } = this.device;
-    refuseOtherFamily(encap, encap.operations.socket(properties).ip, ip);
+    const { encap, name } = this.device;
+    const socket = this.#socket;
+    if (socket) refuseOtherFamily(encap, socket.ip, ip);
     if (!isMulticast(ip) || this.groups().includes(ip)) return;
     throw new OverlayError(
       'EINVAL',
@@ -86,15 +87,25 @@ export class Vteps {
   }
 
   #read(): ReadonlySet<string> {
-    const { encap, properties, underlayNetns } = this.device;
-    const { ip } = encap.operations.socket(properties);
-    return isWildcard(ip) ? this.context.ports.hostAddresses(underlayNetns) : new Set([ip]);
+    const socket = this.#socket;
+    if (!socket) return new Set();
+    const { ip } = socket;
+    return isWildcard(ip) ? this.context.ports.hostAddresses(this.device.underlayNetns) : new Set([ip]);
+  }
+
+  /** Where the device listens; undefined while that is at fault, which its start says. */
+  get #socket(): { ip: string; port: number } | undefined {
+    const { encap, properties } = this.device;
+    try {
+      return encap.operations.socket(properties);
+    } catch (error) {
+      if (!(error instanceof OverlayError)) throw error;
+      return undefined;
+    }
   }
 
   #isOwn({ ip, port }: Destination, own: ReadonlySet<string>): boolean {
-    const { encap, properties } = this.device;
-    const socket = encap.operations.socket(properties);
-    return ip !== undefined && own.has(ip) && (port === undefined || port === socket.port);
+    return ip !== undefined && own.has(ip) && (port === undefined || port === this.#socket?.port);
   }
 
   #tell(vtep: string): void {

@@ -2,6 +2,7 @@
 
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { monotonicMs } from './clock.js';
+import { Netlink } from './netlink/index.js';
 
 /** Processes looked at: more than that is no host whose ports one person minds. */
 const PROCESSES_MAX = 10_000;
@@ -16,6 +17,22 @@ export function udpPortOwner(port: number): string | undefined {
   if (known?.port !== port || now - known.atMs > KNOWN_MS)
     known = { port, atMs: now, owner: findOwner(port) };
   return known.owner;
+}
+
+/** Kinds of links for which the kernel opens a UDP socket of its own (man 8 ip-link). */
+const TUNNEL_KINDS: readonly string[] = ['vxlan', 'geneve', 'bareudp', 'gtp', 'amt'];
+/** Tunnels that a message names. */
+const TUNNELS_MAX = 4;
+
+/** `vx0 of kind vxlan`: tunnels of the kernel in the namespace of the calling thread. */
+export function kernelTunnels(): string[] {
+  const netlink = new Netlink();
+  try {
+    const links = netlink.listLinks().filter(({ kind }) => kind !== undefined && TUNNEL_KINDS.includes(kind));
+    return links.slice(0, TUNNELS_MAX).map(({ name, kind }) => `${name} of kind ${kind}`);
+  } finally {
+    netlink.close();
+  }
 }
 
 function findOwner(port: number): string | undefined {

@@ -51,7 +51,7 @@ import {
 import { EADDRINUSE, ENODEV, lastErrno, must, SystemError } from './errno.js';
 import { closeFd } from './fd.js';
 import * as libc from './libc.js';
-import { udpPortOwner } from './port-owner.js';
+import { kernelTunnels, udpPortOwner } from './port-owner.js';
 import { openSendBank } from './send-bank.js';
 import { sockaddr } from './sockaddr.js';
 import type { SocketSettings } from './socket-settings.js';
@@ -239,10 +239,18 @@ export function reportErrors(fd: number, families: readonly (4 | 6)[]): void {
   if (families.includes(6)) setInt(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
 }
 
-/** ` (dnsmasq, process 812)`, or nothing. */
-function ownerText(port: number): string {
+/** Who has the port and what to do: a program, with its process where that is known, or a tunnel of the kernel. */
+function holderText(port: number): string {
   const owner = udpPortOwner(port);
-  return owner === undefined ? '' : ` (${owner})`;
+  const tunnels = owner === undefined ? kernelTunnels() : [];
+  if (tunnels.length > 0) {
+    return (
+      `no program has the port, so a tunnel of the kernel has it (${tunnels.join(', ')}): delete it (ip link delete ` +
+      `${tunnels[0]!.split(' ')[0]}) or choose another listen_port`
+    );
+  }
+  const named = owner === undefined ? '' : ` (${owner})`;
+  return `another program has the port${named}; stop it or choose another listen_port`;
 }
 
 /** Throws EADDRINUSE when anyone holds the port, EADDRNOTAVAIL when the address is not this host's. */
@@ -250,11 +258,7 @@ export function bindTo(fd: number, address: Uint8Array, port: number, what: stri
   if (libc.bind(fd, address, address.length) >= 0) return;
   const errno = lastErrno();
   if (errno === EADDRINUSE) {
-    throw new OverlayError(
-      'EADDRINUSE',
-      'port_in_use',
-      `${what}: another program has the port${ownerText(port)}; stop it or choose another listen_port`,
-    );
+    throw new OverlayError('EADDRINUSE', 'port_in_use', `${what}: ${holderText(port)}`);
   }
   const error = new SystemError(errno, what);
   if (error.errno !== 'EADDRNOTAVAIL') throw error;

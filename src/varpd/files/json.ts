@@ -29,6 +29,7 @@ const BACKSLASH = 0x5c;
 const ARRAY_END = 0x5d;
 const OBJECT = 0x7b;
 const OBJECT_END = 0x7d;
+const BYTE_ORDER_MARK = Buffer.from('\ufeff');
 const NEWLINE = 0x0a;
 const RETURN = 0x0d;
 const TAB = 0x09;
@@ -130,6 +131,9 @@ export class JsonScanner {
         return 'null';
       default:
         if (this.#peek() === MINUS || isDigit(this.#peek())) return 'number';
+        if (this.#isByteOrderMark()) {
+          throw this.#fault('the file begins with a byte order mark (U+FEFF): save it as UTF-8 without one');
+        }
         throw this.#unexpected('a value');
     }
   }
@@ -246,6 +250,11 @@ export class JsonScanner {
     if (this.#at === this.bytes.length) return;
     if (this.#at === this.#end) throw this.#cut('', false);
     throw this.#fault(`only whitespace may follow the value that ends before ${this.#shown()}`);
+  }
+
+  /** Some editors put U+FEFF in front of a file, which RFC 8259 section 8.1 forbids. */
+  #isByteOrderMark(): boolean {
+    return this.#at === 0 && this.bytes.subarray(0, 3).equals(BYTE_ORDER_MARK);
   }
 
   #here(): Position {
