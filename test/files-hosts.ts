@@ -86,11 +86,16 @@ testWith(
           }
         }
       }
-      await new Promise((resolve) => setTimeout(resolve, 300));
+      // Six ways, two families, three requests with their answers.
+      const least = 6 * 2 * 6;
+      await until(
+        `${least} frames are captured`,
+        5000,
+        () => innerFrames(readFileSync(capture)).length >= least,
+      );
       tcpdump.kill('SIGINT');
       await until('tcpdump has left', 5000, () => tcpdump.exitCode !== null);
       const inner = innerFrames(readFileSync(capture));
-      assert.ok(inner.length >= 6 * 2 * 6, `${inner.length} frames captured`);
       const isArp = (frame: Buffer) => frame.readUInt16BE(12) === 0x0806;
       const isSolicitation = (frame: Buffer) =>
         frame.readUInt16BE(12) === 0x86dd && frame[20] === 58 && frame[54] === 135 && frame[0] === 0x33;
@@ -103,14 +108,35 @@ testWith(
     }),
 );
 
-/** Inner frames of a capture of VXLAN datagrams over IPv4 (pcap, link type Ethernet). */
+const ETHERNET_BYTES = 14;
+const IPV6_BYTES = 40;
+const VXLAN_BYTES = 8;
+const OUTER_BYTES = ETHERNET_BYTES + 20 + 8;
+
+/** Where an inner frame ends by its own length fields: a frame after it begins there. */
+function frameBytes(frame: Buffer): number {
+  if (frame.length < ETHERNET_BYTES + IPV6_BYTES) return frame.length;
+  const type = frame.readUInt16BE(12);
+  if (type === 0x0800) return ETHERNET_BYTES + frame.readUInt16BE(16);
+  if (type === 0x86dd) return ETHERNET_BYTES + IPV6_BYTES + frame.readUInt16BE(18);
+  return frame.length;
+}
+
+/**
+ * Inner frames of a capture of VXLAN datagrams over IPv4 (pcap, link type Ethernet). A captured packet can hold several datagrams:
+ * frames that wait together leave in one message with UDP_SEGMENT, and a veth pair passes such a message uncut.
+ */
 function innerFrames(pcap: Buffer): Buffer[] {
   const inner: Buffer[] = [];
-  const HEADER_BYTES = 14 + 20 + 8 + 8;
   for (let at = 24; at + 16 <= pcap.length; ) {
     const bytes = pcap.readUInt32LE(at + 8);
     const packet = pcap.subarray(at + 16, at + 16 + bytes);
-    if (packet.length > HEADER_BYTES + 14) inner.push(packet.subarray(HEADER_BYTES));
+    for (let rest = packet.subarray(OUTER_BYTES); rest.length > VXLAN_BYTES + ETHERNET_BYTES; ) {
+      const frame = rest.subarray(VXLAN_BYTES);
+      const end = frameBytes(frame);
+      inner.push(frame.subarray(0, end));
+      rest = frame.subarray(end);
+    }
     at += 16 + bytes;
   }
   return inner;
