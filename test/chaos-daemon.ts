@@ -7,6 +7,7 @@ import { allNames } from '../src/cli/pages.js';
 import { OverlayError } from '../src/errors.js';
 import { Daemon, type Host, Hosts, underlay, until } from './harness/hosts.js';
 import { has, testWith } from './harness/needs.js';
+import { inRounds, type Moment } from './harness/rounds.js';
 
 const chaos = suite('chaos around the daemon');
 const needs = ['root', '/dev/net/tun', 'ping'];
@@ -23,6 +24,11 @@ async function withHosts(work: (hosts: Hosts) => Promise<void>): Promise<void> {
   }
 }
 
+/** A row, as often as it is asked for. */
+function row(needed: readonly string[], name: string, work: (moment: Moment) => Promise<void>): void {
+  inRounds(name, (named, moment) => testWith(chaos, needed, named, () => work(moment)));
+}
+
 const direct = (vnetid: number, side: 'a' | 'b' = 'a') => ({
   encap: 'vxlan',
   search: 'direct',
@@ -36,7 +42,7 @@ const direct = (vnetid: number, side: 'a' | 'b' = 'a') => ({
 
 const answers = (host: Host) => host.attempt('ping', '-c', '1', '-W', '1', INNER.b).status === 0;
 
-testWith(chaos, needs, 'SIGSTOP and SIGCONT: it forwards again at once, and no worker is thought dead', () =>
+row(needs, 'SIGSTOP and SIGCONT: it forwards again at once, and no worker is thought dead', (moment) =>
   withHosts(async (hosts) => {
     const daemons = { a: await hosts.daemon('a'), b: await hosts.daemon('b') };
     for (const side of ['a', 'b'] as const) {
@@ -45,6 +51,7 @@ testWith(chaos, needs, 'SIGSTOP and SIGCONT: it forwards again at once, and no w
       hosts.address(side, 'ov0', `${INNER[side]}/24`);
     }
     assert.ok(answers(hosts.a));
+    await moment();
     daemons.a.child.kill('SIGSTOP');
     await new Promise((resolve) => setTimeout(resolve, 3000));
     daemons.a.child.kill('SIGCONT');
@@ -57,44 +64,41 @@ testWith(chaos, needs, 'SIGSTOP and SIGCONT: it forwards again at once, and no w
   }),
 );
 
-testWith(
-  chaos,
-  [...needs, 'prlimit'],
-  'no descriptors left: a new device is refused, those there forward',
-  () =>
-    withHosts(async (hosts) => {
-      const daemons = {
-        a: await hosts.daemon('a', { flags: ['--workers', '1'] }),
-        b: await hosts.daemon('b'),
-      };
-      for (const side of ['a', 'b'] as const) {
-        const other = side === 'a' ? 'b' : 'a';
-        await daemons[side].createOverlay(hosts[side], 'ov0', 42, underlay[4][side], underlay[4][other]);
-        hosts.address(side, 'ov0', `${INNER[side]}/24`);
-      }
-      // What it has open, and a few for connections.
-      const open = Number(hosts.a.run('sh', '-c', `ls /proc/${daemons.a.child.pid}/fd | wc -l`));
-      hosts.a.run('prlimit', '--pid', `${daemons.a.child.pid}`, `--nofile=${open + 6}:`);
-      let refused: unknown;
-      let made = 0;
-      for (let i = 1; i <= 12 && !refused; i++, made++) {
-        await daemons.a.client
-          .post('/v1/overlays', { name: `ov${i}`, ...direct(42 + i) })
-          .catch((error: unknown) => {
-            refused = error;
-          });
-      }
-      assert.instance(refused, OverlayError);
-      assert.match((refused as OverlayError).message, /\S+ \S+/);
-      assert.ok(answers(hosts.a), 'those that are there forward');
-      hosts.a.run('prlimit', '--pid', `${daemons.a.child.pid}`, '--nofile=1024:');
-      await daemons.a.client.post('/v1/overlays', { name: 'later', ...direct(99) });
-      const names = await allNames(daemons.a.client);
-      assert.is(names.length, 1 + (made - 1) + 1, 'nothing is half made');
-    }),
+row([...needs, 'prlimit'], 'no descriptors left: a new device is refused, those there forward', (moment) =>
+  withHosts(async (hosts) => {
+    const daemons = {
+      a: await hosts.daemon('a', { flags: ['--workers', '1'] }),
+      b: await hosts.daemon('b'),
+    };
+    for (const side of ['a', 'b'] as const) {
+      const other = side === 'a' ? 'b' : 'a';
+      await daemons[side].createOverlay(hosts[side], 'ov0', 42, underlay[4][side], underlay[4][other]);
+      hosts.address(side, 'ov0', `${INNER[side]}/24`);
+    }
+    await moment();
+    // What it has open, and a few for connections.
+    const open = Number(hosts.a.run('sh', '-c', `ls /proc/${daemons.a.child.pid}/fd | wc -l`));
+    hosts.a.run('prlimit', '--pid', `${daemons.a.child.pid}`, `--nofile=${open + 6}:`);
+    let refused: unknown;
+    let made = 0;
+    for (let i = 1; i <= 12 && !refused; i++, made++) {
+      await daemons.a.client
+        .post('/v1/overlays', { name: `ov${i}`, ...direct(42 + i) })
+        .catch((error: unknown) => {
+          refused = error;
+        });
+    }
+    assert.instance(refused, OverlayError);
+    assert.match((refused as OverlayError).message, /\S+ \S+/);
+    assert.ok(answers(hosts.a), 'those that are there forward');
+    hosts.a.run('prlimit', '--pid', `${daemons.a.child.pid}`, '--nofile=1024:');
+    await daemons.a.client.post('/v1/overlays', { name: 'later', ...direct(99) });
+    const names = await allNames(daemons.a.client);
+    assert.is(names.length, 1 + (made - 1) + 1, 'nothing is half made');
+  }),
 );
 
-testWith(chaos, needs, 'a full disk: changes are refused, forwarding goes on', () =>
+row(needs, 'a full disk: changes are refused, forwarding goes on', (moment) =>
   withHosts(async (hosts) => {
     if (!has('mount')) throw new Error('mount is part of every system');
     const directory = mkdtempSync(join(hosts.directory, 'full-'));
@@ -107,6 +111,7 @@ testWith(chaos, needs, 'a full disk: changes are refused, forwarding goes on', (
       await daemon.createOverlay(hosts.a, 'ov0', 42, underlay[4].a, underlay[4].b);
       await other.createOverlay(hosts.b, 'ov0', 42, underlay[4].b, underlay[4].a);
       for (const side of ['a', 'b'] as const) hosts.address(side, 'ov0', `${INNER[side]}/24`);
+      await moment();
       hosts.a.attempt('dd', 'if=/dev/zero', `of=${join(state, 'filler')}`, 'bs=4k');
       const refused = await daemon.client.post('/v1/overlays', { name: 'ov1', ...direct(43) }).then(
         () => undefined,
@@ -124,7 +129,7 @@ testWith(chaos, needs, 'a full disk: changes are refused, forwarding goes on', (
   }),
 );
 
-testWith(chaos, needs, `${MANY} devices: the last one forwards, and deleting all keeps nobody waiting`, () =>
+row(needs, `${MANY} devices: the last one forwards, and deleting all keeps nobody waiting`, (moment) =>
   withHosts(async (hosts) => {
     const daemon = await hosts.daemon('a', { flags: ['--workers', '2'] });
     const other = await hosts.daemon('b');
@@ -152,6 +157,7 @@ testWith(chaos, needs, `${MANY} devices: the last one forwards, and deleting all
         await daemon.client.delete(`/v1/overlays/${name}?force=true`);
       }
     };
+    await moment();
     await Promise.all(Array.from({ length: 8 }, remove));
     isOver = true;
     await asking;

@@ -13,6 +13,7 @@ import type { Answer } from '../src/varpd/plugin.js';
 import { frameTo } from './harness/frame-to.js';
 import { until } from './harness/hosts.js';
 import { MemoryPair } from './harness/memory-pair.js';
+import { inRounds, type Moment } from './harness/rounds.js';
 import { ScriptedLookup } from './harness/scripted-lookup.js';
 
 const chaos = suite('chaos around lookups');
@@ -35,6 +36,11 @@ async function withPlugin(
   }
 }
 
+/** A row, as often as it is asked for. */
+function row(name: string, work: (moment: Moment) => Promise<void>): void {
+  inRounds(name, (named, moment) => chaos(named, () => work(moment)));
+}
+
 function run(task: GuestTask): Promise<number> {
   return new Promise((resolve, reject) => {
     const url = new URL('../bench/threads/guest.js', import.meta.url);
@@ -44,7 +50,7 @@ function run(task: GuestTask): Promise<number> {
   });
 }
 
-chaos('main blocked for 10 s: a valid target loses no frame', async () => {
+row('main blocked for 10 s: a valid target loses no frame', async (moment) => {
   const fd = must(libc.socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket');
   const port = 30_000 + Math.floor(Math.random() * 10_000);
   const address = sockaddr(AF_INET, FAR, port);
@@ -63,6 +69,7 @@ chaos('main blocked for 10 s: a valid target loses no frame', async () => {
         const counting = run({ ...task, kind: 'count' });
         const sending = run({ ...task, kind: 'many' });
         await until('it is on its way', 5000, () => a.overlay.cacheGet('ov0', 0x020820000007).frames > 100);
+        await moment();
         const before = a.overlay.cacheGet('ov0', 0x020820000007).frames;
         const still = new Int32Array(new SharedArrayBuffer(4));
         Atomics.wait(still, 0, 0, 10_000);
@@ -77,9 +84,9 @@ chaos('main blocked for 10 s: a valid target loses no frame', async () => {
   }
 });
 
-chaos(
+row(
   'a lookup that does not answer: frames are held within the caps, the device says so, others go on',
-  () => {
+  (moment) => {
     const pending: ((answer: Answer) => void)[] = [];
     return withPlugin(
       () => new Promise((resolve) => pending.push(resolve)),
@@ -105,6 +112,7 @@ chaos(
         pending[0]!({ ip: '192.0.2.99', port: 1 });
         await new Promise((resolve) => setTimeout(resolve, 20));
         assert.is(a.overlay.cacheGet('ov0', 0x020820000007).state, 'pending');
+        await moment();
         pending[1]!(route);
         let received = 0;
         await until('all that was held arrives', 5000, () => {
@@ -118,9 +126,9 @@ chaos(
   },
 );
 
-chaos(
+row(
   'a device is deleted with lookups open: it always finishes, and what they answer is of no account',
-  () => {
+  (moment) => {
     const pending: ((answer: Answer) => void)[] = [];
     return withPlugin(
       () => new Promise((resolve) => pending.push(resolve)),
@@ -131,6 +139,7 @@ chaos(
           if (number % 20 === 0) await new Promise((resolve) => setImmediate(resolve));
         }
         await until('all are asked about', 2000, () => pending.length === 300);
+        await moment();
         await a.overlay.delete('ov0', { force: true });
         for (const answer of pending) answer({ ip: '127.0.0.2', port: udpPort });
         await new Promise((resolve) => setTimeout(resolve, 50));
