@@ -58,9 +58,9 @@ testWith(bench, ['root', '/dev/net/tun', 'iperf3', 'ip', 'ping'], 'soak', () => 
     timeout: 180_000,
   });
   assert.match(output, /churn: [1-9]\d* frames, [1-9]\d* addresses/);
-  assert.match(output, /a: resident set: .* MiB an hour/);
+  assert.match(output, /a: resident set: .*: cannot show/);
   // A run as short as this one shows no leak, and says so.
-  assert.match(output, /NOT SHOWN: this run can show of a: heap: slopes above \d/);
+  assert.match(output, /NOT SHOWN: this run can show of a: heap: (slopes above \d|nothing)/);
   assert.match(output, /nothing lost, nothing left open, growth of 1 MiB an hour not ruled out/);
 });
 
