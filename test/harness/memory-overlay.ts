@@ -279,6 +279,8 @@ export interface MemoryOverlayOptions {
   readonly store?: Store;
   readonly sockets?: SocketOffloads;
   readonly offloadRetryMs?: number;
+  /** Another loop module for the workers. */
+  readonly entry?: URL;
 }
 
 export class MemoryOverlay {
@@ -290,7 +292,7 @@ export class MemoryOverlay {
 
   static async start(options: MemoryOverlayOptions = {}): Promise<MemoryOverlay> {
     const { workers = 1, bank = 2, log = silent, encaps, store, plugins = [], poolBytes = 0 } = options;
-    const { sockets, offloadRetryMs } = options;
+    const { sockets, offloadRetryMs, entry } = options;
     const links = new TestLinks();
     const varpd = new CountingVarpd();
     for (const plugin of plugins) varpd.register(plugin);
@@ -306,6 +308,7 @@ export class MemoryOverlay {
       ...(store ? { store } : {}),
       ...(sockets ? { sockets } : {}),
       ...(offloadRetryMs ? { offloadRetryMs } : {}),
+      ...(entry ? { entry } : {}),
     });
     return new MemoryOverlay(overlay, links, varpd);
   }
