@@ -251,6 +251,8 @@ export const ARENA_LEARN_SECOND: u32 = 104; // u32, worker
 /** How many frames that are too big main has heard of, in which second. */
 export const ARENA_TOO_BIG_TELLS: u32 = 108; // u32, worker
 export const ARENA_TOO_BIG_SECOND: u32 = 112; // u32, worker
+/** The kernel's number of the worker's thread, for main to ask after it; 0 where it is not known. */
+export const ARENA_KERNEL_THREAD: u32 = 116; // u32, worker
 
 // Descriptors of the queue (main writes; -1 is none).
 export const ARENA_TAP_FDS: u32 = 4096; // i32[DEVICES_MAX]

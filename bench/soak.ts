@@ -167,7 +167,9 @@ try {
       if (verdict === 'grows') faults.push(`${side}: ${name} grows by ${text}`);
       if (verdict !== 'cannot show') continue;
       const above =
-        slope === undefined ? ': nothing' : `: slopes above ${shownAbove(slope, ALLOWED).toFixed(1)} MiB an hour only`;
+        slope === undefined
+          ? ': nothing'
+          : `: slopes above ${shownAbove(slope, ALLOWED).toFixed(1)} MiB an hour only`;
       unshown.push(`${side}: ${name}${above}`);
     }
   }

@@ -59,9 +59,10 @@ export const faultReasons = {
   },
   worker: {
     severity: 'major',
-    setBy: 'the worker supervision, when a worker died, is stuck or lost',
+    setBy: 'the worker supervision, when a worker died, is stuck, lost or starved',
     clearedBy: 'the same, when all workers run',
-    remedy: 'nothing at first: it is replaced; report it with the log when it comes again',
+    remedy:
+      'nothing at first: one that hangs is replaced, and one without CPU goes on when it gets some; report it with the log when it comes again',
   },
   varpd: {
     severity: 'major',
@@ -134,9 +135,11 @@ export const faultCodes = Object.keys(faultReasons) as readonly FaultCode[];
 export const processReasons = {
   workers: {
     severity: 'major',
-    setBy: 'the worker supervision, when a worker died, is stuck or lost, whether or not there are devices',
+    setBy:
+      'the worker supervision, when a worker died, is stuck, lost or starved, whether or not there are devices',
     clearedBy: 'the same, when all workers run',
-    remedy: 'nothing at first: it is replaced; report it with the log when it comes again',
+    remedy:
+      'nothing at first: one that hangs is replaced, and one without CPU goes on when it gets some; report it with the log when it comes again',
   },
   state_unwritable: {
     severity: 'minor',

@@ -53,11 +53,21 @@ export const [RING_MIN, RING_MAX] = [64, 16_384];
 export const WORKER_WAIT_MS = 500;
 /** The same while frames wait for main to say that they may go on. */
 export const WORKER_DRAIN_MS = 1;
-/** A worker that has not moved for this long is stuck. */
+/** A worker that has not moved for this long is looked at closely (`src/datapath/watch.ts`): longer than its own wait. */
+export const WORKER_WATCH_MS = 600;
+/** One that has not moved for this long is stuck, or starved. */
 export const WORKER_STUCK_MS = 1000;
+/** CPU that it is given under close watch before it counts as spinning: more than any turn of the loop takes. */
+export const WORKER_SPIN_CPU_MS = 300;
+/** For how long it waits for something else than a CPU, under close watch, before it counts as blocked. */
+export const WORKER_BLOCKED_MS = WORKER_STUCK_MS - WORKER_WATCH_MS;
+/** A starved worker is well again when it has not stood still for this long. */
+export const WORKER_FED_MS = 3000;
 /** What a stuck worker gets to leave by itself before its thread is ended. */
 export const WORKER_LEAVE_MS = 200;
 export const WORKER_START_MS_MAX = 5000;
+/** The same on a machine that gives the process hardly any CPU. */
+export const WORKER_START_STARVED_MS_MAX = 60_000;
 /** Deaths within WORKER_DEATHS_WINDOW_MS after which restarts are put off and devices degraded. */
 export const WORKER_DEATHS_MAX = 5;
 export const WORKER_DEATHS_WINDOW_MS = 10_000;

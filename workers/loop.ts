@@ -9,6 +9,7 @@ import { structs } from '../src/sys/abi.js';
 import { pinThread } from '../src/sys/affinity.js';
 import { monotonicMs } from '../src/sys/clock.js';
 import { EINTR, SystemError } from '../src/sys/errno.js';
+import { ownThread } from '../src/sys/thread-state.js';
 import { BusyPoll } from './busy-poll.js';
 import { WorkerContext, type WorkerTask } from './context.js';
 import { isWaiting, resume } from './deferred.js';
@@ -27,6 +28,7 @@ export default function run(task: WorkerTask): void {
 export function runLoop(task: WorkerTask, kernel: Kernel): void {
   const worker = new WorkerContext(task, kernel);
   Atomics.store(worker.u32, (task.arena + layout.ARENA_THREAD) / 4, threadId);
+  Atomics.store(worker.u32, (task.arena + layout.ARENA_KERNEL_THREAD) / 4, ownThread());
   if (task.cpu >= 0) pinThread([task.cpu]);
   const ready = task.arena + layout.ARENA_READY;
   const { u8 } = worker.views;

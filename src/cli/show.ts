@@ -93,8 +93,8 @@ export function showStats(stats: StatsView, options: ShowOptions): string[] {
     add(address, { ...probes }, 'probes_');
     add(address, { socket_overflow, ...drops }, 'drop:');
   }
-  for (const { worker, directions, state, restarts, counters } of stats.workers) {
-    add(`worker ${worker}`, { directions, state, restarts, ...counters });
+  for (const { worker, directions, state, restarts, starvations, counters } of stats.workers) {
+    add(`worker ${worker}`, { directions, state, restarts, starvations, ...counters });
   }
   // A daemon before this version has none.
   const { connections, refused = {}, last_refused_uid } = stats.control ?? {};

@@ -74,8 +74,8 @@ export function statusView(overlay: Overlay, mayRead: boolean, wanted: PageWante
     return { device: { state: overlay.state(name), status, message }, faults };
   });
   const own = wanted.after === undefined ? (faultsOf.get(undefined) ?? []) : [];
-  const workers = engine.workers.list.map(({ queue, state, restarts }) => {
-    return { worker: queue.index, directions: queue.directions, state, restarts };
+  const workers = engine.workers.list.map(({ queue, condition, restarts }) => {
+    return { worker: queue.index, directions: queue.directions, state: condition, restarts };
   });
   const { rss, heapUsed } = process.memoryUsage();
   return {

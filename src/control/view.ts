@@ -119,6 +119,7 @@ export interface StatsView {
     directions: string;
     state: string;
     restarts: number;
+    starvations: number;
   })[];
   readonly control: ControlView;
   /** `after` of the next page; null behind the last. */
@@ -302,8 +303,8 @@ export function statsView(overlay: Overlay, mayRead: boolean, wanted: PageWanted
     return { encap, ...rowView(counts, muxCounters), ...rest };
   });
   const workers = (wanted.after === undefined ? overlay.workerStats() : []).map(
-    ({ worker, directions, state, restarts, counts }) => {
-      return { worker, directions, state, restarts, ...rowView(counts, workerCounters) };
+    ({ worker, directions, state, restarts, starvations, counts }) => {
+      return { worker, directions, state, restarts, starvations, ...rowView(counts, workerCounters) };
     },
   );
   const happened = dropNames.filter((name) => rows.some(([, { drops }]) => name in drops));

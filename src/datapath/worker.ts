@@ -5,7 +5,7 @@
  * |----------|----------|------------------------------------------------------------------------------|
  * | stopped  | running  | main hands the pool the task                                                 |
  * | running  | dead     | the task ended without being asked: a throw, process.exit, a broken thread   |
- * | running  | stuck    | its epoch has not moved for WORKER_STUCK_MS                                  |
+ * | running  | stuck    | its epoch does not move, and it hangs (`watch.ts`); a starved one stays running |
  * | stuck    | dead     | it left when asked, or its thread was ended; its arena is given up           |
  * | dead     | running  | replaced, with the same descriptors; after a pause when it dies again and again |
  * | running  | stopped  | main asked it to leave                                                       |
@@ -15,11 +15,14 @@
 import type { Piscina } from 'piscina';
 import * as layout from '../../assembly/layout.js';
 import type { Tuning, WorkerTask } from '../../workers/context.js';
+import { WORKER_FED_MS, WORKER_START_MS_MAX, WORKER_START_STARVED_MS_MAX } from '../limits.js';
 import { monotonicMs } from '../sys/clock.js';
 import { ringEventfd } from '../sys/fd.js';
+import { cpuWaitMs, threadState } from '../sys/thread-state.js';
 import type { Core } from './core.js';
 import type { MemoryViews } from './memory.js';
 import type { Queue } from './queue.js';
+import { type Finding, Watch } from './watch.js';
 
 export type WorkerState = 'stopped' | 'running' | 'stuck' | 'dead';
 
@@ -30,6 +33,12 @@ export class Worker {
   deaths: number[] = [];
   /** Why it died last, for people. */
   lastDeath = '';
+  /** How often it was found to get no CPU. */
+  starvations = 0;
+  readonly #watch = new Watch();
+  /** When it was found so last; undefined when it is well. */
+  #starvedAtMs: number | undefined;
+  #waitedAtStartMs = 0;
   #epoch = 0;
   #movedAtMs = 0;
   #abort = new AbortController();
@@ -50,12 +59,16 @@ export class Worker {
     const { arena } = this.queue;
     Atomics.store(this.views.i32, (arena + layout.ARENA_STOP) / 4, 0);
     Atomics.store(this.views.u32, (arena + layout.ARENA_THREAD) / 4, 0);
+    Atomics.store(this.views.u32, (arena + layout.ARENA_KERNEL_THREAD) / 4, 0);
     // Odd, that is running, until its first wait.
     Atomics.store(this.views.i32, (arena + layout.ARENA_EPOCH) / 4, 1);
     this.core.rxPrepare(arena);
     this.state = 'running';
     this.#epoch = 1;
     this.#movedAtMs = monotonicMs();
+    this.#waitedAtStartMs = cpuWaitMs();
+    this.#starvedAtMs = undefined;
+    this.#watch.end();
     this.#abort = new AbortController();
     const { epoll, wake } = this.queue;
     const { memory } = this.views;
@@ -95,20 +108,61 @@ export class Worker {
     return Atomics.load(this.views.i32, (this.queue.arena + layout.ARENA_EPOCH) / 4);
   }
 
-  /** Milliseconds since the epoch moved; call it regularly, since that is when it looks. */
-  idleMs(now: number): number {
+  /** What keeps its epoch from moving, if anything does; call it regularly, since that is when it looks. */
+  look(now: number): Finding {
     const { epoch } = this;
     if (epoch !== this.#epoch) {
       this.#epoch = epoch;
       this.#movedAtMs = now;
     }
-    return now - this.#movedAtMs;
+    const idleMs = now - this.#movedAtMs;
+    if (!this.hasBegun) return this.isLate(idleMs) ? 'silent' : 'moving';
+    const finding = this.#watch.look(idleMs, now, () => this.#kernelState());
+    if (finding === 'starved') {
+      if (!this.isStarved) this.starvations++;
+      this.#starvedAtMs = now;
+    } else if (this.isStarved && !this.isWatched && now - this.#starvedAtMs! > WORKER_FED_MS) {
+      this.#starvedAtMs = undefined;
+    }
+    return finding;
+  }
+
+  #kernelState() {
+    const thread = Atomics.load(this.views.u32, (this.queue.arena + layout.ARENA_KERNEL_THREAD) / 4);
+    return thread === 0 ? undefined : threadState(thread);
+  }
+
+  /** It has begun, and stands still for longer than its own wait takes. */
+  get isWatched(): boolean {
+    return this.#watch.isOn;
+  }
+
+  /** The machine gives it no CPU, or has not until a moment ago. */
+  get isStarved(): boolean {
+    return this.#starvedAtMs !== undefined;
+  }
+
+  /** For people: its state, of which being starved is none, since nothing is done about it. */
+  get condition(): WorkerState | 'starved' {
+    return this.isStarved && this.state === 'running' ? 'starved' : this.state;
   }
 
   /** Counts idleness from now on: the whole process stood still, so the worker is not to blame. */
   forgiveIdle(now: number): void {
     this.#epoch = this.epoch;
     this.#movedAtMs = now;
+    this.#watch.end();
+  }
+
+  /** A start of that many milliseconds takes too long; on a machine that has no CPU for us it takes what it takes. */
+  isLate(ms: number): boolean {
+    if (ms <= WORKER_START_MS_MAX) return false;
+    return ms > WORKER_START_STARVED_MS_MAX || this.waitedMs < ms / 2;
+  }
+
+  /** For how long threads of the process have waited for a CPU since it was started, all together. */
+  get waitedMs(): number {
+    return cpuWaitMs() - this.#waitedAtStartMs;
   }
 
   /** True once the loop has run for the first time. */

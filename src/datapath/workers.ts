@@ -18,12 +18,14 @@ import {
   WORKER_DEATHS_WINDOW_MS,
   WORKER_LEAVE_MS,
   WORKER_START_MS_MAX,
+  WORKER_START_STARVED_MS_MAX,
   WORKER_STUCK_MS,
 } from '../limits.js';
 import { after, every, monotonicMs, nextTurn, sleep } from '../sys/clock.js';
 import type { Core } from './core.js';
 import { arenaOffset, type MemoryViews } from './memory.js';
 import { Queue } from './queue.js';
+import type { Finding } from './watch.js';
 import { Worker } from './worker.js';
 
 /** What the crew tells the layers above. */
@@ -31,6 +33,9 @@ export type WorkerEvent =
   | { kind: 'died'; worker: number; reason: string; again: boolean }
   | { kind: 'stuck'; worker: number; reason: string }
   | { kind: 'replaced'; worker: number; restarts: number }
+  /** It gets no CPU: nothing is done about it here. */
+  | { kind: 'starved'; worker: number; reason: string }
+  | { kind: 'fed'; worker: number }
   | { kind: 'lost'; worker: number; reason: string };
 
 export interface WorkersOptions {
@@ -61,6 +66,8 @@ export class Workers {
   readonly #spares: number[];
   /** Arenas of threads that were told to end and may still be alive. */
   readonly #zombies = new Set<number>();
+  /** Stuck workers that wait for an arena. */
+  readonly #lost = new Set<Worker>();
   #supervisedAtMs = monotonicMs();
   #stopSupervising = () => {};
   #isClosing = false;
@@ -97,15 +104,17 @@ export class Workers {
   /** Starts every worker; resolves when each has begun its loop. */
   async start(): Promise<void> {
     for (const worker of this.list) this.#startWorker(worker);
-    const deadline = monotonicMs() + WORKER_START_MS_MAX;
-    while (this.list.some((worker) => !worker.hasBegun)) {
+    const begun = monotonicMs();
+    let lookAgainMs = WORKER_START_MS_MAX;
+    for (;;) {
+      const waiting = this.list.find((worker) => !worker.hasBegun);
+      if (!waiting) break;
       const failed = this.list.find((worker) => worker.restarts > 0 || worker.state === 'dead');
-      if (failed || monotonicMs() > deadline) {
-        throw new OverlayError(
-          'EAGAIN',
-          'worker_start_failed',
-          `worker ${failed?.queue.index ?? ''} did not start: ${failed?.lastDeath ?? 'it took too long'}`,
-        );
+      if (failed) throw startError(failed, failed.lastDeath);
+      const ms = monotonicMs() - begun;
+      if (ms > lookAgainMs) {
+        if (waiting.isLate(ms)) throw startError(waiting, lateText(waiting, ms));
+        lookAgainMs = ms + SUPERVISE_MS;
       }
       await sleep(1);
     }
@@ -139,7 +148,7 @@ export class Workers {
     for (const { worker, epoch, queueArena } of waits) {
       // Even is parked, and a stopped or dead worker's epoch is made even. A replaced worker has another arena.
       while (epoch % 2 !== 0 && worker.epoch === epoch && worker.queue.arena === queueArena) {
-        if (monotonicMs() > deadline) throw stuckError(`worker ${worker.queue.index}`);
+        if (monotonicMs() > deadline) throw stuckError(whoOf(worker));
         await nextTurn();
       }
     }
@@ -186,49 +195,95 @@ export class Workers {
     this.#supervisedAtMs = now;
     // The whole process stood still, or main was busy: look at the workers afresh, blame nobody.
     if (paused) for (const worker of this.list) worker.forgiveIdle(now);
-    for (const worker of this.list) {
-      const most = worker.hasBegun ? WORKER_STUCK_MS : WORKER_START_MS_MAX;
-      if (worker.state === 'running' && worker.idleMs(now) > most) this.#unstick(worker);
-    }
+    for (const worker of this.list) if (worker.state === 'running') this.#look(worker, now);
   }
 
-  #unstick(worker: Worker): void {
-    const { index, arena } = worker.queue;
+  #look(worker: Worker, now: number): void {
+    const { index } = worker.queue;
+    const wasStarved = worker.isStarved;
+    const finding = worker.look(now);
+    if (finding !== 'moving' && finding !== 'starved') this.#unstick(worker, stuckReasons[finding]);
+    else if (worker.isStarved && !wasStarved)
+      this.options.onEvent({ kind: 'starved', worker: index, reason: STARVED_REASON });
+    else if (!worker.isStarved && wasStarved) this.options.onEvent({ kind: 'fed', worker: index });
+  }
+
+  #unstick(worker: Worker, reason: string): void {
+    const { index } = worker.queue;
     worker.state = 'stuck';
-    const reason = `it has not moved for ${WORKER_STUCK_MS} ms`;
     this.options.onEvent({ kind: 'stuck', worker: index, reason });
     worker.askToLeave();
     after(WORKER_LEAVE_MS, () => {
-      if (this.#isClosing || worker.state !== 'stuck') return;
-      const spare = this.#spares.pop();
-      if (spare === undefined) {
-        // Without an arena it cannot be replaced, and the old one may still be written to.
-        this.options.onEvent({
-          kind: 'lost',
-          worker: index,
-          reason: 'no spare arena is left; restart the daemon',
-        });
-        return;
-      }
-      const threadId = Atomics.load(this.views.u32, (arena + layout.ARENA_THREAD) / 4);
-      const thread = this.#pool.threads.find((candidate) => candidate.threadId === threadId);
-      if (thread) {
-        this.#zombies.add(arena);
-        thread.once('exit', () => {
-          this.#zombies.delete(arena);
-          this.options.onAbandoned(arena, true);
-          this.#spares.push(arena);
-        });
-      }
-      worker.queue.moveTo(spare);
-      worker.endThread();
+      if (this.#isClosing || worker.state !== 'stuck' || this.#giveSpare(worker)) return;
+      this.#lost.add(worker);
+      this.options.onEvent({ kind: 'lost', worker: index, reason: LOST_REASON });
     });
+  }
+
+  /** Ends the thread of a stuck worker, which goes on in another arena; false when there is none. */
+  #giveSpare(worker: Worker): boolean {
+    const { arena } = worker.queue;
+    // Without an arena it cannot be replaced, and the old one may still be written to.
+    const spare = this.#spares.pop();
+    if (spare === undefined) return false;
+    const threadId = Atomics.load(this.views.u32, (arena + layout.ARENA_THREAD) / 4);
+    const thread = this.#pool.threads.find((candidate) => candidate.threadId === threadId);
+    if (thread) {
+      this.#zombies.add(arena);
+      thread.once('exit', () => this.#onThreadEnd(arena));
+    }
+    worker.queue.moveTo(spare);
+    worker.endThread();
+    return true;
+  }
+
+  /** The arena of a thread that was given up is nobody's: for whoever waits for one. */
+  #onThreadEnd(arena: number): void {
+    this.#zombies.delete(arena);
+    this.options.onAbandoned(arena, true);
+    this.#spares.push(arena);
+    for (const worker of this.#lost) {
+      // It may have left by itself since.
+      if (worker.state === 'stuck' && !this.#isClosing && !this.#giveSpare(worker)) return;
+      this.#lost.delete(worker);
+    }
   }
 
   /** Index of the bell that workers ring when they have put an event on their ring. */
   get bell(): number {
     return (layout.HEADER_OFFSET + layout.HEADER_BELL) / 4;
   }
+}
+
+const stuckReasons: Readonly<Record<Exclude<Finding, 'moving' | 'starved'>, string>> = {
+  spinning: `it has not moved for ${WORKER_STUCK_MS} ms, and keeps a CPU busy`,
+  blocked: `it has not moved for ${WORKER_STUCK_MS} ms, and is blocked in a system call`,
+  silent: `it has not moved for ${WORKER_STUCK_MS} ms`,
+};
+
+const STARVED_REASON =
+  `it has not moved for ${WORKER_STUCK_MS} ms, since the machine gives it no CPU; it goes on when it gets some: ` +
+  "look at the machine's load and at the CPU limit of the daemon's control group";
+
+const LOST_REASON =
+  'all spare arenas are with threads that were given up and have not ended; it comes back when one of them ends, and a restart ' +
+  'is needed only if none does';
+
+function startError({ queue }: Worker, reason: string): OverlayError {
+  return new OverlayError('EAGAIN', 'worker_start_failed', `worker ${queue.index} did not start: ${reason}`);
+}
+
+function lateText(worker: Worker, ms: number): string {
+  const seconds = (value: number) => Math.round(value / 1000);
+  if (ms <= WORKER_START_STARVED_MS_MAX) return 'it took too long';
+  return (
+    `it took too long: in ${seconds(ms)} s the threads of this process waited ${seconds(worker.waitedMs)} s for a CPU; ` +
+    "look at the machine's load and at the CPU limit of the control group"
+  );
+}
+
+function whoOf({ queue, isStarved }: Worker): string {
+  return `worker ${queue.index}${isStarved ? ', which gets no CPU from the machine,' : ''}`;
 }
 
 function stuckError(who: string): OverlayError {

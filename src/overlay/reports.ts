@@ -37,11 +37,11 @@ export class Reports {
     log.warn(event, `worker ${event.kind}`);
     events.emit('worker', { text: `worker ${event.worker} is ${event.kind}` });
     const names = [...devices.entries.keys()];
-    if (event.kind !== 'replaced') {
+    if (event.kind !== 'replaced' && event.kind !== 'fed') {
       const text = `worker ${event.worker} ${workerText(event)}`;
       fma.degradeProcess('workers', text);
       for (const name of names) fma.degrade(name, 'worker', text);
-    } else if (workers.list.every(({ state }) => state === 'running')) {
+    } else if (workers.list.every(({ condition }) => condition === 'running')) {
       fma.restoreProcess('workers');
       for (const name of names) fma.restore(name, 'worker');
     }
@@ -83,7 +83,8 @@ export class Reports {
   }
 }
 
-function workerText(event: Exclude<WorkerEvent, { kind: 'replaced' }>): string {
+function workerText(event: Exclude<WorkerEvent, { kind: 'replaced' | 'fed' }>): string {
+  if (event.kind === 'starved') return `is starved: ${event.reason}`;
   if (event.kind === 'stuck') return `is stuck: ${event.reason}`;
   if (event.kind === 'lost') return `is lost: ${event.reason}`;
   const pace = event.again ? 'it dies again and again, the next start waits' : 'it is being replaced';

@@ -31,6 +31,8 @@ export interface WorkerStats {
   readonly worker: number;
   readonly state: string;
   readonly restarts: number;
+  /** How often the machine gave it no CPU for long. */
+  readonly starvations: number;
   readonly counts: Counts;
 }
 
@@ -79,8 +81,9 @@ export class Stats {
     return this.engine.workers.list.map((worker) => ({
       worker: worker.queue.index,
       directions: worker.queue.directions,
-      state: worker.state,
+      state: worker.condition,
       restarts: worker.restarts,
+      starvations: worker.starvations,
       counts: this.engine.counters.worker(worker.queue.arena),
     }));
   }
