@@ -6,6 +6,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as layout from '../assembly/layout.js';
 import type { Workers } from '../src/datapath/workers.js';
+import { ARENAS_SPARE, SUPERVISE_MS, WORKER_STUCK_MS } from '../src/limits.js';
 import { AF_INET, EFD_CLOEXEC, EFD_NONBLOCK, IPPROTO_IP, SOCK_CLOEXEC, SOCK_DGRAM } from '../src/sys/abi.js';
 import { must } from '../src/sys/errno.js';
 import { closeFd, ringEventfd } from '../src/sys/fd.js';
@@ -207,6 +208,7 @@ for (const search of ['direct', 'scripted']) {
         const fd = scene.tap();
         const file = fileOf(fd);
         const table = scene.deviceWord(layout.DEVICE_TARGETS);
+        freed.length = 0;
         const stop = before(engine, 'detachPort', () => hold.take('read', scene.send));
         const gone = overlay.delete('ov0', force);
         assert.is(await hasEnded(gone), false, 'it waits for the worker');
@@ -250,6 +252,7 @@ lifetimes('the target table grows while a worker reads it: the old one is freed 
     const { freed, hold, overlay, port } = scene;
     await sendToTarget(scene);
     const table = scene.deviceWord(layout.DEVICE_TARGETS);
+    freed.length = 0;
     for (let i = 1; scene.deviceWord(layout.DEVICE_TARGETS) === table && i < 1000; i++) {
       overlay.cacheSet('ov0', MAC + i, { ip: PEER, port });
     }
@@ -266,6 +269,7 @@ lifetimes('the target table is flushed while a worker reads it: likewise', () =>
     const { freed, hold, overlay, tables } = scene;
     await sendToTarget(scene);
     const table = scene.deviceWord(layout.DEVICE_TARGETS);
+    freed.length = 0;
     overlay.cacheFlush('ov0');
     await scene.reached(() => freed.includes(table));
     assert.not.ok(freed.includes(table));
@@ -282,6 +286,7 @@ lifetimes(
       const { freed, hold, overlay } = scene;
       const set = scene.deviceWord(layout.DEVICE_SOURCES);
       assert.is.not(set, 0, 'there is one');
+      freed.length = 0;
       hold.take('write', () => scene.receive());
       const done = overlay.setprop('ov0', 'direct/dest_ip', '127.0.0.3');
       await scene.reached(() => freed.includes(set));
@@ -346,7 +351,7 @@ async function replaceBlocked(scene: Scene): Promise<void> {
   const { engine, hold } = scene;
   const worker = engine.workers.list[0]!;
   const { restarts } = worker;
-  hold.take('read', scene.send, true);
+  hold.take('read', scene.send, 'blocked');
   await until('it is replaced', 20_000, () => worker.restarts === restarts + 1 && worker.hasBegun);
 }
 
@@ -415,7 +420,7 @@ lifetimes('an arena is not given to another while the thread that had it is aliv
     const second = new Hold(engine);
     const blocker = hold.giveAway();
     try {
-      second.take('read', scene.send, true);
+      second.take('read', scene.send, 'blocked');
       await until('it is replaced', 20_000, () => engine.workers.list[0]!.restarts === 2);
       assert.is.not(second.arena, arena);
       second.close();
@@ -424,6 +429,59 @@ lifetimes('an arena is not given to another while the thread that had it is aliv
       await engine.quiesce();
       closeFd(blocker);
     }
+  }),
+);
+
+lifetimes('a stuck worker for which no arena is left comes back when a thread that was given up ends', () =>
+  withScene('direct', async (scene) => {
+    const { engine, hold, overlay } = scene;
+    const worker = engine.workers.list[0]!;
+    const blockers: number[] = [];
+    try {
+      for (let spare = 0; spare < ARENAS_SPARE; spare++) {
+        await replaceBlocked(scene);
+        blockers.push(hold.giveAway());
+      }
+      const arenas = new Set(engine.workers.arenas);
+      arenas.delete(hold.arena);
+      hold.take('read', scene.send, 'blocked');
+      const fault = () => overlay.status('ov0').message;
+      await until('it is lost', 20_000, () => /worker 0 is lost/.test(fault()));
+      assert.match(
+        fault(),
+        /threads that were given up.*comes back when one of them ends.*restart is needed only if/,
+      );
+      assert.is(worker.restarts, ARENAS_SPARE);
+      ringEventfd(blockers[0]!);
+      await until('it runs again', 20_000, () => worker.restarts > ARENAS_SPARE && worker.hasBegun);
+      assert.ok(arenas.has(hold.arena), 'in the arena of the one that has ended');
+      await until('all is well', 5000, () => overlay.status('ov0').status === 'ONLINE');
+    } finally {
+      hold.close();
+      for (const blocker of blockers) ringEventfd(blocker);
+      await engine.quiesce();
+      for (const blocker of blockers) closeFd(blocker);
+    }
+  }),
+);
+
+lifetimes('a worker that stood still with the whole process is not to blame', () =>
+  withScene('direct', async (scene) => {
+    const { engine, hold, overlay } = scene;
+    const worker = engine.workers.list[0]!;
+    hold.take('woken', scene.send, 'watched');
+    const deadline = performance.now() + 20_000;
+    while (!worker.isWatched) {
+      assert.ok(performance.now() < deadline, 'it is watched');
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    // As a stopped process, a frozen control group, or one that gets no CPU: no timer of main runs.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2 * WORKER_STUCK_MS);
+    await new Promise((resolve) => setTimeout(resolve, 1.5 * SUPERVISE_MS));
+    hold.release();
+    assert.is(worker.state, 'running');
+    await until('it moves', 5000, () => !worker.isWatched);
+    assert.equal([worker.restarts, overlay.status('ov0').status], [0, 'ONLINE']);
   }),
 );
 

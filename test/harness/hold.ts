@@ -2,7 +2,9 @@
 import { readlinkSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import type { Engine } from '../../src/datapath/engine.js';
+import { SUPERVISE_MS } from '../../src/limits.js';
 import { EFD_CLOEXEC } from '../../src/sys/abi.js';
+import { every, monotonicMs } from '../../src/sys/clock.js';
 import { must } from '../../src/sys/errno.js';
 import { closeFd, ringEventfd } from '../../src/sys/fd.js';
 import * as libc from '../../src/sys/libc.js';
@@ -20,12 +22,15 @@ import {
 export const heldEntry = new URL('../workers/held.js', import.meta.url);
 
 const HELD_MS_MAX = 10_000;
+/** More often than the supervisor looks. */
+const PATIENCE_MS = SUPERVISE_MS / 2;
 /** Turns of the event loop in which main does whatever it does without waiting for a worker. */
 const TURNS = 30;
 
 export class Hold {
   readonly #words: Int32Array;
   #blocker = -1;
+  #endPatience = () => {};
 
   constructor(
     readonly engine: Engine,
@@ -45,11 +50,12 @@ export class Hold {
 
   /**
    * Has the worker stand still at a step, to which `lead` leads it. Returns when it does so: main does nothing else meanwhile.
-   * @param isBlocked in a system call, which nothing from outside ends
+   * @param manner patiently: main does not blame it, however long that takes on a loaded machine; watched: main does as always;
+   * blocked: likewise, and in a system call, which nothing from outside ends
    */
-  take(step: HoldStep, lead: () => void, isBlocked = false): void {
+  take(step: HoldStep, lead: () => void, manner: 'patiently' | 'watched' | 'blocked' = 'patiently'): void {
     assert.is(Atomics.load(this.#words, HOLD_STATE), holdStates.none, 'one hold at a time');
-    if (isBlocked) this.#blocker = must(libc.eventfd(0, EFD_CLOEXEC), 'eventfd');
+    if (manner === 'blocked') this.#blocker = must(libc.eventfd(0, EFD_CLOEXEC), 'eventfd');
     Atomics.store(this.#words, HOLD_FD, this.#blocker);
     Atomics.store(this.#words, HOLD_STEP, holdSteps[step]);
     Atomics.store(this.#words, HOLD_ARENA, this.arena);
@@ -58,10 +64,13 @@ export class Hold {
     const answer = Atomics.wait(this.#words, HOLD_STATE, holdStates.asked, HELD_MS_MAX);
     assert.is.not(answer, 'timed-out', `the worker comes to ${step}`);
     assert.is(Atomics.load(this.#words, HOLD_STATE), holdStates.held);
+    const held = this.engine.workers.list[this.worker]!;
+    if (manner === 'patiently') this.#endPatience = every(PATIENCE_MS, () => held.forgiveIdle(monotonicMs()));
   }
 
   /** Lets it go on; without effect when it may already. */
   release(): void {
+    this.#endPatience();
     if (Atomics.exchange(this.#words, HOLD_STATE, holdStates.none) !== holdStates.held) return;
     Atomics.notify(this.#words, HOLD_STATE);
     if (this.#blocker < 0) return;
