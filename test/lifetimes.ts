@@ -5,149 +5,18 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import * as layout from '../assembly/layout.js';
-import type { Workers } from '../src/datapath/workers.js';
-import { ARENAS_SPARE, SUPERVISE_MS, WORKER_STUCK_MS } from '../src/limits.js';
-import { AF_INET, EFD_CLOEXEC, EFD_NONBLOCK, IPPROTO_IP, SOCK_CLOEXEC, SOCK_DGRAM } from '../src/sys/abi.js';
+import { EFD_CLOEXEC, EFD_NONBLOCK } from '../src/sys/abi.js';
 import { must } from '../src/sys/errno.js';
 import { closeFd, ringEventfd } from '../src/sys/fd.js';
 import * as libc from '../src/sys/libc.js';
-import { sockaddr } from '../src/sys/sockaddr.js';
-import { frameTo } from './harness/frame-to.js';
-import { before, fileOf, Hold, hasEnded, heldEntry, turns } from './harness/hold.js';
+import type { Route } from '../src/target/destination.js';
+import { GROUP, HERE, type HeldScene, MAC, PEER, ROW, withScene } from './harness/held-scene.js';
+import { before, fileOf, hasEnded, turns } from './harness/hold.js';
 import { until } from './harness/hosts.js';
 import { force } from './harness/lifecycle.js';
-import { freePort, MemoryOverlay, request } from './harness/memory-overlay.js';
-import { ScriptedLookup } from './harness/scripted-lookup.js';
-import { encap } from './reference/vxlan.js';
 
 const lifetimes = suite('lifetimes');
-const HERE = '127.0.0.1';
-const PEER = '127.0.0.2';
-const GROUP = '239.1.1.1';
-const VNETID = 42;
-const MAC = 0x020820000007;
-const MAC_TEXT = '02:08:20:00:00:07';
-const ROW = 0;
-const MULTICAST_IF = 32;
 const VNET_HDR_BYTES = 10;
-
-/** One worker that can be held, and a started device with its link in row 0. */
-class Scene {
-  readonly hold: Hold;
-  /** Offsets of the pool that were given back. */
-  readonly freed: number[] = [];
-  /** How often main has begun to wait for the workers. */
-  waits = 0;
-  readonly #socket = must(libc.socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket');
-
-  private constructor(
-    readonly memory: MemoryOverlay,
-    readonly plugin: ScriptedLookup,
-    readonly port: number,
-  ) {
-    this.hold = new Hold(this.engine);
-    const peer = sockaddr(AF_INET, PEER, 0);
-    must(libc.bind(this.#socket, peer, peer.length), 'bind');
-    before(this.engine.pool, 'free', (offset) => this.freed.push(offset as number));
-    before(this.engine.workers as Workers, 'quiesce', () => this.waits++);
-  }
-
-  static async start(search: string, properties: Record<string, unknown> = {}): Promise<Scene> {
-    const plugin = new ScriptedLookup(() => 'drop');
-    const memory = await MemoryOverlay.start({ entry: heldEntry, plugins: [plugin], poolBytes: 2 ** 22 });
-    const scene = new Scene(memory, plugin, await freePort(HERE));
-    await scene.create('ov0', VNETID, search, properties);
-    return scene;
-  }
-
-  async create(name: string, vnetid: number, search: string, properties: Record<string, unknown> = {}) {
-    const { memory, port } = this;
-    const whole = request(name, vnetid, port, { search, properties });
-    if (search !== 'direct') {
-      const { 'direct/dest_ip': _ip, 'direct/dest_port': _port, ...others } = whole.properties;
-      await memory.overlay.createOverlay({ ...whole, properties: others });
-    } else await memory.overlay.createOverlay(whole);
-    await memory.up(name);
-    assert.is(memory.overlay.state(name), 'started', memory.overlay.status(name).message);
-  }
-
-  get overlay() {
-    return this.memory.overlay;
-  }
-
-  get engine() {
-    return this.memory.overlay.engine;
-  }
-
-  get tables() {
-    return this.engine.tables;
-  }
-
-  link(name = 'ov0') {
-    return this.memory.links.get(name).port;
-  }
-
-  /** A guest sends a frame. */
-  readonly send = (name = 'ov0') => assert.ok(this.link(name).send(0, frameTo(MAC_TEXT, 0)));
-
-  /** The peer sends a datagram. */
-  readonly receive = (to = HERE, vnetid = VNETID) => {
-    if (to === GROUP) {
-      const local = new Uint8Array([127, 0, 0, 1]);
-      must(libc.setsockopt(this.#socket, IPPROTO_IP, MULTICAST_IF, local, 4), 'setsockopt');
-    }
-    const datagram = encap(vnetid, new Uint8Array(60).fill(1));
-    const address = sockaddr(AF_INET, to, this.port);
-    must(libc.sendto(this.#socket, datagram, datagram.length, 0, address, address.length), 'sendto');
-  };
-
-  /** A word of the worker's arena. */
-  word(table: number, index: number): number {
-    return this.engine.views.i32[(this.hold.arena + table) / 4 + index]!;
-  }
-
-  tap(row = ROW): number {
-    return this.word(layout.ARENA_TAP_FDS, row);
-  }
-
-  sockets(mux = 0): number[] {
-    const bank = Array.from({ length: layout.BANK_MAX }, (_, index) =>
-      this.word(layout.ARENA_SEND_FDS, mux * layout.BANK_MAX + index),
-    );
-    return [this.word(layout.ARENA_RECEIVE_FDS, mux), ...bank].filter((fd) => fd >= 0);
-  }
-
-  /** A word of the device's row. */
-  deviceWord(word: number): number {
-    return this.engine.views.u32[(layout.DEVICES_OFFSET + ROW * layout.DEVICE_BYTES + word) / 4]!;
-  }
-
-  /** Main has come to where it waits for the worker, or has not waited and gone on. */
-  async reached(isGone: () => boolean): Promise<void> {
-    const { waits } = this;
-    await until('main waits for the worker', 5000, () => this.waits > waits || isGone());
-    await turns();
-  }
-
-  async close(): Promise<void> {
-    this.hold.close();
-    closeFd(this.#socket);
-    await this.memory.close();
-  }
-}
-
-async function withScene(
-  search: string,
-  work: (scene: Scene) => Promise<void>,
-  properties: Record<string, unknown> = {},
-): Promise<void> {
-  const scene = await Scene.start(search, properties);
-  try {
-    await work(scene);
-  } finally {
-    await scene.close();
-  }
-}
 
 lifetimes('a link goes down while frames are sent: destination, mux and sockets stay until they are', () =>
   withScene('direct', async (scene) => {
@@ -225,10 +94,33 @@ for (const search of ['direct', 'scripted']) {
   );
 }
 
+lifetimes('the link of a network namespace that has gone stays open while a worker reads it', () =>
+  withScene(
+    'direct',
+    async (scene) => {
+      const { engine, hold, memory } = scene;
+      const fd = scene.tap();
+      const file = fileOf(fd);
+      const link = memory.links.get('ov0');
+      const stop = before(engine, 'detachPort', () => hold.take('read', scene.send));
+      memory.links.namespaceChanged(false);
+      const left = memory.settle();
+      assert.is(await hasEnded(left), false, 'it waits for the worker');
+      assert.is(fileOf(fd), file);
+      assert.is(link.isReleased, false);
+      stop();
+      hold.release();
+      await left;
+      assert.is(link.isReleased, true);
+    },
+    { netns: 'blue' },
+  ),
+);
+
 /** A target that is valid, and a frame to it in the worker's hands. */
-async function sendToTarget(scene: Scene): Promise<void> {
-  const { hold, overlay, port } = scene;
-  overlay.cacheSet('ov0', MAC, { ip: PEER, port });
+async function sendToTarget(scene: HeldScene, route: Route = { ip: PEER, port: scene.port }): Promise<void> {
+  const { hold, overlay } = scene;
+  overlay.cacheSet('ov0', MAC, route);
   await until('valid', 5000, () => overlay.cacheGet('ov0', MAC).state === 'valid');
   hold.take('send', scene.send);
 }
@@ -246,6 +138,24 @@ lifetimes('a target is removed while frames are sent to it: its destination is n
     await until('its row is given back', 5000, () => tables.destinations.inUse === 1);
   }),
 );
+
+for (const kind of ['replicate', 'spread'] as const) {
+  lifetimes(`${kind}: a list of destinations and its members stay while frames are sent to them`, () =>
+    withScene('scripted', async (scene) => {
+      const { freed, hold, overlay, port, tables } = scene;
+      const route = [PEER, '127.0.0.3'].map((ip) => ({ ip, port }));
+      await sendToTarget(scene, kind === 'replicate' ? { replicate: route } : { spread: route });
+      freed.length = 0;
+      overlay.cacheRemove('ov0', MAC);
+      await scene.reached(() => tables.destinations.inUse < 3);
+      assert.is(tables.destinations.inUse, 3);
+      assert.equal(freed, []);
+      hold.release();
+      await until('all is given back', 5000, () => tables.destinations.inUse === 0);
+      assert.is(freed.length, 1, 'the list, too');
+    }),
+  );
+}
 
 lifetimes('the target table grows while a worker reads it: the old one is freed when it has moved on', () =>
   withScene('scripted', async (scene) => {
@@ -307,8 +217,8 @@ function openAt(number: number): number[] {
 }
 
 for (const [what, lead, end] of [
-  ['a link', (scene: Scene) => scene.send(), (scene: Scene) => scene.overlay.delete('ov0', force)],
-  ['a socket', (scene: Scene) => scene.receive(), (scene: Scene) => scene.memory.down('ov0')],
+  ['a link', (scene: HeldScene) => scene.send(), (scene: HeldScene) => scene.overlay.delete('ov0', force)],
+  ['a socket', (scene: HeldScene) => scene.receive(), (scene: HeldScene) => scene.memory.down('ov0')],
 ] as const) {
   lifetimes(`a worker that has heard of ${what} that is closed by now reads nothing in its place`, () =>
     withScene('direct', async (scene) => {
@@ -346,147 +256,8 @@ lifetimes('of a device that is deleted no arena has a descriptor, and none that 
   }),
 );
 
-/** A worker that is blocked in a system call with the link in its hands, and its successor, which has begun. */
-async function replaceBlocked(scene: Scene): Promise<void> {
-  const { engine, hold } = scene;
-  const worker = engine.workers.list[0]!;
-  const { restarts } = worker;
-  hold.take('read', scene.send, 'blocked');
-  await until('it is replaced', 20_000, () => worker.restarts === restarts + 1 && worker.hasBegun);
-}
-
-lifetimes(
-  'a thread that was replaced and is still alive: what it may be using stays until it has ended',
-  () =>
-    withScene('direct', async (scene) => {
-      const { engine, hold, overlay, tables } = scene;
-      const fd = scene.tap();
-      const file = fileOf(fd);
-      const { arena } = hold;
-      await replaceBlocked(scene);
-      assert.is.not(hold.arena, arena, 'the successor has another arena');
-      const quiet = engine.quiesce();
-      assert.is(await hasEnded(quiet), false, 'its thread may wake up at any time');
-      const gone = overlay.delete('ov0', force);
-      assert.is(await hasEnded(gone), false);
-      assert.is(fileOf(fd), file);
-      assert.is(tables.devices.inUse, 1);
-      hold.close();
-      await quiet;
-      await gone;
-      await until('all is given back', 10_000, () => tables.devices.inUse === 0);
-      assert.is.not(fileOf(fd), file);
-    }),
-);
-
-lifetimes('the arena of a thread that has ended has nothing on its rings when another gets it', () =>
-  withScene('direct', async (scene) => {
-    const { engine, hold } = scene;
-    const { arena } = hold;
-    const frame = (number: number) => {
-      const bytes = new Uint8Array(VNET_HDR_BYTES + 60);
-      bytes[VNET_HDR_BYTES + 20] = number;
-      return bytes;
-    };
-    const inject = (number: number) => {
-      assert.ok(engine.injects.push(0, ROW, layout.INJECT_RX, frame(number)));
-      engine.injects.wake();
-    };
-    const begin = before(engine.workers.list[0]!.queue, 'moveTo', () => inject(1));
-    await replaceBlocked(scene);
-    assert.is.not(hold.arena, arena);
-    begin();
-    hold.close();
-    await engine.quiesce();
-    // The one that came back last is given out first.
-    await replaceBlocked(scene);
-    assert.is(hold.arena, arena);
-    hold.close();
-    inject(2);
-    const numbers: number[] = [];
-    await until('the newer frame arrives', 5000, () => {
-      for (let got = scene.link().receive(); got; got = scene.link().receive()) numbers.push(got[20]!);
-      return numbers.includes(2);
-    });
-    assert.equal(numbers, [2]);
-  }),
-);
-
-lifetimes('an arena is not given to another while the thread that had it is alive', () =>
-  withScene('direct', async (scene) => {
-    const { engine, hold } = scene;
-    const { arena } = hold;
-    await replaceBlocked(scene);
-    const second = new Hold(engine);
-    const blocker = hold.giveAway();
-    try {
-      second.take('read', scene.send, 'blocked');
-      await until('it is replaced', 20_000, () => engine.workers.list[0]!.restarts === 2);
-      assert.is.not(second.arena, arena);
-      second.close();
-    } finally {
-      ringEventfd(blocker);
-      await engine.quiesce();
-      closeFd(blocker);
-    }
-  }),
-);
-
-lifetimes('a stuck worker for which no arena is left comes back when a thread that was given up ends', () =>
-  withScene('direct', async (scene) => {
-    const { engine, hold, overlay } = scene;
-    const worker = engine.workers.list[0]!;
-    const blockers: number[] = [];
-    try {
-      for (let spare = 0; spare < ARENAS_SPARE; spare++) {
-        await replaceBlocked(scene);
-        blockers.push(hold.giveAway());
-      }
-      const arenas = new Set(engine.workers.arenas);
-      arenas.delete(hold.arena);
-      hold.take('read', scene.send, 'blocked');
-      const fault = () => overlay.status('ov0').message;
-      await until('it is lost', 20_000, () => /worker 0 is lost/.test(fault()));
-      assert.match(
-        fault(),
-        /threads that were given up.*comes back when one of them ends.*restart is needed only if/,
-      );
-      assert.is(worker.restarts, ARENAS_SPARE);
-      ringEventfd(blockers[0]!);
-      await until('it runs again', 20_000, () => worker.restarts > ARENAS_SPARE && worker.hasBegun);
-      assert.ok(arenas.has(hold.arena), 'in the arena of the one that has ended');
-      await until('all is well', 5000, () => overlay.status('ov0').status === 'ONLINE');
-    } finally {
-      hold.close();
-      for (const blocker of blockers) ringEventfd(blocker);
-      await engine.quiesce();
-      for (const blocker of blockers) closeFd(blocker);
-    }
-  }),
-);
-
-lifetimes('a worker that stood still with the whole process is not to blame', () =>
-  withScene('direct', async (scene) => {
-    const { engine, hold, overlay } = scene;
-    const worker = engine.workers.list[0]!;
-    hold.take('woken', scene.send, 'watched');
-    const deadline = performance.now() + 20_000;
-    while (!worker.isWatched) {
-      assert.ok(performance.now() < deadline, 'it is watched');
-      await new Promise((resolve) => setImmediate(resolve));
-    }
-    // As a stopped process, a frozen control group, or one that gets no CPU: no timer of main runs.
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2 * WORKER_STUCK_MS);
-    await new Promise((resolve) => setTimeout(resolve, 1.5 * SUPERVISE_MS));
-    hold.release();
-    assert.is(worker.state, 'running');
-    await until('it moves', 5000, () => !worker.isWatched);
-    assert.equal([worker.restarts, overlay.status('ov0').status], [0, 'ONLINE']);
-  }),
-);
-
 /** Deletes the device while something of it is under way, which must be over first; then another has its row. */
-async function deleteBehind(scene: Scene, letGo: () => void, search = 'direct'): Promise<void> {
+async function deleteBehind(scene: HeldScene, letGo: () => void, search = 'direct'): Promise<void> {
   const { overlay, tables } = scene;
   const gone = overlay.delete('ov0', force);
   assert.is(await hasEnded(gone), false, 'what is under way is waited for');

@@ -106,11 +106,18 @@ death('a device deleted while a worker hangs is gone with all it held', async ()
     assert.ok(port.send(0, new Uint8Array(60)));
     await until('it hangs', 2000, () => Atomics.load(views.i32, FAULT_ARENA) === 0);
     await overlay.delete('ov0', { force: true });
-    assert.is.not(worker.queue.arena, retired, 'nothing was freed before the worker was given up');
-    // Its thread has ended by now; the successor may begin a moment later.
-    await until('it is replaced', 1000, () => worker.restarts === 1);
     assert.equal(overlay.names, []);
-    assert.equal(overlay.muxStats(), [], 'the mux is closed');
+    // On a loaded machine it takes longer to have spun for long enough: what it may be using is kept meanwhile.
+    await until('the mux is closed', 30_000, () => {
+      const isClosed = overlay.muxStats().length === 0;
+      assert.ok(
+        !isClosed || worker.queue.arena !== retired,
+        'nothing is freed before the worker is given up',
+      );
+      return isClosed;
+    });
+    await until('it is replaced', 5000, () => worker.restarts === 1);
+    await until('the row is free', 30_000, () => overlay.engine.tables.devices.inUse === 0);
     const closing = await port.release().catch((error: unknown) => String(error));
     assert.match(String(closing), /EBADF/, 'the port is closed');
     assert.is(overlay.engine.tables.devices.take(), 0, 'the row is free again');

@@ -131,8 +131,12 @@ export class TestLinks implements PortSource {
 
   move(): void {}
 
+  /** The one that links are in, and whether it is there. */
+  netns = '';
+  isThere = true;
+
   isNamespaceThere(): boolean {
-    return true;
+    return this.isThere;
   }
 
   underlayFault(ip: string): string | undefined {
@@ -232,6 +236,12 @@ export class TestLinks implements PortSource {
     for (const listener of this.#listeners) listener({ kind: 'underlay' });
   }
 
+  /** The namespace of the links came or went. */
+  namespaceChanged(isThere: boolean): void {
+    this.isThere = isThere;
+    for (const listener of this.#listeners) listener({ kind: 'netns' });
+  }
+
   /** Routes came or went. */
   routesChanged(): void {
     for (const listener of this.#listeners) listener({ kind: 'routes' });
@@ -240,7 +250,7 @@ export class TestLinks implements PortSource {
   /** Tells the link's state, changed or not. */
   tell(name: string, isDeleted = false): void {
     const { index, isUp, mtu, mac } = this.get(name);
-    const event: PortEvent = { kind: 'link', netns: '', index, isUp, mtu, mac, name, isDeleted };
+    const event: PortEvent = { kind: 'link', netns: this.netns, index, isUp, mtu, mac, name, isDeleted };
     for (const listener of this.#listeners) listener(event);
   }
 }

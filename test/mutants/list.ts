@@ -13,6 +13,7 @@ export interface Mutant {
 }
 
 const lifetimes = ['lifetimes.js'];
+const threads = ['replaced-threads.js'];
 
 export const mutants: readonly Mutant[] = [
   {
@@ -27,21 +28,21 @@ export const mutants: readonly Mutant[] = [
     file: 'src/datapath/workers.js',
     from: 'while (this.#zombies.size > 0)',
     to: 'while (false)',
-    tests: lifetimes,
+    tests: threads,
   },
   {
     what: 'the arena of a replaced thread is given out at once',
     file: 'src/datapath/workers.js',
     from: 'this.#zombies.add(arena);',
     to: 'this.#zombies.add(arena); this.#spares.push(arena);',
-    tests: lifetimes,
+    tests: threads,
   },
   {
     what: 'the arena of a thread that has ended keeps what is on its rings',
     file: 'src/datapath/workers.js',
     from: 'this.options.onAbandoned(arena, true);',
     to: '',
-    tests: lifetimes,
+    tests: threads,
   },
   {
     what: 'a worker that begins has what its predecessor had aside',
@@ -55,7 +56,7 @@ export const mutants: readonly Mutant[] = [
     file: 'src/datapath/workers.js',
     from: 'worker.forgiveIdle(now);',
     to: ';',
-    tests: lifetimes,
+    tests: threads,
   },
   {
     what: 'a closed TAP descriptor stays in the worker’s arena',
@@ -268,13 +269,6 @@ export const mutants: readonly Mutant[] = [
     tests: lifetimes,
   },
   {
-    what: 'a device’s target table is freed when its lookup changes, without a quiesce',
-    file: 'src/overlay/lookup.js',
-    from: 'await this.context.engine.quiesce();',
-    to: '',
-    tests: lifetimes,
-  },
-  {
     what: 'the link of a network namespace that has gone is closed without a quiesce',
     file: 'src/overlay/links.js',
     from: 'await engine.quiesce();',
@@ -286,7 +280,7 @@ export const mutants: readonly Mutant[] = [
     file: 'src/overlay/kept.js',
     from: 'await this.engine.quiesce();',
     to: '',
-    tests: lifetimes,
+    tests: threads,
   },
   {
     what: 'counters of a row are those of its former device',
