@@ -167,4 +167,26 @@ replaced('a worker that stood still with the whole process is not to blame', () 
   }),
 );
 
+replaced('what a worker that dies had aside is counted as lost, and its successor does not send it', () =>
+  withScene('direct', async (scene) => {
+    const { engine, hold } = scene;
+    const worker = engine.workers.list[0]!;
+    hold.take('woken', scene.send);
+    // As frames that wait for their target to be settled.
+    const at = hold.arena + layout.ARENA_TX_BUFFER + layout.TX_HEADROOM_BYTES;
+    engine.views.u8.fill(2, at, at + VNET_HDR_BYTES + 60);
+    engine.core.waitPush(hold.arena, ROW, at, VNET_HDR_BYTES + 60);
+    assert.is.not(scene.word(layout.ARENA_WAIT_USED, 0), 0);
+    worker.endThread();
+    await until('it is replaced', 20_000, () => worker.restarts === 1 && worker.hasBegun);
+    hold.release();
+    // The frame that it had been woken for, and no other.
+    await until('it is sent', 5000, () => engine.counters.device(ROW).counters.tx_frames > 0n);
+    await engine.quiesce();
+    const { counters, drops } = engine.counters.device(ROW);
+    assert.equal([counters.tx_frames, drops.tx_worker_lost], [1n, 1n]);
+    assert.is(scene.word(layout.ARENA_WAIT_USED, 0), 0);
+  }),
+);
+
 replaced.run();

@@ -49,7 +49,7 @@ export const mutants: readonly Mutant[] = [
     file: 'src/datapath/workers.js',
     from: 'this.options.onAbandoned(worker.queue.arena, false);',
     to: '',
-    tests: lifetimes,
+    tests: threads,
   },
   {
     what: 'nobody is forgiven after a pause',
