@@ -191,20 +191,28 @@ lifetimes('the target table is flushed while a worker reads it: likewise', () =>
 
 lifetimes(
   'a set of senders is changed while a worker reads it: the old one is freed when it has moved on',
-  () =>
-    withScene('direct', async (scene) => {
-      const { freed, hold, overlay } = scene;
-      const set = scene.deviceWord(layout.DEVICE_SOURCES);
-      assert.is.not(set, 0, 'there is one');
-      freed.length = 0;
-      hold.take('write', () => scene.receive());
-      const done = overlay.setprop('ov0', 'direct/dest_ip', '127.0.0.3');
-      await scene.reached(() => freed.includes(set));
-      assert.not.ok(freed.includes(set));
-      hold.release();
-      await done;
-      await until('it is freed', 5000, () => freed.includes(set));
-    }),
+  () => {
+    let peers = [PEER];
+    return withScene(
+      'scripted',
+      async (scene) => {
+        const { freed, hold, plugin } = scene;
+        const set = scene.deviceWord(layout.DEVICE_SOURCES);
+        assert.is.not(set, 0, 'there is one');
+        freed.length = 0;
+        hold.take('write', scene.receive);
+        peers = [PEER, '127.0.0.3'];
+        plugin.services!.peersChanged();
+        await turns();
+        assert.is.not(scene.deviceWord(layout.DEVICE_SOURCES), set, 'another is in its place');
+        assert.not.ok(freed.includes(set));
+        hold.release();
+        await until('it is freed', 5000, () => freed.includes(set));
+      },
+      {},
+      { peers: () => peers },
+    );
+  },
 );
 
 /** New descriptors until one has the number of one that was closed. */
@@ -258,9 +266,10 @@ lifetimes('of a device that is deleted no arena has a descriptor, and none that 
 
 /** Deletes the device while something of it is under way, which must be over first; then another has its row. */
 async function deleteBehind(scene: HeldScene, letGo: () => void, search = 'direct'): Promise<void> {
-  const { overlay, tables } = scene;
+  const { engine, overlay, tables } = scene;
   const gone = overlay.delete('ov0', force);
   assert.is(await hasEnded(gone), false, 'what is under way is waited for');
+  assert.is(engine.injects.isWaiting, false, 'what has found no room is forgotten');
   assert.is(tables.devices.inUse, 1, 'its row is nobody else’s');
   letGo();
   await gone;
@@ -309,6 +318,64 @@ lifetimes(
       await turns();
       assert.equal(plugin.requests, []);
     }),
+);
+
+lifetimes(
+  'a frame in a wait queue when its device is deleted is not sent by the next device in the row',
+  () =>
+    withScene('direct', async (scene) => {
+      const { engine, hold } = scene;
+      const sent = () => engine.counters.device(ROW).counters.tx_frames;
+      scene.send();
+      await until('it has been sent', 5000, () => sent() === 1n);
+      hold.take('woken', () => ringEventfd(engine.workers.list[0]!.queue.wake));
+      const at = hold.arena + layout.ARENA_TX_BUFFER + layout.TX_HEADROOM_BYTES;
+      engine.views.u8.fill(2, at, at + VNET_HDR_BYTES + 60);
+      engine.core.waitPush(hold.arena, ROW, at, VNET_HDR_BYTES + 60);
+      assert.is.not(scene.word(layout.ARENA_WAIT_USED, 0), 0);
+      await deleteBehind(scene, () => hold.release());
+      await engine.quiesce();
+      assert.is(sent(), 0n, 'nor does it have the other’s counters');
+    }),
+);
+
+lifetimes('a worker that may be putting frames that come back on its miss ring is waited for', () =>
+  withScene('direct', async (scene) => {
+    const { engine, hold, overlay, tables } = scene;
+    await scene.create('ov1', 77, 'direct');
+    // Main has waited for what workers had read from the link before: this is after that.
+    const stop = before(engine.injects, 'forget', () => hold.take('read', () => scene.send('ov1')));
+    const gone = overlay.delete('ov0', force);
+    assert.is(await hasEnded(gone), false);
+    assert.is(tables.devices.inUse, 2);
+    stop();
+    hold.release();
+    await gone;
+    assert.is(tables.devices.inUse, 1);
+  }),
+);
+
+lifetimes('what leaves while main waits for what has left before waits for the next time', () =>
+  withScene('scripted', async (scene) => {
+    const { freed, hold, overlay, port, tables } = scene;
+    overlay.cacheSet('ov0', MAC + 1, { ip: '127.0.0.3', port });
+    await until('valid', 5000, () => overlay.cacheGet('ov0', MAC + 1).state === 'valid');
+    await sendToTarget(scene);
+    overlay.cacheRemove('ov0', MAC + 1);
+    await scene.reached(() => tables.destinations.inUse < 2);
+    const table = scene.deviceWord(layout.DEVICE_TARGETS);
+    freed.length = 0;
+    // It moves on, which is what main waits for, and has the table in its hands again before main sees that.
+    hold.release();
+    hold.take('send', scene.send);
+    overlay.cacheFlush('ov0');
+    await until('what had left before is given back', 5000, () => tables.destinations.inUse < 2);
+    await turns();
+    assert.is(tables.destinations.inUse, 1);
+    assert.not.ok(freed.includes(table));
+    hold.release();
+    await until('the rest is', 5000, () => tables.destinations.inUse === 0 && freed.includes(table));
+  }),
 );
 
 lifetimes.run();

@@ -52,8 +52,10 @@ replaced('what is kept since a thread does not end is kept until it does, howeve
     await overlay.delete('ov0', force);
     assert.equal(overlay.names, []);
     const { waits } = scene;
-    await until('it is tried again', 20_000, () => scene.waits > waits || tables.devices.inUse === 0);
+    const isGone = () => tables.devices.inUse === 0 || tables.destinations.inUse === 0;
+    await until('it is tried again', 20_000, () => scene.waits > waits || isGone());
     await turns();
+    assert.is(tables.destinations.inUse, 1);
     assert.is(fileOf(fd), file);
     assert.is(tables.devices.inUse, 1);
     hold.close();

@@ -7,6 +7,7 @@ import { must } from '../../src/sys/errno.js';
 import { closeFd } from '../../src/sys/fd.js';
 import * as libc from '../../src/sys/libc.js';
 import { sockaddr } from '../../src/sys/sockaddr.js';
+import type { LookupInstance } from '../../src/varpd/plugin.js';
 import { encap } from '../reference/vxlan.js';
 import { frameTo } from './frame-to.js';
 import { before, Hold, heldEntry, turns } from './hold.js';
@@ -45,8 +46,12 @@ export class HeldScene {
     before(this.engine.workers as Workers, 'quiesce', () => this.waits++);
   }
 
-  static async start(search: string, properties: Record<string, unknown> = {}): Promise<HeldScene> {
-    const plugin = new ScriptedLookup(() => 'drop');
+  static async start(
+    search: string,
+    properties: Record<string, unknown> = {},
+    more: Partial<LookupInstance> = {},
+  ): Promise<HeldScene> {
+    const plugin = new ScriptedLookup(() => 'drop', more);
     const memory = await MemoryOverlay.start({ entry: heldEntry, plugins: [plugin], poolBytes: 2 ** 22 });
     memory.links.netns = String(properties.netns ?? '');
     const scene = new HeldScene(memory, plugin, await freePort(HERE));
@@ -134,8 +139,9 @@ export async function withScene(
   search: string,
   work: (scene: HeldScene) => Promise<void>,
   properties: Record<string, unknown> = {},
+  more: Partial<LookupInstance> = {},
 ): Promise<void> {
-  const scene = await HeldScene.start(search, properties);
+  const scene = await HeldScene.start(search, properties, more);
   try {
     await work(scene);
   } finally {

@@ -73,13 +73,6 @@ export const mutants: readonly Mutant[] = [
     tests: lifetimes,
   },
   {
-    what: 'a closed TAP descriptor is still waited for',
-    file: 'src/datapath/queue.js',
-    from: "if (this.directions !== 'in') unwatch(this.epoll, fd);",
-    to: '',
-    tests: lifetimes,
-  },
-  {
     what: 'closed sockets stay in the worker’s arena',
     file: 'src/datapath/queue.js',
     from: 'this.#storeMux(mux, -1, new Array(sockets.send.length).fill(-1));',
@@ -132,13 +125,6 @@ export const mutants: readonly Mutant[] = [
     what: 'a device stops without a quiesce',
     file: 'src/overlay/attachment.js',
     from: 'await this.engine.quiesce();',
-    to: '',
-    tests: lifetimes,
-  },
-  {
-    what: 'a device is deleted without a quiesce',
-    file: 'src/overlay/deletion.js',
-    from: 'await engine.quiesce();',
     to: '',
     tests: lifetimes,
   },
@@ -227,13 +213,6 @@ export const mutants: readonly Mutant[] = [
     tests: lifetimes,
   },
   {
-    what: 'members of a list are released with it',
-    file: 'src/datapath/destinations.js',
-    from: 'this.#left.push(held);',
-    to: 'for (const member of held.members) this.release(member); this.#left.push({ ...held, members: [] });',
-    tests: lifetimes,
-  },
-  {
     what: 'a target table that has grown is freed at once',
     file: 'src/datapath/target-table.js',
     from: 'this.#retired.push(this.#build); this.#build = next; this.#tombstones = 0;',
@@ -287,6 +266,6 @@ export const mutants: readonly Mutant[] = [
     file: 'src/datapath/counters.js',
     from: 'clearDevice(row) {',
     to: 'clearDevice(row) { return;',
-    tests: ['churn.js', 'delete.js', 'create.js'],
+    tests: lifetimes,
   },
 ];
