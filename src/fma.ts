@@ -141,6 +141,14 @@ export const processReasons = {
     remedy:
       'nothing at first: one that hangs is replaced, and one without CPU goes on when it gets some; report it with the log when it comes again',
   },
+  retained: {
+    severity: 'minor',
+    setBy:
+      'whoever retires links, sockets, rows or memory that a worker which does not respond may still read',
+    clearedBy: 'the same, when all of it is reclaimed: the worker responds again, or its thread has ended',
+    remedy:
+      'nothing at first: a worker that hangs is replaced, and what it held is reclaimed; restart the daemon where this stays',
+  },
   state_unwritable: {
     severity: 'minor',
     setBy: 'whoever writes in the state directory, when it cannot be written',
@@ -219,10 +227,15 @@ export class Fma {
   readonly #devices = new Map<string, Map<FaultCode, Kept<FaultCode>>>();
   readonly #process = new Map<ProcessFaultCode, Kept<ProcessFaultCode>>();
 
-  constructor(readonly onChange: FaultListener) {}
+  /** @param isDevice whether a device is there: a fault that comes late must not outlive its device */
+  constructor(
+    readonly onChange: FaultListener,
+    readonly isDevice: (name: string) => boolean = () => true,
+  ) {}
 
-  /** Adds or rewrites a reason of a device. */
+  /** Adds or rewrites a reason of a device; does nothing for a device that is gone. */
   degrade(device: string, code: FaultCode, text: string): void {
+    if (!this.isDevice(device)) return;
     const faults = this.#devices.get(device) ?? new Map<FaultCode, Kept<FaultCode>>();
     if (!put(faults, code, text)) return;
     this.#devices.set(device, faults);

@@ -51,17 +51,13 @@ export class Groups {
     return group;
   }
 
-  /** The reverse of `hold`, when no worker finds a device by it any more. Resolves when nobody reads its socket. */
+  /** The reverse of `hold`, when no worker finds a device by it any more. Its socket closes when no worker reads it. */
   async release(group: Group): Promise<void> {
     assert(group.users > 0, `the group ${group.ip} is released once too often`);
     group.users--;
     if (group.users > 0) return;
     this.#joined.splice(this.#joined.indexOf(group), 1);
-    this.engine.detachMux(group.row);
-    this.engine.ownSockets.delete(group.row);
-    await this.engine.quiesce();
-    closeFd(group.fd);
-    this.engine.tables.muxes.free(group.row);
+    await this.#leave(group);
   }
 
   /**
@@ -116,18 +112,36 @@ export class Groups {
       aimAtGroups(mux.underlay, mux.ip);
       return openGroup({ group: ip, port, ip: mux.ip, domain, settings });
     });
+    let row: number;
+    let link: number | undefined;
     try {
-      const row = engine.tables.muxes.take();
-      engine.counters.clearMux(row);
-      engine.tables.writeMux(row, encap.core, 1, domain === AF_INET6, false, port);
-      engine.ownSockets.set(row, port, [prefixOf(ip)]);
-      engine.attachMux(row, [fd], []);
-      const link = this.namespaces.linkIndex(mux.ip, mux.netns);
-      return { row, ip, mux, fd, users: 1, link, isLinkGone: false };
+      link = this.namespaces.linkIndex(mux.ip, mux.netns);
+      row = engine.tables.muxes.take();
     } catch (error) {
       closeFd(fd);
       throw error;
     }
+    const group = { row, ip, mux, fd, users: 1, link, isLinkGone: false };
+    try {
+      engine.counters.clearMux(row);
+      engine.tables.writeMux(row, encap.core, 1, domain === AF_INET6, false, port);
+      engine.ownSockets.set(row, port, [prefixOf(ip)]);
+      engine.attachMux(row, [fd], []);
+      return group;
+    } catch (error) {
+      // The first worker may have it already, and read from it.
+      void this.#leave(group);
+      throw error;
+    }
+  }
+
+  async #leave(group: Group): Promise<void> {
+    this.engine.detachMux(group.row);
+    this.engine.ownSockets.delete(group.row);
+    await this.engine.retire(`the group ${groupName(group)}`, {
+      socket: () => closeFd(group.fd),
+      row: () => this.engine.tables.muxes.free(group.row),
+    });
   }
 }
 

@@ -9,9 +9,17 @@ import type { EncapPlugin } from './encap/plugin.js';
 import { assert, OverlayError } from './errors.js';
 import { familyOf, formatEndpoint } from './ip.js';
 import { AF_INET, AF_INET6 } from './sys/abi.js';
+import { closeEach } from './sys/fd.js';
 import { openGreUnderlay } from './sys/gre-underlay.js';
 import type { SocketSettings } from './sys/socket-settings.js';
-import { closeUnderlay, joinDatagrams, openUnderlay, socketOverflow, type Underlay } from './sys/underlay.js';
+import {
+  closeUnderlay,
+  joinDatagrams,
+  openUnderlay,
+  socketOverflow,
+  socketsOfUnderlay,
+  type Underlay,
+} from './sys/underlay.js';
 
 export interface Mux {
   readonly row: number;
@@ -107,8 +115,8 @@ export class Muxes {
   }
 
   /**
-   * The reverse of `hold`. The sockets close when nobody uses them and no worker can be reading them; when a worker
-   * is stuck (EBUSY from the quiesce) they stay open for good.
+   * The reverse of `hold`. The sockets close when nobody uses them and no worker can be reading them, and are retained until
+   * then.
    */
   async release(mux: Mux): Promise<void> {
     assert(mux.users > 0, 'a mux is released once too often');
@@ -117,10 +125,12 @@ export class Muxes {
     this.abandon(mux);
     this.engine.detachMux(mux.row);
     this.engine.ownSockets.delete(mux.row);
-    await this.engine.quiesce();
-    closeUnderlay(mux.underlay);
-    mux.namespace.leave();
-    this.engine.tables.muxes.free(mux.row);
+    const sockets = socketsOfUnderlay(mux.underlay);
+    await this.engine.retire(`the underlay ${keyOf(mux.ip, mux.port, mux.netns)}`, {
+      sockets: () => closeEach(sockets),
+      namespace: () => mux.namespace.leave(),
+      row: () => this.engine.tables.muxes.free(mux.row),
+    });
   }
 
   /** Whether the kernel joins datagrams for a device's mux: while no device on it says no. */
@@ -215,11 +225,22 @@ export class Muxes {
       );
       const all = isWildcard(ip) ? this.namespaces.ownPrefixes(netns) : [];
       this.engine.ownSockets.set(row, port, listenPrefixes({ ip, encap }, all));
-      undo.push(() => this.engine.ownSockets.delete(row));
-      // No device is on it yet: what workers have read from it, they have dropped.
-      undo.push(() => this.engine.detachMux(row));
+      const mux = {
+        row,
+        ip,
+        port,
+        encap,
+        netns,
+        underlay,
+        settings,
+        namespace,
+        users: 1,
+        unjoined: new Set<string>(),
+      };
+      // Some workers may have it already, and read from it.
+      undo.splice(0, undo.length, () => void this.release(mux));
       this.engine.attachMux(row, underlay.receive, underlay.send);
-      return { row, ip, port, encap, netns, underlay, settings, namespace, users: 1, unjoined: new Set() };
+      return mux;
     } catch (error) {
       for (const step of undo.reverse()) step();
       throw error;

@@ -27,7 +27,8 @@
  *
  * Nothing is freed while somebody reads it. A worker makes its epoch even before it waits and odd after. Main
  * withdraws a row (state DROP, out of the vnet table), waits until every worker's epoch is even or has moved, and
- * frees then. An idle engine has all workers waiting, so that costs nothing.
+ * frees then. An idle engine has all workers waiting, so that costs nothing. `src/datapath/retired.ts` does so for everybody: when a
+ * worker does not respond, what it may be reading is retained, named in the status, and reclaimed later. No operation fails for it.
  *
  * States of a device (`src/device.ts` has the table)
  * ──────────────────
@@ -95,7 +96,6 @@ import type { OffloadState, OffloadTable, SocketOffloads } from './offload.js';
 import { Attachments } from './overlay/attachment.js';
 import { Devices } from './overlay/devices.js';
 import { ExternalHandle } from './overlay/external-handle.js';
-import { Kept } from './overlay/kept.js';
 import { Life } from './overlay/life.js';
 import { aliasOf } from './overlay/links.js';
 import type { Association } from './overlay/lookup.js';
@@ -165,7 +165,6 @@ export class Overlay {
   readonly #tooBig: TooBig;
   readonly #pathProbes: PathProbes;
   readonly #mtus: Mtus;
-  readonly #kept: Kept;
   readonly #setprop: Setprop;
   readonly #persistence: Persistence;
   readonly #life: Life;
@@ -182,14 +181,16 @@ export class Overlay {
     this.engine = engine;
     this.encaps = options.encaps ?? new EncapRegistry();
     this.varpd = options.varpd ?? new Varpd();
-    this.fma = new Fma(({ device, code, text, isSet, status, message }) => {
-      log.warn({ device, status, message }, 'fault state');
-      if (isSet) this.events.emit('degraded', { device, text, code });
-      else this.events.emit('restored', { device, text: `no longer so: ${text}`, code });
-    });
+    this.fma = new Fma(
+      ({ device, code, text, isSet, status, message }) => {
+        log.warn({ device, status, message }, 'fault state');
+        if (isSet) this.events.emit('degraded', { device, text, code });
+        else this.events.emit('restored', { device, text: `no longer so: ${text}`, code });
+      },
+      (device) => this.#devices.entries.has(device),
+    );
     const sockets = options.sockets ?? probeUdpOffloads();
     this.#muxes = new Muxes(engine, options.bank, ports, sockets.udp_gro);
-    const kept = new Kept(engine, log);
     this.#offloads = new Offloads(
       engine,
       this.#muxes,
@@ -207,8 +208,7 @@ export class Overlay {
     });
     this.#mtus = mtus;
     this.#groups = new Groups(engine, ports);
-    const attachments = new Attachments(engine, this.#muxes, this.#groups, kept, this.#offloads);
-    this.#kept = kept;
+    const attachments = new Attachments(engine, this.#muxes, this.#groups, this.#offloads);
     this.#pathProbes = new PathProbes({
       engine,
       muxes: this.#muxes,
@@ -242,7 +242,6 @@ export class Overlay {
       traps: this.#traps,
       offloads: this.#offloads,
       mtus,
-      kept,
       perimeters: this.#perimeters,
       persistence: this.#persistence,
       events: this.events,
@@ -280,6 +279,7 @@ export class Overlay {
     this.#stats = new Stats(engine, this.#muxes, this.#groups, this.#pathProbes, ports);
     this.reports = new Reports({
       workers: engine.workers,
+      retired: engine.retired,
       devices: this.#devices,
       targets: this.#targets,
       traps: this.#traps,
@@ -301,6 +301,7 @@ export class Overlay {
     const engine = await Engine.start({
       ...options,
       onWorker: (event) => overlay?.reports.onWorker(event),
+      onRetired: (change) => overlay?.reports.onRetired(change),
       onTrap: (event) => overlay?.reports.onTrap(event),
       onRefused: (row, name, errno) => overlay?.reports.onRefused(row, name, errno),
       onBell: () => overlay?.reports.onBell(),
@@ -342,7 +343,6 @@ export class Overlay {
     this.#tooBig.close();
     this.#pathProbes.close();
     this.#mtus.close();
-    this.#kept.close();
     await this.engine.close();
   }
 

@@ -185,6 +185,7 @@ control('every operation of the table, once', () =>
         pid: process.pid,
         uptime: 0,
         event: 0,
+        retained: [],
         control: { connections: 1, refused: {}, last_refused_uid: null },
         next: null,
       },

@@ -100,6 +100,17 @@ layers('koffi is imported below src/sys alone', () => {
   }
 });
 
+layers('waits for workers go through one place', () => {
+  // These wait for something else than to free it: before a change, for the rings of one device, for a round of targets.
+  const others = ['src/overlay/deletion.ts', 'src/overlay/setprop.ts', 'src/overlay/targets.ts'];
+  const calls = sources.filter(
+    (file) =>
+      !file.startsWith('src/datapath/') &&
+      /\b(engine|workers)\.quiesce\(/.test(readFileSync(join(root, file), 'utf8')),
+  );
+  assert.equal(calls.sort(), others, 'to free something call engine.retire, which never throws');
+});
+
 layers('the core imports only the core', () => {
   for (const file of filesBelow('assembly')) {
     for (const match of readFileSync(join(root, file), 'utf8').matchAll(/from '([^']+)'/g)) {

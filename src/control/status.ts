@@ -36,6 +36,15 @@ export interface StatusView {
   /** One page of them; `counts` are of all. */
   readonly devices: Readonly<Record<string, { state: string; status: string; message: string }>>;
   readonly workers: readonly { worker: number; directions: string; state: string; restarts: number }[];
+  /** Parts of devices that are gone or stopped, which a worker may still be reading. */
+  readonly retained: readonly {
+    readonly what: string;
+    readonly steps: readonly string[];
+    readonly reason: string;
+    /** ISO 8601. */
+    readonly since: string;
+    readonly given_up: boolean;
+  }[];
   readonly memory: {
     /** Reserved for tables and buffers, of which what was used once is in memory. */
     readonly shared_bytes: number;
@@ -91,6 +100,9 @@ export function statusView(overlay: Overlay, mayRead: boolean, wanted: PageWante
     faults: [...own.map((fault) => faultView(fault, mayRead)), ...rows.flatMap(([, { faults }]) => faults)],
     devices: Object.fromEntries(rows.map(([name, { device }]) => [name, device])),
     workers,
+    retained: mayRead
+      ? engine.retired.list.map(({ isGivenUp, ...part }) => ({ ...part, given_up: isGivenUp }))
+      : [],
     memory: {
       shared_bytes: engine.views.u8.length,
       pool_bytes: engine.pool.bytes,

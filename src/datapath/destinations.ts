@@ -86,12 +86,17 @@ export class Destinations {
     this.#left.push(held);
   }
 
-  /** What had left before this is remembered; call what is returned after a quiesce. */
+  /**
+   * Remembers the rows that have left so far; call the returned function after a quiesce. When a row fails, another call goes on
+   * behind it.
+   */
   leaving(): () => void {
     const left = this.#left;
     this.#left = [];
+    let next = 0;
     return () => {
-      for (const { row, members, list } of left) {
+      while (next < left.length) {
+        const { row, members, list } = left[next++]!;
         for (const member of members) this.release(member);
         if (list !== undefined) this.pool.free(list);
         this.tables.destinations.free(row);

@@ -12,6 +12,7 @@ import { Events, type TrapEvent } from './events.js';
 import { createMemory, type MemoryViews } from './memory.js';
 import { OwnSockets } from './own-sockets.js';
 import { Pool } from './pool.js';
+import { Retired, type RetiredChange, type Steps } from './retired.js';
 import { Tables } from './tables.js';
 import { TargetTable } from './target-table.js';
 import { type WorkerEvent, Workers, workerCount } from './workers.js';
@@ -31,6 +32,8 @@ export interface EngineOptions {
   readonly onTrap: (event: TrapEvent) => void;
   /** The kernel has refused what an offload of a device needs. @param errno of sendmmsg or writev */
   readonly onRefused: (device: number, name: FallibleOffload, errno: number) => void;
+  /** Something that left use is retained until workers move on, or was reclaimed. */
+  readonly onRetired?: (change: RetiredChange) => void;
   /** There may be misses, or room on an inject ring. Called often; must not throw. */
   readonly onBell: () => void;
   /** Another loop module, for tests that make it fail. */
@@ -50,6 +53,7 @@ export class Engine {
   readonly misses: MissRings;
   readonly injects: InjectRings;
   readonly core: Core;
+  readonly retired: Retired;
   readonly #events: Events;
 
   private constructor(readonly options: EngineOptions) {
@@ -62,16 +66,23 @@ export class Engine {
     this.tables = new Tables(this.views, core);
     this.pool = new Pool(this.views);
     this.destinations = new Destinations(this.tables, this.pool);
-    this.ownSockets = new OwnSockets(this.views, core, this.pool, () => this.quiesce());
+    this.ownSockets = new OwnSockets(this.views, core, this.pool, (what, steps) => this.retire(what, steps));
     this.workers = new Workers(this.views, core, module, {
       lanes,
       isSplit,
       cpus: options.cpus,
       tuning: options.tuning ?? TUNING_DEFAULT,
       entry: options.entry ?? loopEntry,
-      onEvent: options.onWorker,
+      onEvent: (event) => {
+        options.onWorker(event);
+        if (event.kind === 'replaced') void this.retired.retryNow();
+      },
       onAbandoned: (arena, hasLeft) => this.#abandon(arena, hasLeft),
     });
+    this.retired = new Retired(
+      () => this.quiesce(),
+      (change) => options.onRetired?.(change),
+    );
     this.counters = new Counters(this.views, this.workers.arenas);
     for (const arena of this.workers.arenas) {
       core.ringCreate(arena + layout.ARENA_EVENTS, layout.EVENT_RING_BYTES);
@@ -126,8 +137,14 @@ export class Engine {
     }
   }
 
+  /** Resolves when every worker has moved on; rejects with EBUSY. To free something, call `retire` instead. */
   quiesce(): Promise<void> {
     return this.workers.quiesce();
+  }
+
+  /** See `Retired.retire`. */
+  retire(what: string, steps: Steps, settled?: () => Promise<void>): Promise<boolean> {
+    return this.retired.retire(what, steps, settled);
   }
 
   /** A target table of at most `max` entries for a device. Throws ENOMEM when the pool has no room. */
@@ -138,6 +155,7 @@ export class Engine {
 
   async close(): Promise<void> {
     await this.workers.close();
+    await this.retired.close();
     this.#events.drain();
     this.#events.close();
   }

@@ -8,6 +8,7 @@ import { familyOf, ipBytes } from '../ip.js';
 import type { Core } from './core.js';
 import type { MemoryViews } from './memory.js';
 import type { Pool } from './pool.js';
+import type { Steps } from './retired.js';
 
 /** What a mux listens on. */
 interface OwnSocket {
@@ -32,8 +33,8 @@ export class OwnSockets {
     readonly views: MemoryViews,
     readonly core: Core,
     readonly pool: Pool,
-    /** Resolves when no worker reads what was replaced before. */
-    readonly quiesce: () => Promise<void>,
+    /** See `Engine.retire`. */
+    readonly retire: (what: string, steps: Steps) => Promise<boolean>,
   ) {}
 
   /**
@@ -88,11 +89,7 @@ export class OwnSockets {
     this.#set = set;
     Atomics.store(this.views.u32, (layout.OWN_OFFSET + layout.OWN_SET) / 4, set);
     if (before === 0) return;
-    // A worker that never moves again keeps it.
-    this.quiesce().then(
-      () => this.pool.free(before),
-      () => {},
-    );
+    void this.retire('addresses of this host that were replaced', { set: () => this.pool.free(before) });
   }
 
   #create(sockets: ReadonlyMap<number, OwnSocket>): number {

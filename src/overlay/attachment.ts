@@ -13,7 +13,6 @@ import { sockaddr } from '../sys/sockaddr.js';
 import { type SocketSettings, socketDefault } from '../sys/socket-settings.js';
 import { usableDomain } from '../sys/underlay.js';
 import type { Destination } from '../target/destination.js';
-import type { Kept } from './kept.js';
 import { mssOf } from './mss.js';
 import type { Offloads } from './offloads.js';
 
@@ -81,7 +80,6 @@ export class Attachments {
     readonly engine: Engine,
     readonly muxes: Muxes,
     readonly groups: Groups,
-    readonly kept: Kept,
     readonly offloads: Offloads,
   ) {}
 
@@ -166,7 +164,7 @@ export class Attachments {
     return this.#serial.run(() => this.muxes.release(mux));
   }
 
-  /** Closes the device to traffic and leaves the mux. What a stuck worker may be reading is kept for a while. */
+  /** Closes the device to traffic and leaves the mux. What a worker may still be reading is retained. */
   stop(device: Device): Promise<void> {
     return this.#serial.run(() => this.#stop(device));
   }
@@ -181,19 +179,11 @@ export class Attachments {
     for (const each of [mux, ...groups]) this.engine.tables.removeVnet(each.row, vnetid);
     const { destinations } = this.engine;
     if (destination !== undefined) destinations.release(destination);
-    const rows = destinations.leaving();
-    const giveBack = async () => {
-      rows();
-      for (const group of groups) await this.groups.release(group);
-      await this.muxes.release(mux);
-    };
-    try {
-      await this.engine.quiesce();
-    } catch (error) {
-      if (!(error instanceof OverlayError)) throw error;
-      this.kept.add(`the place of ${device.name} on its mux`, () => this.#serial.run(giveBack));
-      return;
-    }
-    await giveBack();
+    const releases = groups.map((group) => [`group ${group.ip}`, () => this.groups.release(group)] as const);
+    await this.engine.retire(`the place of ${device.name} on its underlay`, {
+      destinations: destinations.leaving(),
+      ...Object.fromEntries(releases),
+      underlay: () => this.muxes.release(mux),
+    });
   }
 }

@@ -9,7 +9,6 @@ import type { DeviceRecord } from '../state/record.js';
 import type { Varpd } from '../varpd/varpd.js';
 import type { Attachments } from './attachment.js';
 import type { Devices } from './devices.js';
-import type { Kept } from './kept.js';
 import type { Offloads } from './offloads.js';
 import type { Persistence } from './persistence.js';
 import type { PortSource } from './ports.js';
@@ -28,7 +27,6 @@ export interface DeletionContext {
   readonly targets: Targets;
   readonly traps: Traps;
   readonly offloads: Offloads;
-  readonly kept: Kept;
   readonly persistence: Persistence;
   readonly events: Events;
 }
@@ -94,9 +92,10 @@ export class Deletion {
   }
 
   async #letGo({ device, lookup }: Entry, isReleased: boolean): Promise<void> {
-    const { devices, engine, encaps, fma, traps, varpd, attachments, targets, kept, offloads } = this.context;
+    const { devices, engine, encaps, fma, traps, varpd, attachments, targets, offloads } = this.context;
     device.cancelRetry?.();
     devices.entries.delete(device.name);
+    fma.forget(device.name);
     traps.forget(device.name);
     offloads.forget(device);
     varpd.external.forget(device.name);
@@ -106,27 +105,23 @@ export class Deletion {
     await attachments.stop(device);
     lookup.withdraw();
     engine.detachPort(device.row);
-    const rows = engine.destinations.leaving();
-    const giveBack = () => {
-      rows();
-      lookup.free();
-      engine.tables.setDeviceState(device.row, layout.DEVICE_STATE_FREE);
-      engine.tables.devices.free(device.row);
-      return isReleased ? device.port.release() : undefined;
-    };
-    fma.forget(device.name);
     targets.remove(device.row);
-    try {
+    const settled = async () => {
       await engine.quiesce();
       await targets.purge(device.row);
-    } catch (error) {
-      if (!(error instanceof OverlayError)) throw error;
-      kept.add(`the link and the rows of ${device.name}`, async () => {
-        await targets.purge(device.row);
-        await giveBack();
-      });
-      return;
-    }
-    await giveBack();
+    };
+    const steps = {
+      destinations: engine.destinations.leaving(),
+      targets: () => lookup.free(),
+      row: () => {
+        engine.tables.setDeviceState(device.row, layout.DEVICE_STATE_FREE);
+        engine.tables.devices.free(device.row);
+      },
+      ...(isReleased ? { link: () => device.port.release() } : {}),
+    };
+    const isWhole = await engine.retire(`the overlay ${device.name}`, steps, settled);
+    // A worker may still hold the descriptors; the name is free all the same.
+    const isLinkThere = !device.isLinkGone && !device.isAway;
+    if (!isWhole && isReleased && !device.isKept && isLinkThere) device.port.unlink();
   }
 }

@@ -21,7 +21,6 @@ import type { Varpd, VarpdInstance } from '../varpd/varpd.js';
 import type { Attachments } from './attachment.js';
 import { Deletion } from './deletion.js';
 import type { Devices } from './devices.js';
-import type { Kept } from './kept.js';
 import { aliasOf, Links, linkGoneText } from './links.js';
 import { Lookup } from './lookup.js';
 import type { Mtus } from './mtus.js';
@@ -29,7 +28,7 @@ import type { Offloads } from './offloads.js';
 import type { Perimeters } from './perimeter.js';
 import type { Persistence } from './persistence.js';
 import { PortEvents } from './port-events.js';
-import type { PortSource } from './ports.js';
+import { type PortSource, prepared } from './ports.js';
 import { vnetidInfo } from './properties.js';
 import { applyRecord, associationOf } from './record.js';
 import type { Entry } from './setprop.js';
@@ -50,7 +49,6 @@ export interface LifeContext {
   readonly traps: Traps;
   readonly offloads: Offloads;
   readonly mtus: Mtus;
-  readonly kept: Kept;
   readonly perimeters: Perimeters;
   readonly persistence: Persistence;
   readonly events: Events;
@@ -190,12 +188,17 @@ export class Life {
       const instance = varpd.create(search, encap.destinations, id);
       undo.push(() => varpd.forget(instance));
       const row = this.context.engine.tables.devices.take();
-      undo.push(() => this.context.engine.tables.devices.free(row));
+      const { engine } = this.context;
+      let opened: Port | undefined;
+      undo.push(() => {
+        const free = () => engine.tables.devices.free(row);
+        // Some workers may have the port already, and read from it.
+        if (opened) void engine.retire(`the link of ${name}`, { link: () => opened?.release(), row: free });
+        else free();
+      });
       const device = new Device(name, encap, properties, row, vnetid, MTU_DEFAULT_BYTES);
-      const port = openPort(device, instance);
-      // Nothing has come from the port yet, so that no worker can be reading it.
-      undo.push(() => void port.release());
-      this.#attach(device, port, undo);
+      opened = openPort(device, instance);
+      this.#attach(device, opened, undo);
       const entry = { device, lookup: new Lookup(device, instance, this.context) };
       devices.entries.set(name, entry);
       this.#tellOfWorkers(name);
@@ -270,17 +273,6 @@ export class Life {
     if (isTemporary) persistence.forgetRecord(name);
     devices.missing.delete(name);
     devices.onFound(name);
-  }
-}
-
-/** The port with something done to it; released when that throws. */
-function prepared(port: Port, work: (port: Port) => void): Port {
-  try {
-    work(port);
-    return port;
-  } catch (error) {
-    void port.release();
-    throw error;
   }
 }
 

@@ -14,7 +14,7 @@ import type { Devices } from './devices.js';
 import type { Mtus } from './mtus.js';
 import type { Offloads } from './offloads.js';
 import type { Persistence } from './persistence.js';
-import type { PortEvent, PortSource } from './ports.js';
+import { type PortEvent, type PortSource, prepared } from './ports.js';
 import { mtuInfo } from './properties.js';
 import type { Entry } from './setprop.js';
 import type { Starts } from './starts.js';
@@ -119,12 +119,16 @@ export class Links {
     device.isUp = false;
     await this.context.starts.stop(entry);
     engine.detachPort(device.row);
-    await engine.quiesce();
-    device.port.keep(false);
-    await device.port.release();
     const text = `network namespace '${device.netns}' is gone; the link is made anew when it is back`;
     events.emit('namespace-gone', { device: device.name, text });
     fma.degrade(device.name, 'netns_gone', text);
+    const { port } = device;
+    await engine.retire(`the link of ${device.name} in '${device.netns}'`, {
+      link: () => {
+        port.keep(false);
+        return port.release();
+      },
+    });
   }
 
   async #comeBack({ device }: Entry): Promise<void> {
@@ -134,7 +138,11 @@ export class Links {
     const queues = engine.lanes;
     let port: Port;
     try {
-      port = ports.reopen({ name, queues, mtu, alias, netns, mac: mac === '' ? undefined : mac, fds: [] });
+      const asked = { name, queues, mtu, alias, netns, mac: mac === '' ? undefined : mac, fds: [] };
+      port = prepared(ports.reopen(asked), (made) => {
+        made.keep(isKept);
+        if (isActivated) made.setCarrier(true);
+      });
     } catch (error) {
       // Not there yet.
       if (error instanceof OverlayError && error.errno === 'ENOENT') return;
@@ -148,9 +156,7 @@ export class Links {
     }
     device.port = port;
     device.isAway = false;
-    port.keep(isKept);
     this.context.offloads.offer(device);
-    if (isActivated) port.setCarrier(true);
     engine.attachPort(device.row, port.fds);
     events.emit('namespace-back', { device: name, text: 'the link was made anew' });
     fma.restore(name, 'netns_gone');

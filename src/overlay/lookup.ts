@@ -198,6 +198,11 @@ export class Lookup {
     this.context.varpd.external.forget(this.device.name);
   }
 
+  /** The reverse of `pause`, where `renew` was not called: the instance answers again. */
+  goOn(): void {
+    this.#isOpen = true;
+  }
+
   /** Starts a new instance of the plugin with the properties of the old one, for the device as it is now. */
   async renew(): Promise<void> {
     const { varpd, fma } = this.context;
@@ -222,8 +227,8 @@ export class Lookup {
     }
   }
 
+  /** The device's row may be another's by now: `targets` has forgotten it before the wait. */
   free(): void {
-    this.context.targets.remove(this.device.row);
     this.dynamic?.free();
     this.dynamic = undefined;
   }
@@ -340,17 +345,11 @@ export class Lookup {
 
   async #closeDynamic(): Promise<void> {
     if (!this.dynamic) return;
-    this.dynamic.close();
-    try {
-      await this.context.engine.quiesce();
-    } catch (error) {
-      // Kept: a stuck worker may read it still.
-      if (!(error instanceof OverlayError)) throw error;
-      this.context.targets.remove(this.device.row);
-      this.dynamic = undefined;
-      return;
-    }
-    this.free();
+    const { dynamic, device } = this;
+    dynamic.close();
+    this.context.targets.remove(device.row);
+    this.dynamic = undefined;
+    await this.context.engine.retire(`the targets of ${device.name}`, { table: () => dynamic.free() });
   }
 
   #services(): LookupServices {

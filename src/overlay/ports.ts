@@ -120,3 +120,14 @@ export interface PortSource extends Namespaces {
   watch(listener: (event: PortEvent) => void): () => void;
   close(): void;
 }
+
+/** The port with something done to it; released when that throws. No worker has it yet. */
+export function prepared(port: Port, work: (port: Port) => void): Port {
+  try {
+    work(port);
+    return port;
+  } catch (error) {
+    void port.release();
+    throw error;
+  }
+}

@@ -1,5 +1,6 @@
 /** What the data path reports: workers that die, frames that the core traps on, offloads that the kernel refuses. */
 import type { TrapEvent } from '../datapath/events.js';
+import type { Retired, RetiredChange } from '../datapath/retired.js';
 import type { WorkerEvent, Workers } from '../datapath/workers.js';
 import type { Events } from '../events.js';
 import type { Fma } from '../fma.js';
@@ -16,6 +17,7 @@ const TRAP_LOG_MS = 1000;
 
 export interface ReportsContext {
   readonly workers: Workers;
+  readonly retired: Retired;
   readonly devices: Devices;
   readonly targets: Targets;
   readonly traps: Traps;
@@ -45,6 +47,23 @@ export class Reports {
       fma.restoreProcess('workers');
       for (const name of names) fma.restore(name, 'worker');
     }
+  }
+
+  /** Something that left use waits for a worker, or was reclaimed. The fault names the oldest part. */
+  onRetired({ kind, part }: RetiredChange): void {
+    const { fma, log, retired } = this.context;
+    const { what, steps, reason, since } = part;
+    if (kind === 'reclaimed') log.info({ what, since }, 'reclaimed');
+    else log.error({ what, steps, reason }, kind === 'given up' ? 'never reclaimed' : 'retained');
+    const [first, ...more] = retired.list;
+    if (!first) {
+      fma.restoreProcess('retained');
+      return;
+    }
+    const others = more.length > 0 ? `, and ${more.length} more parts` : '';
+    const end = first.isGivenUp ? '; it is given up' : '';
+    const text = `${first.what} (${first.steps.join(', ')}) since ${first.since}: ${first.reason}${end}${others}`;
+    fma.degradeProcess('retained', text);
   }
 
   /** A worker has something for us. */

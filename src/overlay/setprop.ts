@@ -78,6 +78,8 @@ export class Setprop {
     refuseAway(device);
     const parsed = parseProperty(info, value);
     this.#check(device, info, parsed);
+    // A reopen waits for workers. One that does not respond refuses the change here, before anything has changed.
+    if (device.isActivated && applies === 'reopen') await this.context.engine.quiesce();
     const takeBack = this.context.persistence.announce(entry, (record) => changed(record, found, parsed));
     try {
       if (!device.isActivated) this.#store(entry, found, parsed);
@@ -219,8 +221,15 @@ export class Setprop {
     if (dynamic) {
       this.context.targets.remove(device.row);
       dynamic.cache.reset();
-      await this.context.targets.purge(device.row);
-      this.context.targets.add(device.row, dynamic);
+      try {
+        await this.context.targets.purge(device.row);
+      } catch (error) {
+        // Nothing was started anew: the instance that was there goes on.
+        lookup.goOn();
+        throw error;
+      } finally {
+        this.context.targets.add(device.row, dynamic);
+      }
     }
     await lookup.renew();
   }

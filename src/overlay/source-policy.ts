@@ -74,10 +74,8 @@ export class SourcePolicy {
   }
 
   #free(set: number): void {
-    // A worker that never moves again keeps it: a few hundred bytes.
-    this.engine.quiesce().then(
-      () => this.engine.pool.free(set),
-      () => {},
-    );
+    void this.engine.retire(`the senders of ${this.device.name}`, {
+      memory: () => this.engine.pool.free(set),
+    });
   }
 }

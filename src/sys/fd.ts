@@ -8,6 +8,11 @@ export function closeFd(fd: number): void {
   must(libc.close(fd), `close of descriptor ${fd}`);
 }
 
+/** Closes descriptors, and takes each out of the list before it is closed: none is ever closed twice. */
+export function closeEach(fds: number[]): void {
+  for (let fd = fds.pop(); fd !== undefined; fd = fds.pop()) closeFd(fd);
+}
+
 /**
  * Closes a descriptor on another thread: taking a link away keeps the kernel busy for tens of milliseconds. A failure
  * leaves nothing that could be done about it: the descriptor is gone in any case (man 2 close).

@@ -87,6 +87,8 @@ export class MemoryPort implements Port {
 
   offer(): void {}
 
+  unlink(): void {}
+
   async release(): Promise<void> {
     for (const fd of [...this.fds, ...this.ends]) closeFd(fd);
   }

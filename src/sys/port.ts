@@ -24,6 +24,8 @@ export interface Port {
   keep(isKept: boolean): void;
   /** Lets the descriptors pass to whatever program this process becomes (man 2 execve). */
   handOver(): void;
+  /** Takes the link away, and leaves the descriptors open; `release` follows. */
+  unlink(): void;
   /**
    * Closes the descriptors, off the calling thread; a link that is not kept goes away with them. Resolves when they are
    * closed.

@@ -211,6 +211,16 @@ export class Tap implements Port {
     for (const fd of this.fds) setInherited(fd, true);
   }
 
+  unlink(): void {
+    if (this.#released) return;
+    try {
+      this.#netlink.deleteLink(this.#index);
+    } catch (error) {
+      // Somebody else has deleted it.
+      if (!(error instanceof SystemError) || error.number !== ENODEV) throw error;
+    }
+  }
+
   release(): Promise<void> {
     this.#released ??= this.#close();
     return this.#released;

@@ -49,7 +49,7 @@ import {
   UDP_NO_CHECK6_TX,
 } from './abi.js';
 import { EADDRINUSE, ENODEV, lastErrno, must, SystemError } from './errno.js';
-import { closeFd } from './fd.js';
+import { closeEach, closeFd } from './fd.js';
 import * as libc from './libc.js';
 import { kernelTunnels, udpPortOwner } from './port-owner.js';
 import { openSendBank } from './send-bank.js';
@@ -132,7 +132,12 @@ export function joinDatagrams({ receive }: Underlay, isOn: boolean): void {
 
 /** Closes every socket. */
 export function closeUnderlay(underlay: Underlay): void {
-  for (const fd of new Set([...underlay.receive, ...underlay.send])) closeFd(fd);
+  closeEach(socketsOfUnderlay(underlay));
+}
+
+/** Descriptors of every socket. */
+export function socketsOfUnderlay({ receive, send }: Underlay): number[] {
+  return [...new Set([...receive, ...send])];
 }
 
 /** Datagrams the kernel dropped because sockets were full, since they were opened. */

@@ -84,6 +84,13 @@ export class TestLink implements Port {
 
   offer(): void {}
 
+  /** The name is free, whether or not it is released. */
+  isUnlinked = false;
+
+  unlink(): void {
+    this.isUnlinked = true;
+  }
+
   async release(): Promise<void> {
     assert.is(this.isReleased, false, `link ${this.name} is released once`);
     this.isReleased = true;
