@@ -162,6 +162,14 @@ export const processReasons = {
     clearedBy: 'the next start without such a file',
     remedy: 'see the text and the log: create the device again, or repair the file and restart',
   },
+  link_orphaned: {
+    severity: 'minor',
+    setBy:
+      'the start, when there are links with the alias of an overlay that no record knows and nobody has open',
+    clearedBy: 'delete-overlay and tidy, when none is left; the next start without such a link',
+    remedy:
+      'delete them with overlayadm tidy, or one with delete-overlay; links of another overlayd, which has a state directory of its own and is stopped, are among them',
+  },
   overlay_missing: {
     severity: 'major',
     setBy: 'the start, when an overlay that the configuration declares cannot be made',

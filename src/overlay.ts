@@ -97,10 +97,10 @@ import { Attachments } from './overlay/attachment.js';
 import { Devices } from './overlay/devices.js';
 import { ExternalHandle } from './overlay/external-handle.js';
 import { Life } from './overlay/life.js';
-import { aliasOf } from './overlay/links.js';
 import type { Association } from './overlay/lookup.js';
 import { Mtus } from './overlay/mtus.js';
 import { Offloads } from './overlay/offloads.js';
+import { Orphans, type Tidied } from './overlay/orphans.js';
 import { PathProbes, type PathView } from './overlay/path-probes.js';
 import { Perimeters } from './overlay/perimeter.js';
 import { Persistence, type Store } from './overlay/persistence.js';
@@ -110,6 +110,7 @@ import { Reports } from './overlay/reports.js';
 import { Restarts, type RestoreFailure } from './overlay/restarts.js';
 import { type Entry, Setprop } from './overlay/setprop.js';
 import { type DeviceStats, type MuxStats, Stats, type WorkerStats } from './overlay/stats.js';
+import { aliasOf } from './overlay/tap-alias.js';
 import {
   flushTargets,
   getTarget,
@@ -171,6 +172,7 @@ export class Overlay {
   readonly #handle: ExternalHandle;
   readonly #restarts: Restarts;
   readonly #stats: Stats;
+  readonly #orphans: Orphans;
   readonly #stopWatching: () => void;
 
   private constructor(
@@ -277,6 +279,8 @@ export class Overlay {
       log,
     });
     this.#stats = new Stats(engine, this.#muxes, this.#groups, this.#pathProbes, ports);
+    const { fma, events } = this;
+    this.#orphans = new Orphans({ ports, devices: this.#devices, fma, events, log });
     this.reports = new Reports({
       workers: engine.workers,
       retired: engine.retired,
@@ -434,12 +438,13 @@ export class Overlay {
 
   /**
    * DELETE: ENOENT, EBUSY while the link is up or carries other links, unless forced, and what taking its record away gives
-   * (`state_failed`). Otherwise always finishes.
+   * (`state_failed`). Otherwise always finishes. A link of that name without a record goes, too.
    */
   delete(name: string, options: { force: boolean }): Promise<void> {
     return this.#perimeters.run(name, () => {
       const missing = this.#devices.entries.has(name) ? undefined : this.#devices.missing.get(name);
       if (missing) return this.#life.deletion.discard(missing, options.force);
+      if (!this.#devices.entries.has(name) && this.#orphans.delete(name, options.force)) return;
       return this.#life.deletion.delete(this.#entry(name), options.force);
     });
   }
@@ -449,6 +454,16 @@ export class Overlay {
     const set = (entry: Entry, property: string, value: unknown) => this.#set(entry, property, value);
     const context = { life: this.#life, persistence: this.#persistence, set };
     return this.#perimeters.run(request.name, () => createOverlay(context, request));
+  }
+
+  /** Names the links that an overlayd left without a record. @param unread names of records that cannot be read */
+  findOrphans(unread: Iterable<string>): void {
+    this.#orphans.begin(unread);
+  }
+
+  /** Deletes the links that an overlayd left without a record; those that are up only by force. */
+  tidy(options: { force: boolean }): Tidied {
+    return this.#orphans.tidy(options.force);
   }
 
   /** Runs `work`; the device goes again when it is refused. */

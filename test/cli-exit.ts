@@ -167,7 +167,19 @@ exits('every command has a JSON document with its version', () =>
       [['set-prop', '-p', 'vnetid=7,mtu=1300', 'ov0'], ['version']],
       [
         ['status'],
-        ['version', 'status', 'counts', 'faults', 'devices', 'workers', 'memory', 'pid', 'uptime', 'event'],
+        [
+          'version',
+          'status',
+          'counts',
+          'faults',
+          'devices',
+          'workers',
+          'retained',
+          'memory',
+          'pid',
+          'uptime',
+          'event',
+        ],
       ],
       [['show-overlay'], ['version', 'overlays']],
       [
@@ -186,6 +198,7 @@ exits('every command has a JSON document with its version', () =>
       [['delete-vnic', 'v0'], ['version']],
       [['show-stats'], ['version', 'meanings', 'overlays', 'muxes', 'workers']],
       [['delete-overlay', 'ov0'], ['version']],
+      [['tidy'], ['version', 'deleted', 'left']],
       [
         ['create-plugin', 'my-lookup', join(directory, 'plugin')],
         ['version', 'files'],

@@ -8,7 +8,7 @@ import * as layout from '../assembly/layout.js';
 import { OwnSockets } from '../src/datapath/own-sockets.js';
 import { Pool } from '../src/datapath/pool.js';
 import { ipNativeBytes } from '../src/ip.js';
-import { CoreRig } from './harness/core-rig.js';
+import { CoreRig, reclaimAtOnce } from './harness/core-rig.js';
 import { received } from './harness/decap-check.js';
 import { frameOf, SEGMENT } from './harness/segments.js';
 import { Xorshift } from './harness/xorshift.js';
@@ -69,7 +69,7 @@ interface Scene {
 function scene(flags = 0): Scene {
   const rig = new CoreRig();
   const pool = new Pool(rig.views);
-  const sockets = new OwnSockets(rig.views, rig.core, pool, async () => {});
+  const sockets = new OwnSockets(rig.views, rig.core, pool, reclaimAtOnce);
   const rows = listeners.map((listener) => listen(rig, sockets, listener));
   const device = rig.addDevice({ vnetid: VNETID, mtu: 1500, flags });
   return { rig, pool, own: sockets, device, rows };

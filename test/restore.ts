@@ -164,7 +164,7 @@ function entryWithTargets(name: string): Entry {
     endLoading: () => {},
   };
   return {
-    device: { name, isKept: true, encap: {} },
+    device: { name, isKept: true, encap: {}, port: { keep: () => {} } },
     lookup: { dynamic: { cache }, instance: {} },
   } as unknown as Entry;
 }

@@ -6,7 +6,7 @@ import { OverlayError } from '../errors.js';
 import { type EventsOptions, showEvents } from './events.js';
 import { DEGRADED, exitCodeOf, exitCodes, USAGE } from './exit-code.js';
 import { type ModifyOptions, modifyOverlay, parseEntry, parseTarget } from './modify.js';
-import { print } from './output.js';
+import { print, printable } from './output.js';
 import { allStats, type OverlaysPage, wholeStatus } from './pages.js';
 import { type ShowOptions, showOverlays, showStats } from './show.js';
 import { showTargets, showTargetsJson } from './show-targets.js';
@@ -114,6 +114,23 @@ program
     const force = flags.force ? '?force=true' : '';
     const answer = await client().delete(`/v1/overlays/${encodeURIComponent(name)}${force}`);
     if (flags.json) await print([JSON.stringify(answer)]);
+  });
+
+program
+  .command('tidy')
+  .description('delete the links that an overlayd left and that no record knows')
+  .option('-f, --force', 'also those that are up')
+  .option('--json', 'print a JSON document')
+  .action(async (flags: Json & { force?: boolean }) => {
+    type Left = { link: string; netns: string };
+    const { force = false } = flags;
+    const answer = await client().post<{ deleted: Left[]; left: Left[] }>('/v1/tidy', { force });
+    const placeOf = ({ link, netns }: Left) => (netns === '' ? link : `${link} in ${netns}`);
+    const lines = [
+      ...answer.deleted.map((link) => `deleted ${placeOf(link)}`),
+      ...answer.left.map((link) => `left ${placeOf(link)}: it is up; take it down, or use --force`),
+    ];
+    await print(flags.json ? [JSON.stringify(answer)] : lines.map(printable));
   });
 
 const modify = program

@@ -1,6 +1,7 @@
 /** The control operations, as a table: adding one is adding a row. */
 import { z } from 'zod';
 import { EventReader } from '../events.js';
+import type { LeftLink } from '../overlay/ports.js';
 import type { Overlay } from '../overlay.js';
 import { formatMac, parseMac } from '../target/mac.js';
 import type { Load } from './load.js';
@@ -275,6 +276,18 @@ export const operations: readonly Operation<unknown>[] = [
     run: (overlay, input) => {
       overlay.cacheFlush(input.name);
       return { version: API_VERSION };
+    },
+  }),
+  operation({
+    name: 'tidy',
+    method: 'POST',
+    path: '/v1/tidy',
+    needs: 'write',
+    input: z.strictObject({ force: z.boolean() }),
+    run: (overlay, { force }) => {
+      const { deleted, left } = overlay.tidy({ force });
+      const view = ({ name, netns, overlay }: LeftLink) => ({ link: name, netns, overlay });
+      return { version: API_VERSION, deleted: deleted.map(view), left: left.map(view) };
     },
   }),
   ...vnicOperations.map((row) => operation(row as Operation<unknown>)),

@@ -26,6 +26,7 @@ export async function restoreDevices(
     health.degrade('state_problem', name, text);
   }
   overlay.onFound = (name) => health.restore('state_problem', name);
+  overlay.findOrphans(problems.filter(({ code }) => code !== 'state_bad').map(({ name }) => name));
   const closed = failures.filter(({ hasTaken }) => hasTaken).map(({ name }) => name);
   dropLinks(links, [...overlay.names, ...closed], log);
   log.info({ devices: overlay.names.length, of: devices.length }, 'restored');

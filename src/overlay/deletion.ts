@@ -57,7 +57,6 @@ export class Deletion {
       }
     }
     persistence.forget(entry);
-    if (!device.isLinkGone && !device.isAway) device.port.keep(false);
     await this.remove(entry);
     events.emit('deleted', { device: device.name, text: 'with its link' });
   }
@@ -74,8 +73,9 @@ export class Deletion {
         `${name} is up: take it down (ip link set ${name} down), or delete it with --force`,
       );
     }
-    persistence.forgetRecord(name);
+    // The link first: killed in between, the next daemon has the record, and can be told again.
     ports.discard(name, netns);
+    persistence.forgetRecord(name);
     devices.missing.delete(name);
     devices.onFound(name);
     events.emit('deleted', { device: name, text: 'it had not come back after the restart' });

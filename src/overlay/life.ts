@@ -21,7 +21,7 @@ import type { Varpd, VarpdInstance } from '../varpd/varpd.js';
 import type { Attachments } from './attachment.js';
 import { Deletion } from './deletion.js';
 import type { Devices } from './devices.js';
-import { aliasOf, Links, linkGoneText } from './links.js';
+import { Links, linkGoneText } from './links.js';
 import { Lookup } from './lookup.js';
 import type { Mtus } from './mtus.js';
 import type { Offloads } from './offloads.js';
@@ -33,6 +33,7 @@ import { vnetidInfo } from './properties.js';
 import { applyRecord, associationOf } from './record.js';
 import type { Entry } from './setprop.js';
 import { Starts } from './starts.js';
+import { aliasOf } from './tap-alias.js';
 import type { Targets } from './targets.js';
 import type { Traps } from './traps.js';
 

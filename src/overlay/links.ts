@@ -18,6 +18,7 @@ import { type PortEvent, type PortSource, prepared } from './ports.js';
 import { mtuInfo } from './properties.js';
 import type { Entry } from './setprop.js';
 import type { Starts } from './starts.js';
+import { aliasOf } from './tap-alias.js';
 
 export interface LinksContext {
   readonly devices: Devices;
@@ -30,11 +31,6 @@ export interface LinksContext {
   readonly mtus: Mtus;
   readonly persistence: Persistence;
   readonly events: Events;
-}
-
-/** What the link says of itself in the kernel. */
-export function aliasOf(name: string, encap: string, vnetid: bigint): string {
-  return `overlayd overlay ${name}, ${encap} vnetid ${vnetid}`;
 }
 
 /** Why a device whose link is gone cannot do what is asked. */

@@ -1,6 +1,13 @@
 /**
  * What of the devices is kept over a restart, and when it is written: the device's record before a change comes into force,
  * so that nothing that was acknowledged is lost; its targets at most TARGETS_SAVE_MS late, apart from it.
+ *
+ * Record and link can part only in one way, wherever the process is killed: a link stays behind its descriptors only while its
+ * record is on disk. A record without a link is harmless, since a restart makes the link anew.
+ *
+ *   begin    record written ─► link kept
+ *   forget   link no longer kept ─► record removed ─► descriptors closed
+ *   move     link no longer kept ─► record names the new namespace ─► link moved ─► link kept
  */
 import type { Device } from '../device.js';
 import { OverlayError } from '../errors.js';
@@ -74,11 +81,36 @@ export class Persistence {
     device.isKept = true;
   }
 
-  /** The device is deleted: a restart does not bring it back. Throws like `announce`. */
-  forget({ device }: Entry): void {
+  /** The device is deleted: a restart does not bring it back, and its link goes with its descriptors. Throws like `announce`. */
+  forget(entry: Entry): void {
+    const { device } = entry;
     if (!this.store || !device.isKept) return;
-    this.store.remove(device.name);
+    const keepAgain = this.loosen(entry);
+    try {
+      this.store.remove(device.name);
+    } catch (error) {
+      keepAgain();
+      throw error;
+    }
     device.isKept = false;
+  }
+
+  /**
+   * The link goes with its descriptors until the returned function is called, so that a process which is killed meanwhile leaves
+   * none that no record knows.
+   */
+  loosen({ device }: Entry): () => void {
+    if (!device.isKept || device.isAway) return () => {};
+    const keep = (isKept: boolean) => {
+      try {
+        device.port.keep(isKept);
+      } catch (error) {
+        // The kernel has taken the link away: there is nothing to be kept.
+        if (!(error instanceof OverlayError)) throw error;
+      }
+    };
+    keep(false);
+    return () => keep(true);
   }
 
   /** Likewise of one that did not come back. */

@@ -81,6 +81,27 @@ export interface VnicSource {
   takeUp(port: Port): void;
 }
 
+/** A link that an overlayd left: its alias is ours, and nobody has it open. */
+export interface LeftLink {
+  readonly name: string;
+  /** The overlay that its alias names. */
+  readonly overlay: string;
+  /** Name of its namespace, '' for the daemon's own. */
+  readonly netns: string;
+  readonly index: number;
+  /** Id of the namespace for the daemon's own; undefined when it is that one. */
+  readonly namespaceId: number | undefined;
+  readonly isUp: boolean;
+}
+
+/** Links that an overlayd left. */
+export interface LeftLinks {
+  /** Those in the daemon's own namespace, and in the named ones: others may have a daemon of their own. */
+  list(namespaces: ReadonlySet<string>): LeftLink[];
+  /** Throws EPERM and the like; does nothing for a link that is gone. */
+  delete(link: LeftLink): void;
+}
+
 export interface PortSource extends Namespaces {
   /** A new link. Throws EEXIST when there is one of that name, ENOENT for an unknown namespace. */
   open(request: PortRequest): Port;
@@ -101,6 +122,8 @@ export interface PortSource extends Namespaces {
   isUp(port: Port): boolean;
   /** The link's MTU, as the kernel has it now. */
   mtu(port: Port): number;
+  /** Links that were left, where ports are links. */
+  readonly left?: LeftLinks;
   /** VNICs, where ports can have some. */
   readonly vnics?: VnicSource;
   /** Names of the links on top of the port (macvlan and its like), in any namespace, which a delete would take away. */

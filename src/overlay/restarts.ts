@@ -3,11 +3,15 @@ import { OverlayError } from '../errors.js';
 import { RESUMES_MAX } from '../limits.js';
 import type { Log } from '../log.js';
 import type { DeviceRecord } from '../state/record.js';
-import { isOverWithin } from '../sys/clock.js';
+import { isOverWithin, monotonicMs, sleep } from '../sys/clock.js';
 import type { Devices } from './devices.js';
 import type { Life } from './life.js';
 import type { Perimeters } from './perimeter.js';
 import type { Entry } from './setprop.js';
+
+/** The process before this one may be closing its links still: the longest that is waited for, for all of them together. */
+const ATTACHED_MS_MAX = 2000;
+const ATTACHED_POLL_MS = 50;
 
 /** A device that could not be brought back. */
 export interface RestoreFailure {
@@ -71,6 +75,7 @@ export class Restarts {
   ): Promise<RestoreFailure[]> {
     const { devices, life, perimeters } = this.context;
     const failures: RestoreFailure[] = [];
+    const deadline = monotonicMs() + ATTACHED_MS_MAX;
     for (const record of [...records].sort((one, other) => one.id - other.id)) {
       const { name } = record;
       if (isEnding()) break;
@@ -79,7 +84,8 @@ export class Restarts {
         hasTaken = true;
       };
       try {
-        await perimeters.run(name, () => life.restore(record, fds[name] ?? [], onTaken));
+        const restore = () => life.restore(record, fds[name] ?? [], onTaken);
+        await perimeters.run(name, () => patiently(deadline, restore));
       } catch (error) {
         if (!(error instanceof OverlayError)) throw error;
         failures.push({ name, error, hasTaken });
@@ -97,6 +103,19 @@ export class Restarts {
       for (let entry = left.shift(); entry; entry = left.shift()) await life.resume(entry);
     };
     await Promise.all(Array.from({ length: RESUMES_MAX }, next));
+  }
+}
+
+/** Tries again until the deadline while another process has the link open. */
+async function patiently(deadline: number, work: () => Promise<void>): Promise<void> {
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      const isAttached = error instanceof OverlayError && error.code === 'link_attached';
+      if (!isAttached || monotonicMs() > deadline) throw error;
+      await sleep(ATTACHED_POLL_MS);
+    }
   }
 }
 

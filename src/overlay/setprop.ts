@@ -80,14 +80,20 @@ export class Setprop {
     this.#check(device, info, parsed);
     // A reopen waits for workers. One that does not respond refuses the change here, before anything has changed.
     if (device.isActivated && applies === 'reopen') await this.context.engine.quiesce();
-    const takeBack = this.context.persistence.announce(entry, (record) => changed(record, found, parsed));
+    const { persistence } = this.context;
+    const keepAgain = info.name === 'netns' ? persistence.loosen(entry) : () => {};
     try {
-      if (!device.isActivated) this.#store(entry, found, parsed);
-      else if (applies === 'reopen') await this.#reopen(entry, found, parsed);
-      else this.#apply(entry, found, parsed);
-    } catch (error) {
-      takeBack();
-      throw error;
+      const takeBack = persistence.announce(entry, (record) => changed(record, found, parsed));
+      try {
+        if (!device.isActivated) this.#store(entry, found, parsed);
+        else if (applies === 'reopen') await this.#reopen(entry, found, parsed);
+        else this.#apply(entry, found, parsed);
+      } catch (error) {
+        takeBack();
+        throw error;
+      }
+    } finally {
+      keepAgain();
     }
     // Before activation it is part of making the device.
     if (!device.isActivated) return;

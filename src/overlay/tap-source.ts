@@ -12,13 +12,12 @@ import { Tap } from '../sys/tap.js';
 import { canBind } from '../sys/underlay.js';
 import type { PortEvent, PortLeft, PortRequest, PortSource } from './ports.js';
 import { type Space, Spaces } from './space.js';
+import { overlayOf } from './tap-alias.js';
+import { TapLeft } from './tap-left.js';
 import { TapVnics } from './tap-vnics.js';
 
 /** Turns of NETLINK_POLL_MS between looks at whether namespaces are there. */
 const NAMESPACE_TURNS = 10;
-
-/** What every alias of ours begins with: a link is attached after a restart only when it says that it is ours. */
-const ALIAS = 'overlayd overlay ';
 
 export class TapSource implements PortSource {
   readonly #spaces = new Spaces();
@@ -34,10 +33,12 @@ export class TapSource implements PortSource {
   /** @param ring frames that a link keeps for each worker which does not take them at once; the kernel's default when left out */
   constructor(readonly ring?: number) {}
 
+  readonly left = new TapLeft(this.#own);
   readonly vnics = new TapVnics((port) => this.#spaceOf(port));
 
   open({ name, queues, mtu, alias, netns }: PortRequest, mac?: string): Port {
     return this.#enter(netns, (space) => {
+      refuseLeft(space.netlink, name);
       const tap = new Tap({ name, queues, netlink: space.netlink });
       try {
         tap.setMtu(mtu);
@@ -57,11 +58,18 @@ export class TapSource implements PortSource {
     const { name, queues, netns, mac, fds } = left;
     const there = this.#enterWithout(netns, ({ netlink }) => ours(netlink, name) ?? linkOf(netlink, name));
     if (!there) return this.open(left, mac);
-    if (there.kind !== 'tun' || !there.alias?.startsWith(ALIAS)) {
+    if (overlayOf(there) !== name) {
       throw new OverlayError(
         'EEXIST',
         'link_exists',
-        `there is a link '${name}' that is not ours: delete or rename it, then start overlayd again`,
+        `there is a link '${name}' that is not ours, or another overlay's: delete or rename it, then start overlayd again`,
+      );
+    }
+    if (fds.length === 0 && (there.openQueues ?? 0) > 0) {
+      throw new OverlayError(
+        'EBUSY',
+        'link_attached',
+        `another process has the link '${there.name}' open: end it, then start overlayd again`,
       );
     }
     return this.#enter(netns, (space) => {
@@ -337,6 +345,18 @@ export class TapSource implements PortSource {
   }
 }
 
+/** Throws EEXIST with the remedy for a link that an overlayd left without a record. */
+function refuseLeft(netlink: Space['netlink'], name: string): void {
+  const link = linkOf(netlink, name);
+  if (!link || overlayOf(link) === undefined || link.openQueues !== 0) return;
+  throw new OverlayError(
+    'EEXIST',
+    'link_exists',
+    `there is a link '${name}' already, which an overlayd left without a record: delete it (overlayadm delete-overlay ` +
+      `${name}), or choose another name`,
+  );
+}
+
 /** The link is a wire for what stands on it; by itself it has no address and takes part in no autoconfiguration. */
 function quietIpv6(tap: Tap, { netlink }: Space): void {
   const settings = `/proc/sys/net/ipv6/conf/${tap.name}`;
@@ -381,8 +401,7 @@ function linkOf(netlink: Space['netlink'], nameOrIndex: string | number): Link |
 
 /** The link that says it is an overlay's, whatever it is called by now. */
 function ours(netlink: Space['netlink'], overlay: string): Link | undefined {
-  const begin = `${ALIAS}${overlay},`;
-  const isOurs = ({ kind, alias }: Link) => kind === 'tun' && alias?.startsWith(begin) === true;
+  const isOurs = (link: Link) => overlayOf(link) === overlay;
   const named = linkOf(netlink, overlay);
   // One question about one link is cheaper than about all.
   return named && isOurs(named) ? named : netlink.listLinks().find(isOurs);

@@ -21,7 +21,7 @@ const NAMESPACES_MAX = 4096;
 const passedOver: readonly string[] = ['EINVAL', 'EPERM', 'EACCES', 'ENOENT'];
 
 /** Another namespace and its links. */
-interface Elsewhere {
+export interface Elsewhere {
   readonly id: number;
   readonly netns: string | undefined;
   readonly links: readonly Link[];
@@ -138,7 +138,7 @@ function createElsewhere(
 }
 
 /** Links of every other namespace that the one of `space` knows or can know. */
-function linksElsewhere({ netlink }: Space, self: number): Elsewhere[] {
+export function linksElsewhere({ netlink }: Space, self: number): Elsewhere[] {
   const names = namesById(netlink);
   const ids = netlink.listNamespaceIds().filter((id) => id !== self);
   return ids.slice(0, NAMESPACES_MAX).flatMap((id) => {
@@ -194,7 +194,7 @@ function printable(name: string): string {
   return name.replace(/\p{C}/gu, '?');
 }
 
-function passing<T>(work: () => T): T | undefined {
+export function passing<T>(work: () => T): T | undefined {
   try {
     return work();
   } catch (error) {

@@ -188,6 +188,7 @@ export const macros = {
     IN6_ADDR_GEN_MODE_NONE: 1,
     IFLA_MACVLAN_MODE: 1,
     MACVLAN_MODE_BRIDGE: 4,
+    IFLA_TUN_NUM_QUEUES: 8,
   },
   'linux/veth.h': { VETH_INFO_PEER: 1 },
   'linux/net_namespace.h': { NETNSA_NSID: 1, NETNSA_FD: 3 },

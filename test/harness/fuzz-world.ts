@@ -84,7 +84,7 @@ export class FuzzWorld {
     this.unicast = ips.slice(0, 5).map((ip) => rig.addDestination(ip));
     const [a, b, c, d, narrow] = this.unicast as [number, number, number, number, number];
     rig.tables.setFrameMax(narrow, NARROW_BYTES);
-    const own = new OwnSockets(rig.views, rig.core, this.pool, async () => {});
+    const own = new OwnSockets(rig.views, rig.core, this.pool, reclaimAtOnce);
     own.set(rig.mux, rig.port, OWN_PREFIXES);
     this.own = [{ port: rig.port, prefixes: OWN_PREFIXES.map(prefixBytes) }];
     this.#spread = this.#addList(layout.DESTINATION_KIND_SPREAD, [a, b, narrow]);

@@ -37,6 +37,7 @@ const {
   IFLA_LINKINFO,
   IFLA_MACVLAN_MODE,
   IFLA_MASTER,
+  IFLA_TUN_NUM_QUEUES,
   IFLA_TXQLEN,
   IFLA_MTU,
   IFLA_NET_NS_FD,
@@ -94,6 +95,8 @@ export interface Link {
   /** Where that link is, as the request socket's namespace numbers others; undefined: where this one is. */
   readonly linkNamespaceId: number | undefined;
   readonly alias: string | undefined;
+  /** Queues of a TAP that somebody has open (Linux 4.18); undefined for other links. */
+  readonly openQueues: number | undefined;
   readonly stats: LinkStats;
 }
 
@@ -226,10 +229,13 @@ export function parseLink(body: Uint8Array): Link {
   const flags = info.getUint32(INFO.ifi_flags, true);
   const carrier = readU8(attributes.get(IFLA_CARRIER));
   const details = attributes.get(IFLA_LINKINFO);
+  const linkInfo = details && parseAttributes(details);
+  const kind = linkInfo && readText(linkInfo.get(IFLA_INFO_KIND));
+  const data = kind === 'tun' ? linkInfo?.get(IFLA_INFO_DATA) : undefined;
   return {
     index: info.getInt32(INFO.ifi_index, true),
     name,
-    kind: details && readText(parseAttributes(details).get(IFLA_INFO_KIND)),
+    kind,
     mac: macText(attributes.get(IFLA_ADDRESS) ?? new Uint8Array()),
     mtu,
     flags,
@@ -241,6 +247,7 @@ export function parseLink(body: Uint8Array): Link {
     queueFrames: readU32(attributes.get(IFLA_TXQLEN)) ?? 0,
     linkNamespaceId: readU32(attributes.get(IFLA_LINK_NETNSID)),
     alias: readText(attributes.get(IFLA_IFALIAS)),
+    openQueues: data && readU32(parseAttributes(data).get(IFLA_TUN_NUM_QUEUES)),
     stats: parseStats(attributes),
   };
 }
