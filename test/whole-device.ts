@@ -166,6 +166,13 @@ async function held(operation: Operation, from: number, isForGood: boolean): Pro
       isHit = hold.isHit;
       const isThere = !isDeletion && !(isCreation && refused !== undefined);
       assertWhole(memory, isThere, where);
+      if (from === 1 && /vnetid|listen_ip/.test(name)) {
+        assert.equal(
+          [refused, overlay.state('ov0')],
+          ['worker_stuck', 'started'],
+          `${where}: refused at once`,
+        );
+      }
       // What was refused for a worker's sake has changed nothing.
       if (refused === 'worker_stuck') assert.equal(valuesOf(memory), values, `${where}: refused`);
       if (isDeletion && !isCreation) assert.is(refused, undefined, `${where}: a delete always succeeds`);
@@ -218,6 +225,17 @@ for (const operation of operations) {
     }
   });
 }
+
+whole('a fault that comes late does not outlive its device', () =>
+  withMemory(async ({ overlay }) => {
+    await overlay.create('ov0', 'vxlan', 'direct', 1);
+    overlay.fma.degrade('ov0', 'worker', 'in time');
+    assert.is(overlay.fma.list().length, 1);
+    await overlay.delete('ov0', force);
+    overlay.fma.degrade('ov0', 'worker', 'late');
+    assert.equal([overlay.fma.list(), overlay.fma.processStatus], [[], 'ONLINE']);
+  }),
+);
 
 /** A list of retired parts without workers, and what it says. */
 function rig(quiesce: () => Promise<void> = async () => {}) {
