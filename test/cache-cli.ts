@@ -102,11 +102,11 @@ cli('set, drop, delete, flush, and what is shown of it', () =>
     const shown = () => show('target,destination', 'ov0');
     const escaped = (text: string) => text.replaceAll(':', '\\:');
     assert.equal(await modify('-s', '2:8:20:1:2:3=192.0.2.9:4789', 'ov0'), silence);
-    assert.equal(await modify('ov0', '--set-entry', '02-08-20-0A-0B-0C=[2001:db8:0:0::1]:4790'), silence);
+    assert.equal(await modify('ov0', '--set-entry', '02-08-20-0A-0B-0C=[::ffff:192.0.2.8]:4790'), silence);
     assert.equal(await modify('--set-entry=ff:ff:ff:ff:ff:ff=DrOp', 'ov0'), silence);
     assert.equal(await shown(), [
       `${escaped('2:8:20:1:2:3')}:${escaped('192.0.2.9:4789')}`,
-      `${escaped('2:8:20:a:b:c')}:${escaped('[2001:db8::1]:4790')}`,
+      `${escaped('2:8:20:a:b:c')}:${escaped('192.0.2.8:4790')}`,
       `${escaped('ff:ff:ff:ff:ff:ff')}:drop`,
     ]);
     assert.equal(memory.overlay.cacheGet('ov0', parseMac(MAC)).route, { ip: '192.0.2.9', port: 4789 });
@@ -117,7 +117,7 @@ cli('set, drop, delete, flush, and what is shown of it', () =>
     assert.equal(table.stdout.split('\n'), [
       'LINK                TARGET            DESTINATION',
       'ov0                 2:8:20:1:2:3      192.0.2.9:4789',
-      'ov0                 2:8:20:a:b:c      [2001:db8::1]:4790',
+      'ov0                 2:8:20:a:b:c      192.0.2.8:4790',
       'ov0                 ff:ff:ff:ff:ff:ff drop',
       `ov1                 *:*:*:*:*:*       127.0.0.2:${port}`,
       '',

@@ -104,7 +104,7 @@ row(needs, 'a full disk: changes are refused, forwarding goes on', (moment) =>
     const directory = mkdtempSync(join(hosts.directory, 'full-'));
     const state = join(directory, 'state');
     hosts.a.run('mkdir', state);
-    hosts.a.run('mount', '-t', 'tmpfs', '-o', 'size=64k', 'overlayd-test', state);
+    hosts.a.run('mount', '-t', 'tmpfs', '-o', 'size=64k,mode=0700', 'overlayd-test', state);
     try {
       const daemon = await Daemon.start(hosts.a, directory);
       const other = await hosts.daemon('b');

@@ -179,6 +179,8 @@ exits('every command has a JSON document with its version', () =>
           'pid',
           'uptime',
           'event',
+          'control',
+          'next',
         ],
       ],
       [['show-overlay'], ['version', 'overlays']],
@@ -196,7 +198,7 @@ exits('every command has a JSON document with its version', () =>
       ],
       [['show-vnic'], ['version', 'vnics']],
       [['delete-vnic', 'v0'], ['version']],
-      [['show-stats'], ['version', 'meanings', 'overlays', 'muxes', 'workers']],
+      [['show-stats'], ['version', 'meanings', 'overlays', 'muxes', 'workers', 'control', 'next']],
       [['delete-overlay', 'ov0'], ['version']],
       [['tidy'], ['version', 'deleted', 'left']],
       [

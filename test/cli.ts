@@ -327,7 +327,7 @@ cli(
     }
     const absent = join(directory, 'absent.yaml');
     await assertRefused(() => readConfig({}, absent), 'ENOENT', 'config_unreadable', /absent\.yaml/);
-    await assertRefused(() => readConfig({}, directory), 'EISDIR', 'config_unreadable');
+    await assertRefused(() => readConfig({}, directory), 'EINVAL', 'config_unreadable');
   }),
 );
 

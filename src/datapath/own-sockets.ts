@@ -58,7 +58,8 @@ export class OwnSockets {
     this.#sockets.delete(mux);
     const { port } = socket;
     if (![...this.#sockets.values()].some((other) => other.port === port)) this.#writePort(port, false);
-    this.#clearMux(mux);
+    if (this.#sockets.size > 0) this.#clearMux(mux);
+    else if (this.#set !== 0) this.#publish(0);
   }
 
   #writePort(port: number, isOwn: boolean): void {

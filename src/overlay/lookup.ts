@@ -397,7 +397,7 @@ export class Lookup {
       },
       log: (level, message) => log[level]({ device: overlay }, message),
       optionsFault: (text) => optionsFault(device, text),
-      vtepFault: (ip) => this.vteps.fault(ip),
+      refuseVtep: (ip) => this.vteps.refuse(ip),
       learning: {
         lastSeen: (mac) => open('lastSeen')?.lastSeen(parseMac(mac)) ?? 0,
         isStatic: (mac) => open('isStatic')?.cache.get(parseMac(mac))?.source === 'operator',

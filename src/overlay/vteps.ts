@@ -44,17 +44,6 @@ export class Vteps {
     );
   }
 
-  /** The sentence of `refuse`, or undefined for an address that can be sent to. */
-  fault(ip: string): string | undefined {
-    try {
-      this.refuse(ip);
-      return undefined;
-    } catch (error) {
-      if (!(error instanceof OverlayError)) throw error;
-      return error.message;
-    }
-  }
-
   /**
    * The VTEPs of a list without this host's own, which the log names: frames of the host would come back to it, and a bridge would
    * look for its own guests behind the tunnel. Throws EINVAL when nobody is left.

@@ -142,10 +142,7 @@ class LearnInstance implements LookupInstance {
       throw new OverlayError('EAGAIN', 'property_missing', `not set: ${missing.join(', ')}`);
     }
     this.#flood = this.#list();
-    for (const { ip } of this.#flood) {
-      const fault = services.vtepFault?.(ip!);
-      if (fault !== undefined) throw new OverlayError('EINVAL', 'bad_destination', `${flood.name}: ${fault}`);
-    }
+    for (const { ip } of this.#flood) services.refuseVtep?.(ip!);
     this.#services = services;
     const { learning } = services;
     this.#addresses = new LearnedAddresses({

@@ -82,8 +82,8 @@ export interface LookupServices {
   log(level: 'info' | 'warn' | 'error', message: string): void;
   /** For plugins of ours: what is wrong with options of a destination, for the device's encapsulation; undefined for nothing. */
   optionsFault?(text: string): string | undefined;
-  /** For plugins of ours: why the device can never send to a VTEP, undefined when it can. */
-  vtepFault?(ip: string): string | undefined;
+  /** For plugins of ours: throws EINVAL for a VTEP that the device can never send to. */
+  refuseVtep?(ip: string): void;
   /** For plugins of ours that have `learn`; those that run in a thread of their own have none. */
   readonly learning?: LearningServices;
 }

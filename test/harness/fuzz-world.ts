@@ -11,7 +11,7 @@ import { ipBytes, ipNativeBytes } from '../../src/ip.js';
 import { isToOwnSocket, type OwnSocket } from '../reference/own-socket.js';
 import type { DeviceRules } from '../reference/vxlan.js';
 import { fault } from './batch-guard.js';
-import type { CoreRig, RigDevice } from './core-rig.js';
+import { type CoreRig, type RigDevice, reclaimAtOnce } from './core-rig.js';
 import { OWN_PREFIXES } from './fuzz-samples.js';
 import type { Xorshift } from './xorshift.js';
 

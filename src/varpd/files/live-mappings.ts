@@ -93,7 +93,7 @@ export class LiveMappings {
     signal.throwIfAborted();
     const { log } = services;
     const optionsFault = (text: string) => services.optionsFault?.(text);
-    const vtepFault = (ip: string) => services.vtepFault?.(ip);
+    const vtepFault = (ip: string) => vtepFaultOf(services, ip);
     const reserved = this.#reserved;
     const mappings = await loadMappings({
       path,
@@ -180,5 +180,16 @@ export class LiveMappings {
         `${path}: more than ${MOVES_MAX} addresses moved; guests learn of the others when they ask again`,
       );
     }
+  }
+}
+
+/** Why the device can never send to a VTEP, undefined when it can. */
+function vtepFaultOf(services: LookupServices, ip: string): string | undefined {
+  try {
+    services.refuseVtep?.(ip);
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof OverlayError)) throw error;
+    return error.message;
   }
 }
