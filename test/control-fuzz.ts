@@ -31,6 +31,7 @@ const documented: readonly string[] = [
   'EINVAL bad_address',
   'EINVAL bad_count',
   'EINVAL bad_destination',
+  'EINVAL other_family',
   'EINVAL bad_device_name',
   'EINVAL bad_encap_name',
   'EINVAL bad_frame',

@@ -24,6 +24,17 @@ const steps: readonly Step[] = [
     environment: { FILE_SECONDS, CHAOS_ROUNDS: '20' },
   },
   {
+    name: 'attacks on the control socket, with 1,000 devices',
+    words: [RUN, 'control-attack.js'],
+    environment: { FILE_SECONDS, CONTROL_DEVICES: '1000' },
+  },
+  {
+    name: 'a million unknown addresses in each lookup',
+    words: [RUN, 'mac-flood.js'],
+    environment: { FILE_SECONDS, MAC_FLOOD_FRAMES: '1000000' },
+  },
+  { name: 'planted faults', words: [join(import.meta.dirname, '../mutants/main.js')], environment: {} },
+  {
     name: 'a minute of overload',
     words: [RUN, 'overload.js'],
     environment: { FILE_SECONDS, OVERLOAD_SECONDS: '60' },

@@ -12,6 +12,10 @@ export interface Mutant {
   readonly tests: readonly string[];
 }
 
+/** Stands for `Engine.retire`, and waits for nobody. */
+const AT_ONCE =
+  '(async (_, steps) => { for (const step of Object.values(steps)) await step(); return true; })';
+
 const lifetimes = ['lifetimes.js'];
 const threads = ['replaced-threads.js'];
 
@@ -103,36 +107,36 @@ export const mutants: readonly Mutant[] = [
   {
     what: 'sockets of a mux are closed without a quiesce',
     file: 'src/mux.js',
-    from: 'await this.engine.quiesce();',
-    to: '',
+    from: 'await this.engine.retire(`the underlay',
+    to: `await ${AT_ONCE}(\`the underlay`,
     tests: lifetimes,
   },
   {
     what: 'sockets of a mux are closed while the arenas have them',
     file: 'src/mux.js',
-    from: 'this.engine.detachMux(mux.row); await',
-    to: 'await',
+    from: 'this.engine.detachMux(mux.row);',
+    to: '',
     tests: lifetimes,
   },
   {
     what: 'the socket of a group is closed without a quiesce',
     file: 'src/groups.js',
-    from: 'await this.engine.quiesce();',
-    to: '',
+    from: 'await this.engine.retire(`the group',
+    to: `await ${AT_ONCE}(\`the group`,
     tests: lifetimes,
   },
   {
     what: 'a device stops without a quiesce',
     file: 'src/overlay/attachment.js',
-    from: 'await this.engine.quiesce();',
-    to: '',
+    from: 'await this.engine.retire(`the place of',
+    to: `await ${AT_ONCE}(\`the place of`,
     tests: lifetimes,
   },
   {
     what: 'a device’s row is given out again without its rings being purged',
     file: 'src/overlay/deletion.js',
-    from: 'await targets.purge(device.row); } catch',
-    to: '} catch',
+    from: 'await targets.purge(device.row);',
+    to: '',
     tests: lifetimes,
   },
   {
@@ -243,22 +247,22 @@ export const mutants: readonly Mutant[] = [
   {
     what: 'a set of senders is freed without a quiesce',
     file: 'src/overlay/source-policy.js',
-    from: 'this.engine.quiesce().then(',
-    to: 'Promise.resolve().then(',
+    from: 'void this.engine.retire(`the senders',
+    to: `void ${AT_ONCE}(\`the senders`,
     tests: lifetimes,
   },
   {
     what: 'the link of a network namespace that has gone is closed without a quiesce',
     file: 'src/overlay/links.js',
-    from: 'await engine.quiesce();',
-    to: '',
+    from: 'await engine.retire(`the link of',
+    to: `await ${AT_ONCE}(\`the link of`,
     tests: lifetimes,
   },
   {
-    what: 'what was kept is given back without a quiesce',
-    file: 'src/overlay/kept.js',
-    from: 'await this.engine.quiesce();',
-    to: '',
+    what: 'what was retained is reclaimed without a quiesce',
+    file: 'src/datapath/retired.js',
+    from: 'const reason = await failureOf(this.quiesce); for',
+    to: 'const reason = undefined; for (const part of this.#parts) part.isSettled = true; for',
     tests: threads,
   },
   {
