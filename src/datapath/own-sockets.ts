@@ -90,7 +90,7 @@ export class OwnSockets {
     this.#set = set;
     Atomics.store(this.views.u32, (layout.OWN_OFFSET + layout.OWN_SET) / 4, set);
     if (before === 0) return;
-    void this.retire('addresses of this host that were replaced', { set: () => this.pool.free(before) });
+    void this.retire('the addresses of this host that were replaced', { set: () => this.pool.free(before) });
   }
 
   #create(sockets: ReadonlyMap<number, OwnSocket>): number {
