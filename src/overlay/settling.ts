@@ -12,8 +12,8 @@ export interface Settling {
 }
 
 /** Targets of one round, and frames that are held for them; a target is taken whole. */
-const ROUND_TARGETS_MAX = 256;
-const ROUND_FRAMES_MAX = 2048;
+const ROUND_TARGETS_MAX = 96;
+const ROUND_FRAMES_MAX = 1024;
 
 export class SettlingTargets {
   /** By address: what became of a target since it was put here counts alone. Bounded by the targets that are not settled. */
