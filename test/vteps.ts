@@ -173,6 +173,30 @@ vteps('own VTEPs of a device on all addresses are left out while the host has th
   }),
 );
 
+vteps(
+  'each target keeps the list that it was given, and an operator’s stays while the host has all of it',
+  () =>
+    withScene(async ({ memory }) => {
+      const { overlay, links } = memory;
+      const listen = await freePort('0.0.0.0');
+      links.addresses = new Set([OWN, PEERS[0]]);
+      await overlay.createOverlay(requestOf('scripted', listen, '0.0.0.0', {}));
+      await memory.up('ov0');
+      const lists = [[PEERS[0], PEERS[1]], [PEERS[1]]].map((ips) => ({
+        replicate: ips.map((ip) => ({ ip, port: listen })),
+      }));
+      for (const [index, list] of lists.entries()) overlay.cacheSet('ov0', MAC + index, list);
+      const shown = () => lists.map((_, index) => overlay.cacheGet('ov0', MAC + index).route);
+      assert.equal(shown(), lists);
+      for (const addresses of [[OWN], [OWN, ...PEERS], [OWN]]) {
+        links.addresses = new Set(addresses);
+        links.addressChanged();
+        await memory.settle();
+        assert.equal(shown(), lists, addresses.join());
+      }
+    }),
+);
+
 /** What no device on an IPv4 address can send to. */
 const IMPOSSIBLE: readonly [ip: string, code: string, what: RegExp][] = [
   ['2001:db8::1', 'other_family', /IPv4 and the destination 2001:db8::1 IPv6: both must be of one family/],

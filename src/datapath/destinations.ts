@@ -48,15 +48,19 @@ export class Destinations {
     });
   }
 
-  /** The same for a list. Throws ENOSPC, ENOMEM. @param kind DESTINATION_KIND_, @param names sockaddrs */
+  /**
+   * The same for a list. Throws ENOSPC, ENOMEM. @param kind DESTINATION_KIND_, @param names sockaddrs, @param as what the list stands
+   * for: lists that stand for different things have rows of their own
+   */
   holdList(
     netns: string,
     kind: number,
     names: readonly Uint8Array[],
     header: Uint8Array,
     ttl?: number,
+    as = '',
   ): number {
-    return this.#hold(`${kind} ${netns} ${names.map(hex).join(' ')} ${hex(header)} ${ttl}`, () => {
+    return this.#hold(`${kind} ${netns} ${names.map(hex).join(' ')} ${hex(header)} ${ttl} ${as}`, () => {
       const members: number[] = [];
       let list: number | undefined;
       try {

@@ -7,7 +7,7 @@ import type { Device } from '../device.js';
 import { inTurns, monotonicMs, monotonicSeconds } from '../sys/clock.js';
 import type { Budget } from '../target/budget.js';
 import { TargetCache } from '../target/cache.js';
-import { destinationsOf, type Route } from '../target/destination.js';
+import { destinationsOf, formatRoute, type Route } from '../target/destination.js';
 import type { TargetRequest } from '../target/request.js';
 import type { CacheServices, HeldFrame } from '../target/services.js';
 import { destinationName, ttlOf, underlayDomain } from './attachment.js';
@@ -162,9 +162,23 @@ export class Dynamic {
     const names = (isList ? vteps.others(listed) : listed).map((each) => destinationName(domain, each));
     const row =
       'replicate' in route
-        ? destinations.holdList(netns, layout.DESTINATION_KIND_REPLICATE, names, this.#header(), ttl)
+        ? destinations.holdList(
+            netns,
+            layout.DESTINATION_KIND_REPLICATE,
+            names,
+            this.#header(),
+            ttl,
+            formatRoute(route),
+          )
         : 'spread' in route
-          ? destinations.holdList(netns, layout.DESTINATION_KIND_SPREAD, names, this.#header(), ttl)
+          ? destinations.holdList(
+              netns,
+              layout.DESTINATION_KIND_SPREAD,
+              names,
+              this.#header(),
+              ttl,
+              formatRoute(route),
+            )
           : destinations.hold(netns, names[0]!, this.#header(route.options), ttl);
     const known = this.#routes.get(row);
     if (known) known.users++;

@@ -114,7 +114,8 @@ export class Entries {
       store.update(mac, flags, services.holdRoute(services.routeOf(row)), generation);
     } catch (error) {
       if (!(error instanceof OverlayError)) throw error;
-      return false;
+      // An operator's list stays when this host has all of its addresses for a while; it is held anew when one goes.
+      return error.code === 'own_address' && this.sourceOf(mac) === 'operator';
     }
     services.releaseRoute(row);
     return true;
